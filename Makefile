@@ -1,0 +1,36 @@
+# setup demo test check bench: everything works from a fresh machine that has Python 3.11+, pip and make.
+PYTHON ?= python3
+BIN := .venv/bin
+UV := .uv/bin/uv
+STAMP := .venv/.ready
+
+.PHONY: setup demo test check bench clean
+
+setup: $(STAMP)
+
+$(UV):
+	$(PYTHON) -m venv .uv
+	.uv/bin/pip install --quiet --disable-pip-version-check uv
+
+$(STAMP): pyproject.toml constraints.txt | $(UV)
+	test -x $(BIN)/python || $(UV) venv --quiet --python $(PYTHON) .venv
+	$(UV) pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[all]' --group dev
+	touch $(STAMP)
+
+demo: setup
+	$(BIN)/sonde demo
+
+test: setup
+	$(BIN)/python -m pytest
+
+check: setup
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+
+bench: setup
+	$(BIN)/python benchmarks/quality.py
+
+clean:
+	rm -rf .venv .uv

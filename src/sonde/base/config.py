@@ -1,0 +1,11 @@
+"""The base of every settings class: frozen, and strict about names."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Config(BaseModel):
+    """Settings of one component. Unknown names are errors; a value is never changed after reading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)

@@ -1,0 +1,62 @@
+"""Tensors and JSON values in one safetensors file that notices every flipped bit and every missing byte."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from sonde.base import files
+from sonde.base.errors import UserError
+
+
+def write(path: Path, tensors: Mapping[str, Tensor], values: Any) -> None:
+    """Replace `path` by a file of these tensors and values, whole or not at all."""
+    whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    text = json.dumps(values, allow_nan=False)
+    files.write_bytes(path, save(whole, metadata={"values": text, "digest": _digest(whole, text)}))
+
+
+def read(path: Path) -> tuple[dict[str, Tensor], Any]:
+    """What `write` wrote.
+
+    Raises:
+        UserError: the file is missing, cut short or changed.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+        if metadata.get("digest") != _digest(tensors, metadata["values"]):
+            raise ValueError("its content does not match its digest")
+        return tensors, json.loads(metadata["values"])
+    except Exception as error:  # a damaged header can fail in many ways
+        raise UserError(
+            f"{path} is damaged: {error}", hint="restore it from a copy, or use another checkpoint"
+        ) from error
+
+
+def read_values(path: Path) -> Any:
+    """Only the values, without reading or verifying the tensors."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return json.loads(file.metadata()["values"])
+    except Exception as error:
+        raise UserError(f"{path} is damaged: {error}") from error
+
+
+def _digest(tensors: Mapping[str, Tensor], text: str) -> str:
+    digest = hashlib.blake2b(text.encode(), digest_size=16)
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        if tensor.numel():
+            digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()

@@ -1,0 +1,154 @@
+"""The command line: parse, call one function, print. No logic, and nothing imported before it is needed."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(
+    name="sonde",
+    help="From a folder of data to a deep network that can be trusted in production.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+AsJson = Annotated[bool, typer.Option("--json", help="End with one line of JSON on standard output.")]
+Change = Annotated[
+    list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Override a setting of the recipe.")
+]
+
+
+@app.callback()
+def root(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True)] = False,
+) -> None:
+    if version:
+        from sonde import __version__
+
+        print(__version__)
+        raise typer.Exit
+
+
+@app.command()
+def demo(
+    out: Annotated[Path | None, typer.Option(help="Where to put it (default: sonde-demo).")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """The whole way on real handwritten digits, in about a minute."""
+    from sonde.cli.progress import terminal
+    from sonde.demo import demo as run_demo
+
+    with terminal() as progress:
+        result = run_demo(out or Path("sonde-demo"), progress)
+    _print(result.to_json() if as_json else result.to_text())
+
+
+@app.command()
+def new(
+    path: Annotated[str, typer.Argument(help="A folder or a file of data, or a built-in such as sklearn:digits.")],
+    target: Annotated[str | None, typer.Option(help="The field to learn.")] = None,
+    out: Annotated[Path, typer.Option(help="Where to write the recipe.")] = Path("recipe.toml"),
+    force: Annotated[bool, typer.Option("--force", help="Replace a recipe that is there.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Look at data and write a recipe, with comments."""
+    from sonde.new import write_recipe
+
+    found = write_recipe(path, out, target=target, force=force)
+    _print(found.to_json() if as_json else found.to_text())
+
+
+@app.command()
+def fit(
+    recipe: Annotated[Path, typer.Argument(help="The recipe file.")],
+    out: Annotated[Path | None, typer.Option(help="The run folder (default: runs/NAME-TIME).")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on exactly where the run in --out stopped.")] = False,
+    change: Change = None,
+    as_json: AsJson = False,
+) -> None:
+    """Train a recipe: data, training, scores, artifact."""
+    from sonde.base.errors import UserError
+    from sonde.cli.progress import terminal
+    from sonde.folder import default_folder
+
+    if resume and out is None:
+        raise UserError("--resume needs the run to go on with", hint="--out RUN --resume")
+    with terminal() as progress:
+        progress.begin("start", 1)
+        from sonde.recipe import Recipe
+        from sonde.run import fit as run_fit
+
+        read = Recipe.read(recipe, changes=change or [])
+        run = run_fit(read, out=out or default_folder(recipe), resume=resume, progress=progress)
+    _print(run.to_json() if as_json else run.to_text())
+
+
+@app.command()
+def predict(
+    artifact: Annotated[Path, typer.Argument(help="An artifact, or a run that holds one.")],
+    inputs: Annotated[list[Path], typer.Argument(help="Files, folders, or CSV, JSONL and Parquet tables.")],
+    out: Annotated[Path | None, typer.Option(help="Write the answers to this JSONL file.")] = None,
+) -> None:
+    """Answer for any number of inputs, one line of JSON each."""
+    from sonde.base import files
+    from sonde.base.errors import UserError
+    from sonde.cli.progress import terminal
+
+    with terminal() as progress:
+        progress.begin("start", 1)
+        from sonde.artifact import load
+        from sonde.predict import predict as run_predict
+
+        answers = []
+        for answer in run_predict(load(artifact), inputs, progress):
+            answers.append(answer)
+            if out is None:
+                _print(answer)
+    if out is not None:
+        files.write_bytes(out, "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in answers).encode())
+    bad = [one for one in answers if "error" in one]
+    if bad:
+        names = "; ".join(f"{one['input']}: {one['error']}" for one in bad[:5])
+        raise UserError(f"{len(bad)} of {len(answers)} inputs could not be read: {names}")
+
+
+@app.command()
+def kinds(as_json: AsJson = False) -> None:
+    """List every kind of source, input, target and network."""
+    from sonde.base import lookup
+
+    found = {room: lookup.kinds(room) for room in lookup.ROOMS}
+    if as_json:
+        _print(found)
+        return
+    for room, listed in found.items():
+        print(room)
+        for name, line in listed.items():
+            print(f"  {name:<14} {line}")
+
+
+def _print(result: Any) -> None:
+    print(result if isinstance(result, str) else json.dumps(result, ensure_ascii=False, allow_nan=False), flush=True)
+
+
+def main() -> None:
+    """Run a command; a `SondeError` becomes its message and its exit code."""
+    from sonde.base.errors import SondeError
+
+    try:
+        app()
+    except SondeError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(1)

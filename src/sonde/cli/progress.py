@@ -1,0 +1,99 @@
+"""Progress on standard error: a bar where a terminal is watching, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from sonde.base.progress import Progress
+
+# A stage that is over within a second shows nothing; a plain log gets a line this often.
+PATIENCE = 1.0
+LINE_EVERY = 5.0
+
+
+@contextmanager
+def terminal() -> Iterator[Progress]:
+    """Progress for the time of a block."""
+    if sys.stderr.isatty():
+        bar = Bar()
+        try:
+            yield bar
+        finally:
+            bar.end()
+    else:
+        yield Lines()
+
+
+class Lines:
+    """Plain lines, for logs and pipes."""
+
+    def __init__(self) -> None:
+        self.what, self.total, self.started, self.last = "", 0, 0.0, 0.0
+
+    def begin(self, what: str, total: int) -> None:
+        self.what, self.total = what, total
+        self.started = self.last = time.monotonic()
+
+    def at(self, done: int, note: str = "") -> None:
+        now = time.monotonic()
+        if now - self.last >= LINE_EVERY:
+            self.last = now
+            left = (now - self.started) * (self.total - done) / max(1, done)
+            self.say(f"{self.what} {done}/{self.total} {note}".rstrip() + f" ({_time(left)} left)")
+
+    def say(self, line: str) -> None:
+        print(line, file=sys.stderr, flush=True)
+
+
+class Bar:
+    """A rich progress bar; rich is imported only once a stage has lasted a second."""
+
+    def __init__(self) -> None:
+        self.what, self.total, self.started = "", 0, 0.0
+        self.shown: object = None
+
+    def begin(self, what: str, total: int) -> None:
+        self.end()
+        self.what, self.total, self.started = what, total, time.monotonic()
+
+    def at(self, done: int, note: str = "") -> None:
+        if self.shown is None:
+            if time.monotonic() - self.started < PATIENCE:
+                return
+            self._show()
+        self.shown.update(self.task, completed=done, note=note)  # type: ignore[attr-defined]
+
+    def say(self, line: str) -> None:
+        if self.shown is not None:
+            self.shown.console.print(line, highlight=False, markup=False)  # type: ignore[attr-defined]
+        else:
+            print(line, file=sys.stderr, flush=True)
+
+    def end(self) -> None:
+        if self.shown is not None:
+            self.shown.stop()  # type: ignore[attr-defined]
+            self.shown = None
+
+    def _show(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+        from rich.progress import Progress as Rich
+
+        columns = (
+            TextColumn("{task.description:<18}"),
+            BarColumn(bar_width=30),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[note]}"),
+            TimeRemainingColumn(compact=True),
+        )
+        shown = Rich(*columns, console=Console(stderr=True), transient=True)
+        shown.start()
+        self.task = shown.add_task(self.what, total=self.total, note="")
+        self.shown = shown
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"

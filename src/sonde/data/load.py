@@ -1,0 +1,107 @@
+"""From the `[data]` section to records, their splits and the snapshot."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from sonde.base import lookup
+from sonde.base.config import Config
+from sonde.base.errors import UserError
+from sonde.data.settings import DataConfig
+from sonde.data.snapshot import Snapshot, snapshot
+from sonde.data.source import Source
+from sonde.data.split import assign
+from sonde.records import Records
+
+SPLITS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dataset:
+    """The records of each split that has any, and the fingerprint of the whole."""
+
+    splits: dict[str, Records]
+    snapshot: Snapshot
+
+
+def locate(source: str, base: Path) -> Path:
+    """The path that a recipe's `source` means. A built-in ("sklearn:digits") is not a file and stays as it is."""
+    if ":" in source and not Path(source).drive:
+        return Path(source)
+    return (base / Path(source).expanduser()).resolve()
+
+
+def source_of(kind: str | None, path: Path) -> tuple[str, type[Source]]:
+    """The source of a kind, or the one that recognises the path."""
+    if kind is not None:
+        return kind, lookup.find("sources", kind, Source)  # type: ignore[type-abstract]
+    if ":" not in str(path) and not path.exists():
+        raise missing(path)
+    for name in lookup.kinds("sources"):
+        source = lookup.find("sources", name, Source)  # type: ignore[type-abstract]
+        if source.recognise(path):
+            return name, source
+    raise UserError(
+        f"{path} is not a data set that sonde recognises",
+        expected="; ".join(f"{name}: {line}" for name, line in lookup.kinds("sources").items()),
+        hint="say how to read it with data.kind",
+    )
+
+
+def missing(path: Path) -> UserError:
+    return UserError(f"the data set {path} does not exist", hint="data.source is relative to the recipe's folder")
+
+
+def load(
+    data: DataConfig, source: Config, *, files: Collection[str], used: Collection[str], label: str | None, seed: int
+) -> Dataset:
+    """Read, split and fingerprint a data set.
+
+    `files` are the fields that hold files: texts in them become paths beside the data set. `used` are the fields that
+    the task reads, `label` the one that a stratified split balances.
+    """
+    path = Path(data.source)
+    if ":" not in data.source and not path.exists():
+        raise missing(path)
+    _, reader = source_of(data.kind, path)
+    records = reader.read(path, source)
+    if not len(records):
+        raise UserError(f"the data set {path} has no records")
+    wanted = dict.fromkeys([*used, *([data.weight] if data.weight else [])])
+    for field in wanted:
+        if field not in records.fields:
+            raise UserError(
+                f"the data set {path} has no field {field!r}",
+                expected="one of: " + ", ".join(records.fields),
+                hint=_near(field, records),
+            )
+    root = path if path.is_dir() else path.parent
+    records = records.with_fields(**{name: _as_paths(records.fields[name], root) for name in files})
+    splits = assign(records, data.split, label=None if label is None else records.fields[label], seed=seed)
+    parts = {name: np.flatnonzero(splits == name) for name in SPLITS}
+    if not len(parts["train"]):
+        raise UserError(f"the training split of {path} is empty", hint="look at data.split")
+    return Dataset(
+        splits={name: records.take(indices) for name, indices in parts.items() if len(indices)},
+        snapshot=snapshot(records, splits, used=set(wanted)),
+    )
+
+
+def _near(field: str, records: Records) -> str | None:
+    from sonde.base.errors import near
+
+    close = near(field, records.fields)
+    return f"did you mean {close!r}?" if close else None
+
+
+def _as_paths(values: np.ndarray, root: Path) -> np.ndarray:
+    """Texts as paths under the data set's folder; arrays, bytes and paths stay."""
+    if values.dtype != object:
+        return values
+    paths = np.empty(len(values), dtype=object)
+    paths[:] = [root / value if isinstance(value, str) else value for value in values]
+    return paths

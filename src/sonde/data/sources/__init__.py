@@ -1,0 +1,1 @@
+"""Formats that sonde reads, one file each."""

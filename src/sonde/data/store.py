@@ -1,0 +1,172 @@
+"""Records encoded once and kept as columns, in memory or, past a limit, in mapped files. Either way they are sliced."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sonde.base.errors import RecordError, UserError
+from sonde.columns import Columns, Ragged, take
+from sonde.records import Records
+from sonde.task import Examples, Part, Task
+
+# Records encoded at a time: enough to keep every thread busy, few enough to show progress and bound memory.
+CHUNK = 2048
+
+
+@dataclass(frozen=True, kw_only=True)
+class Encoded:
+    """Examples, the ids of the records that they come from, and what could not be read, by record id."""
+
+    examples: Examples
+    ids: list[str]
+    unreadable: dict[str, str]
+
+    @property
+    def weight(self) -> np.ndarray | None:
+        return None if self.examples.weight is None else self.examples.weight.numpy()
+
+
+def encode(
+    task: Task,
+    records: Records,
+    *,
+    weight: str | None = None,
+    max_unreadable: float = 0.0,
+    memory: float = float("inf"),
+    cache: Path | None = None,
+    watch: Callable[[int], None] = lambda done: None,
+) -> Encoded:
+    """Encode a split. `memory` is in bytes; what would exceed it goes to files under `cache`.
+
+    Raises:
+        UserError: a truth is wrong, or more than the share `max_unreadable` of the records cannot be read.
+    """
+    parts: dict[str, Part] = {**{f"inputs.{name}": part for name, part in task.inputs.items()}, "target": task.target}
+    sinks: dict[str, _Sink] = {}
+    kept: list[np.ndarray] = []
+    unreadable: dict[str, str] = {}
+    for start in range(0, len(records), CHUNK):
+        chunk = records.take(np.arange(start, min(start + CHUNK, len(records)))) if len(records) > CHUNK else records
+        columns, good = _encode_chunk(parts, chunk, unreadable)
+        if not sinks:
+            size = sum(_bytes(each) for each in columns.values()) * len(records) / max(1, len(chunk))
+            folder = cache if size > memory else None
+            sinks = {name: _Sink(folder, name) for name in parts}
+        for name, each in columns.items():
+            sinks[name].add(each)
+        kept.append(start + good)
+        watch(start + len(chunk))
+    _judge(unreadable, len(records), max_unreadable)
+    positions = np.concatenate(kept)
+    whole = {name: sink.finish() for name, sink in sinks.items()}
+    inputs = {name: part.arrange(whole[f"inputs.{name}"]) for name, part in task.inputs.items()}
+    # A stream is arranged into windows: their number is then not that of the records.
+    count = len(next(iter(next(iter(inputs.values())).values())))
+    weights = torch.from_numpy(records.fields[weight][positions].astype(np.float32)) if weight else None
+    examples = Examples(inputs=inputs, truth=whole["target"], weight=weights, count=count)
+    ids = (
+        [records.ids[index] for index in positions]
+        if count == len(positions)
+        else [f"window {n}" for n in range(count)]
+    )
+    return Encoded(examples=examples, ids=ids, unreadable=unreadable)
+
+
+def _encode_chunk(
+    parts: dict[str, Part], chunk: Records, unreadable: dict[str, str]
+) -> tuple[dict[str, Columns], np.ndarray]:
+    """The columns of every part for the records that all parts can read, and the positions of those."""
+    results = {name: part.encode_many(chunk) for name, part in parts.items()}
+    bad: set[int] = set()
+    for name, (_, errors) in results.items():
+        for index, error in errors.items():
+            if name == "target":
+                raise RecordError(
+                    f"{chunk.ids[index]}: {error.what}",
+                    expected=error.expected,
+                    hint=error.hint or "correct the record, or leave it out of the data set",
+                )
+            unreadable[chunk.ids[index]] = str(error)
+            bad.add(index)
+    good = np.array([index for index in range(len(chunk)) if index not in bad], dtype=np.int64)
+    if not bad:
+        return {name: columns for name, (columns, _) in results.items()}, good
+    chosen = {}
+    for name, (columns, errors) in results.items():
+        readable = np.array([index for index in range(len(chunk)) if index not in errors], dtype=np.int64)
+        chosen[name] = take(columns, torch.from_numpy(np.flatnonzero(np.isin(readable, good))))
+    return chosen, good
+
+
+def _judge(unreadable: dict[str, str], count: int, limit: float) -> None:
+    if len(unreadable) > limit * count or len(unreadable) == count:
+        first = "; ".join(f"{name}: {error}" for name, error in list(unreadable.items())[:5])
+        raise UserError(
+            f"{len(unreadable)} of {count} records cannot be read: {first}",
+            expected=f"at most a share of {limit:g} unreadable records",
+            hint="repair them, or raise data.max_unreadable to set them aside",
+        )
+
+
+def _bytes(columns: Columns) -> int:
+    tensors = [column.values if isinstance(column, Ragged) else column for column in columns.values()]
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
+class _Sink:
+    """Collects the chunks of one part's columns: in lists, or appended to one file a column that is mapped at the end."""
+
+    def __init__(self, folder: Path | None, name: str) -> None:
+        self.folder = folder
+        self.name = name
+        self.chunks: dict[str, list[Tensor]] = {}
+        self.lengths: dict[str, list[Tensor]] = {}
+        self.total: dict[str, int] = {}
+        self.like: dict[str, Tensor] = {}
+
+    def add(self, columns: Columns) -> None:
+        for name, column in columns.items():
+            values = column
+            if isinstance(column, Ragged):
+                self.lengths.setdefault(name, []).append(column.lengths)
+                values = (
+                    torch.cat([column[index] for index in range(len(column))]) if len(column) else column.values[:0]
+                )
+                if len(column.values) == int(column.lengths.sum()):
+                    values = column.values
+            assert isinstance(values, Tensor)
+            self.like.setdefault(name, values[:0])
+            self.total[name] = self.total.get(name, 0) + len(values)
+            if self.folder is None:
+                self.chunks.setdefault(name, []).append(values)
+            else:
+                self.folder.mkdir(parents=True, exist_ok=True)
+                with self._file(name).open("ab" if self.total[name] > len(values) else "wb") as file:
+                    values.contiguous().numpy().tofile(file)
+
+    def finish(self) -> Columns:
+        columns: Columns = {}
+        for name, like in self.like.items():
+            if self.folder is None:
+                chunks = self.chunks[name]
+                values = torch.cat(chunks) if len(chunks) > 1 else chunks[0]
+            else:
+                shape = (self.total[name], *like.shape[1:])
+                flat = torch.from_file(str(self._file(name)), shared=False, size=int(np.prod(shape)), dtype=like.dtype)
+                values = flat.reshape(shape)
+            if name in self.lengths:
+                lengths = torch.cat(self.lengths[name])
+                columns[name] = Ragged(values=values, starts=lengths.cumsum(0) - lengths, lengths=lengths)
+            else:
+                columns[name] = values
+        return columns
+
+    def _file(self, name: str) -> Path:
+        assert self.folder is not None
+        return self.folder / f"{self.name}.{name}.bin"

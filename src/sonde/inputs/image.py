@@ -1,0 +1,332 @@
+"""Pictures: PNG, JPEG and other files, or arrays; brought to one size, augmented a whole batch at once."""
+
+from __future__ import annotations
+
+import io
+import math
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, Self
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional
+
+from sonde.base.config import Config
+from sonde.base.errors import RecordError, UserError
+from sonde.base.images import Fit, fit_to, read_image
+from sonde.base.rng import Draw
+from sonde.base.threads import each
+from sonde.columns import Columns, Tensors
+from sonde.records import Record, Records
+from sonde.task import Input, Moves, Shape, partner
+
+# How many training pictures the mean and the deviation are taken from: more would not change the third digit.
+SAMPLE = 1000
+
+
+class Augment(Config):
+    """What is done at random to training pictures. Zero switches a part off."""
+
+    flip: bool = Field(False, description="mirror left and right")
+    shift: float = Field(0.0, ge=0, le=0.5, description="largest shift, as a share of the side; edges are reflected")
+    zoom: float = Field(0.0, ge=0, lt=1, description="largest change of scale: 0.2 means from 1/1.2 to 1.2")
+    rotate: float = Field(0.0, ge=0, le=180, description="largest rotation in degrees")
+    brightness: float = Field(0.0, ge=0, le=1, description="largest change of brightness, as a share")
+    contrast: float = Field(0.0, ge=0, le=1, description="largest change of contrast, as a share")
+    saturation: float = Field(0.0, ge=0, le=1, description="largest change of saturation, as a share")
+    cutout: float = Field(0.0, ge=0, le=1, description="side of a square blanked out, as a share of the side")
+    mixup: float = Field(0.0, ge=0, description="mixup's beta parameter (0.2 is usual)")
+    cutmix: float = Field(0.0, ge=0, description="cutmix's beta parameter (1.0 is usual)")
+
+
+class ImageConfig(Config):
+    kind: Literal["image"] = "image"
+    field: str = Field("image", description="the field that holds the picture")
+    size: int | tuple[int, int] | None = Field(
+        None, description="side, or height and width, in pixels; the data's own size (at most 64) if left out"
+    )
+    channels: Literal[1, 3] | None = Field(None, description="1 grey, 3 colour; what the data has if left out")
+    fit: Fit = Field("crop", description="crop, squash or pad pictures of another shape")
+    augment: Augment = Field(Augment(), description="random changes, in training only")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Image(Input):
+    """One picture a record, uint8 (C, H, W). `mean` and `deviation` are per channel, in [0, 1]."""
+
+    Config = ImageConfig
+    reads_file: ClassVar[bool] = True
+    takes_file: ClassVar[bool] = True
+
+    config: ImageConfig
+    size: list[int]
+    channels: int
+    mean: list[float]
+    deviation: list[float]
+
+    @classmethod
+    def fit(cls, config: ImageConfig, records: Records) -> Self:
+        sample = records.take(np.linspace(0, len(records) - 1, min(SAMPLE, len(records))).astype(int))
+        pictures = [one for one in each(_try_read, sample.fields[config.field]) if one is not None]
+        if not pictures:
+            raise UserError(
+                f"none of the first {len(sample)} records has a readable picture in field {config.field!r}",
+                expected="PNG, JPEG or other picture files",
+            )
+        channels = config.channels or (1 if all(one.mode in ("1", "L", "I", "I;16", "F") for one in pictures) else 3)
+        size = _size(config.size, [(one.height, one.width) for one in pictures])
+        pixels = np.stack([_pixels(one, size, channels, config.fit) for one in pictures])
+        moments = pixels.reshape(len(pixels), channels, -1).astype(np.float32) / 255
+        return cls(
+            config=config,
+            size=list(size),
+            channels=channels,
+            mean=moments.mean(axis=(0, 2)).tolist(),
+            # A picture set of one colour has no deviation; any scale will do then.
+            deviation=np.maximum(moments.std(axis=(0, 2)), 1e-3).tolist(),
+        )
+
+    @classmethod
+    def sample(cls, count: int, rng: np.random.Generator) -> tuple[ImageConfig, Records]:
+        pictures = np.empty(count, dtype=object)
+        pictures[:] = [_png(rng.integers(0, 256, (20, 16 + index % 3, 3), dtype=np.uint8)) for index in range(count)]
+        config = ImageConfig(size=(16, 16), augment=Augment(flip=True, shift=0.1, brightness=0.2, cutout=0.3))
+        return config, Records(fields={"image": pictures}, ids=[f"picture {index}" for index in range(count)])
+
+    @staticmethod
+    def recommend(target: str, count: int) -> dict[str, dict[str, Any]]:
+        if target == "mask":
+            return {
+                "input": {"augment": {"flip": True, "zoom": 0.25, "brightness": 0.2, "contrast": 0.2}},
+                "network": {"kind": "unet"},
+                "training": {"epochs": 60, "batch_size": 8, "optimizer": {"kind": "adamw", "lr": 2e-3}},
+            }
+        return {
+            "input": {"augment": {"flip": True, "shift": 0.1, "cutout": 0.25}},
+            "target": {"smoothing": 0.1} if target == "category" else {},
+            "network": {"kind": "resnet", "depth": 18},
+            "training": {
+                "epochs": 20,
+                "batch_size": 128,
+                "optimizer": {"kind": "adamw", "lr": 2e-3, "weight_decay": 0.05},
+                "schedule": {"kind": "one-cycle"},
+            },
+        }
+
+    @property
+    def shape(self) -> Shape:
+        return Shape(form="grid", channels=self.channels, size=(self.size[0], self.size[1]))
+
+    def encode(self, record: Record) -> Tensors:
+        if record.get(self.config.field) is None:
+            raise RecordError(f"the record has no picture in field {self.config.field!r}")
+        image = read_image(record[self.config.field])
+        return {"grid": torch.from_numpy(_pixels(image, (self.size[0], self.size[1]), self.channels, self.config.fit))}
+
+    def encode_many(self, records: Records) -> tuple[Columns, dict[int, RecordError]]:
+        pictures = records.fields.get(self.config.field)
+        if self.channels == 1 and pictures is not None and pictures.dtype == np.uint8 and pictures.ndim == 3:
+            if list(pictures.shape[1:]) == self.size:
+                return {"grid": torch.from_numpy(np.ascontiguousarray(pictures))[:, None]}, {}
+        return super().encode_many(records)
+
+    def augment(self, tensors: Tensors, draw: Draw) -> tuple[Tensors, Moves]:
+        settings = self.config.augment
+        grid = tensors["grid"]
+        if settings.zoom or settings.rotate:
+            moves = _affine(settings, draw, len(grid), self.size[0] / self.size[1])
+            grid = _warp(grid, moves.affine_B23)
+        elif settings.flip or settings.shift:
+            moves = _index_moves(settings, draw, grid.shape[-2], grid.shape[-1])
+            grid = _gather(grid, moves)
+        else:
+            moves = Moves()
+        grid = _colour(settings, draw, grid)
+        if settings.cutout:
+            middle = torch.tensor(self.mean, device=grid.device).mul(255).to(grid.dtype)
+            grid = _cutout(settings.cutout, draw, grid, middle)
+        if settings.mixup or settings.cutmix:
+            grid, share_B = _mix(settings, draw, grid)
+            moves = Moves(
+                rows_BH=moves.rows_BH, columns_BW=moves.columns_BW, affine_B23=moves.affine_B23, share_B=share_B
+            )
+        return {"grid": grid}, moves
+
+    def front(self) -> nn.Module:
+        return Standardize(self.mean, self.deviation)
+
+
+class Standardize(nn.Module):
+    """Bytes (B, C, H, W) to floats of mean 0 and deviation 1 per channel, in the memory order that is fast."""
+
+    def __init__(self, mean: list[float], deviation: list[float]) -> None:
+        super().__init__()
+        scale = 1 / (255 * torch.tensor(deviation))
+        self.register_buffer("scale", scale[:, None, None], persistent=False)
+        self.register_buffer("shift", (-255 * torch.tensor(mean) * scale)[:, None, None], persistent=False)
+
+    def forward(self, tensors: Tensors) -> Tensors:
+        # Convolutions run 3 to 4 times faster on this memory order on CPUs, and at least as fast on GPUs.
+        grid = tensors["grid"].to(torch.float32, memory_format=torch.channels_last)
+        return {**tensors, "grid": torch.addcmul(self.shift, grid, self.scale)}
+
+
+def _png(pixels: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    read_image(pixels).save(file, "PNG")
+    return file.getvalue()
+
+
+def _try_read(value: object) -> Any:
+    try:
+        return read_image(value)
+    except RecordError:
+        return None
+
+
+def _size(wanted: int | tuple[int, int] | None, found: list[tuple[int, int]]) -> tuple[int, int]:
+    if isinstance(wanted, int):
+        return wanted, wanted
+    if wanted is not None:
+        return wanted
+    if len(set(found)) == 1 and max(found[0]) <= 64:
+        return found[0]
+    return 64, 64
+
+
+def _pixels(image: Any, size: tuple[int, int], channels: int, how: Fit) -> np.ndarray:
+    """uint8 (C, H, W). 16-bit and float pictures are brought to 8 bits; transparency is laid on white."""
+    if image.mode in ("I", "I;16", "F"):
+        values = np.asarray(image, dtype=np.float32)
+        top = 65535.0 if image.mode != "F" else max(1.0, float(values.max(initial=0)))
+        image = _from_float(values / top)
+    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        image = _on_white(image)
+    image = fit_to(image.convert("RGB" if channels == 3 else "L"), size, how=how)
+    pixels = np.array(image, dtype=np.uint8)
+    return pixels[None] if channels == 1 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
+
+
+def _from_float(values: np.ndarray) -> Any:
+    return read_image((np.clip(values, 0, 1) * 255).astype(np.uint8))
+
+
+def _on_white(image: Any) -> Any:
+    from PIL import Image as Pillow
+
+    image = image.convert("RGBA")
+    return Pillow.alpha_composite(Pillow.new("RGBA", image.size, (255, 255, 255, 255)), image)
+
+
+def _index_moves(settings: Augment, draw: Draw, height: int, width: int) -> Moves:
+    """Flips and whole-pixel shifts, as the source row and column of each output row and column."""
+    device = draw.records_B.device
+    u_B3 = draw.uniform("place", 3)
+    rows_H, columns_W = torch.arange(height, device=device), torch.arange(width, device=device)
+
+    def shifted(u_B: Tensor, place: Tensor, size: int) -> Tensor:
+        most = round(settings.shift * size)
+        source = place[None, :] + (u_B * (2 * most + 1)).long()[:, None] - most
+        source = source.abs()
+        return torch.where(source >= size, 2 * (size - 1) - source, source)
+
+    rows_BH, columns_BW = shifted(u_B3[:, 0], rows_H, height), shifted(u_B3[:, 1], columns_W, width)
+    if settings.flip:
+        columns_BW = torch.where(u_B3[:, 2, None] < 0.5, width - 1 - columns_BW, columns_BW)
+    return Moves(rows_BH=rows_BH, columns_BW=columns_BW)
+
+
+def _gather(grid: Tensor, moves: Moves) -> Tensor:
+    batch, channels, height, width = grid.shape
+    assert moves.rows_BH is not None and moves.columns_BW is not None
+    index_BHW = moves.rows_BH[:, :, None] * width + moves.columns_BW[:, None, :]
+    flat = grid.reshape(batch, channels, height * width)
+    return flat.gather(2, index_BHW.reshape(batch, 1, -1).expand(-1, channels, -1)).reshape(grid.shape)
+
+
+def _affine(settings: Augment, draw: Draw, batch: int, aspect: float) -> Moves:
+    """Zoom, rotation, shift and flip as one map from output to source places; `aspect` is height / width."""
+    u_B5 = draw.uniform("place", 5)
+    signed = u_B5 * 2 - 1
+    zoom_B = (signed[:, 0] * math.log(1 + settings.zoom)).exp()
+    angle_B = signed[:, 1] * math.radians(settings.rotate)
+    cos_B, sin_B = angle_B.cos() / zoom_B, angle_B.sin() / zoom_B
+    mirror_B = torch.where(u_B5[:, 4] < 0.5, -1.0, 1.0) if settings.flip else torch.ones_like(zoom_B)
+    # A rotation in pixels is not one in [-1, 1] unless the picture is square: hence the aspect.
+    affine_B23 = torch.stack(
+        [
+            torch.stack([cos_B * mirror_B, -sin_B * aspect, 2 * settings.shift * signed[:, 2]], dim=1),
+            torch.stack([sin_B * mirror_B / aspect, cos_B, 2 * settings.shift * signed[:, 3]], dim=1),
+        ],
+        dim=1,
+    )
+    return Moves(affine_B23=affine_B23)
+
+
+def _warp(grid: Tensor, affine_B23: Tensor | None) -> Tensor:
+    assert affine_B23 is not None
+    places = functional.affine_grid(affine_B23, list(grid.shape), align_corners=False)
+    return functional.grid_sample(grid.float(), places, mode="bilinear", padding_mode="reflection", align_corners=False)
+
+
+def _colour(settings: Augment, draw: Draw, grid: Tensor) -> Tensor:
+    """Brightness, contrast and saturation, each a blend: with black, with the mean grey, with the grey picture."""
+    if not (settings.brightness or settings.contrast or settings.saturation):
+        return grid
+    values = grid.float()
+    signed = draw.uniform("colour", 3, 1, 1, 1) * 2 - 1
+    if settings.brightness:
+        values = values * (1 + settings.brightness * signed[:, 0])
+    if settings.contrast:
+        mean = values.mean(dim=(1, 2, 3), keepdim=True)
+        values = mean + (values - mean) * (1 + settings.contrast * signed[:, 1])
+    if settings.saturation and grid.shape[1] == 3:
+        luma = torch.tensor([0.299, 0.587, 0.114], device=grid.device)[:, None, None]  # ITU-R BT.601
+        grey = (values * luma).sum(dim=1, keepdim=True)
+        values = grey + (values - grey) * (1 + settings.saturation * signed[:, 2])
+    return values.clamp_(0, 255)
+
+
+def _box(draw: Draw, name: str, side_B: Tensor, height: int, width: int) -> Tensor:
+    """A mask (B, H, W) that is true inside a box whose sides are `side_B` of the picture's, its centre anywhere."""
+    u_B2 = draw.uniform(name, 2)
+    rows_H = torch.arange(height, device=side_B.device) + 0.5
+    columns_W = torch.arange(width, device=side_B.device) + 0.5
+    inside_BH = (rows_H[None] - u_B2[:, :1] * height).abs() < side_B[:, None] * height / 2
+    inside_BW = (columns_W[None] - u_B2[:, 1:] * width).abs() < side_B[:, None] * width / 2
+    return inside_BH[:, :, None] & inside_BW[:, None, :]
+
+
+def _cutout(side: float, draw: Draw, grid: Tensor, fill_C: Tensor) -> Tensor:
+    """A square blanked out (DeVries and Taylor 2017)."""
+    side_B = torch.full((len(grid),), side, device=grid.device)
+    box_BHW = _box(draw, "cutout", side_B, grid.shape[-2], grid.shape[-1])
+    return torch.where(box_BHW[:, None], fill_C[:, None, None], grid)
+
+
+def _beta(draw: Draw, name: str, parameter: float) -> Tensor:
+    """Beta(a, a) by Joehnk's rejection: of 16 candidates the first accepted one (none is, once in 65,000 at a = 1)."""
+    powers = draw.uniform(name, 16, 2).clamp_min(1e-6) ** (1 / parameter)
+    total = powers.sum(dim=2)
+    first = (total <= 1).int().argmax(dim=1, keepdim=True)
+    return (powers[:, :, 0] / total.clamp_min(1e-12)).gather(1, first)[:, 0]
+
+
+def _mix(settings: Augment, draw: Draw, grid: Tensor) -> tuple[Tensor, Tensor]:
+    """mixup (Zhang et al. 2018) or cutmix (Yun et al. 2019), half of the batch each where both are on."""
+    use_cutmix = draw.uniform("which") < (0.5 if settings.mixup else 1.0) if settings.cutmix else None
+    other = partner(grid)
+    values, shares = grid.float(), torch.ones(len(grid), device=grid.device)
+    mixed = values
+    if settings.mixup:
+        shares = _beta(draw, "mixup", settings.mixup)
+        mixed = torch.lerp(other.float(), values, shares[:, None, None, None])
+    if use_cutmix is not None:
+        kept = _beta(draw, "cutmix", settings.cutmix)
+        box_BHW = _box(draw, "cutmix-place", (1 - kept).sqrt(), grid.shape[-2], grid.shape[-1])
+        pasted = torch.where(box_BHW[:, None], other.float(), values)
+        mixed = torch.where(use_cutmix[:, None, None, None], pasted, mixed)
+        shares = torch.where(use_cutmix, 1 - box_BHW.float().mean(dim=(1, 2)), shares)
+    return mixed, shares

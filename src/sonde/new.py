@@ -1,0 +1,137 @@
+"""`sonde new`: look at data, guess the task, and write a recipe with comments that trains well without editing."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sonde.base import files, lookup
+from sonde.base.errors import UserError
+from sonde.data.load import locate, missing, source_of
+from sonde.data.source import Guess
+from sonde.task import Input, Target
+
+
+@dataclass(frozen=True, kw_only=True)
+class Written:
+    """What was found, and the recipe that was written for it."""
+
+    path: Path
+    guess: Guess
+
+    def to_json(self) -> dict[str, Any]:
+        return {"recipe": str(self.path), "about": self.guess.about, "doubts": list(self.guess.doubts)}
+
+    def to_text(self) -> str:
+        doubts = "".join(f"\nlook at this first: {doubt}" for doubt in self.guess.doubts)
+        return f"found {self.guess.about}\nwrote {self.path}{doubts}\nnext: sonde fit {self.path}"
+
+
+def write_recipe(source: str, out: Path, *, target: str | None = None, force: bool = False) -> Written:
+    """Write the recipe for a data set.
+
+    Raises:
+        UserError: the data set is missing, broken or of no known format; `out` is there already (unless `force`).
+    """
+    if out.exists() and not force:
+        raise UserError(f"{out} exists already", hint="--force replaces it, --out writes another")
+    path = locate(source, Path.cwd())
+    if ":" not in source and not path.exists():
+        raise missing(path)
+    _, reader = source_of(None, path)
+    guess = reader.guess(path, target)
+    sections = recommend(guess)
+    sections["data"]["source"] = _relative(source, path, out)
+    text = to_toml(sections, guess)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    files.write_bytes(out, text.encode())
+    return Written(path=out, guess=guess)
+
+
+def _relative(source: str, path: Path, out: Path) -> str:
+    """The source as seen from the recipe's folder, so that both can be moved together."""
+    return source if ":" in source else Path(os.path.relpath(path, out.parent.resolve())).as_posix()
+
+
+def recommend(guess: Guess) -> dict[str, dict[str, Any]]:
+    """The sections of a recipe: what the source found, and what the inputs recommend for it."""
+    target = dict(guess.target)
+    inputs, networks, training = {}, {}, {}
+    for name, settings in guess.inputs.items():
+        kind = lookup.find("inputs", settings["kind"], Input)  # type: ignore[type-abstract]
+        advice = kind.recommend(target["kind"], guess.count)
+        inputs[name] = {**settings, **advice.get("input", {})}
+        networks[name] = advice.get("network", {})
+        training = _longer(training, advice.get("training", {}))
+        known = lookup.find("targets", target["kind"], Target).Config.model_fields  # type: ignore[type-abstract]
+        target |= {key: value for key, value in advice.get("target", {}).items() if key in known and key not in target}
+    network = next(iter(networks.values())) if len(networks) == 1 else networks
+    return {"data": dict(guess.data), "inputs": inputs, "target": target, "network": network, "training": training}
+
+
+def _longer(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    """Of the advice of two inputs the one that trains longer."""
+    return other if other.get("epochs", 0) > one.get("epochs", 0) else one or other
+
+
+def to_toml(sections: Mapping[str, Any], guess: Guess) -> str:
+    """The recipe as people like to read it: a section each, short tables inline, a comment on every line."""
+    lines = [f"# {guess.about}", *(f"# Look at this first: {doubt}" for doubt in guess.doubts)]
+    for name in ("data", "inputs", "target", "network", "training"):
+        section = sections[name]
+        nested = name in ("inputs", "network") and "kind" not in section
+        for path, table in (
+            ((f"{name}.{key}", value) for key, value in section.items()) if nested else [(name, section)]
+        ):
+            lines += ["", f"[{path}]"]
+            comments = {**_comments(name, table), **_under(guess.notes, path)}
+            width = max(len(f"{key} = {_value(value)}") for key, value in table.items())
+            for key, value in table.items():
+                setting = f"{key} = {_value(value)}"
+                comment = comments.get(key)
+                lines.append(f"{setting:<{min(width, 60)}}  # {comment}" if comment else setting)
+    return "\n".join(lines) + "\n"
+
+
+def _comments(section: str, table: Mapping[str, Any]) -> dict[str, str]:
+    """The descriptions of the settings, from where they are defined."""
+    from sonde.data.settings import DataConfig
+    from sonde.data.source import Source
+    from sonde.recipe import TrainingConfig
+    from sonde.task import Body
+
+    rooms: dict[str, tuple[str, type]] = {
+        "inputs": ("inputs", Input),
+        "target": ("targets", Target),
+        "network": ("networks", Body),
+        "data": ("sources", Source),
+    }
+    found = {}
+    if section in rooms:
+        room, contract = rooms[section]
+        found = dict(lookup.find(room, table["kind"], contract).Config.model_fields)
+    if section == "data":
+        found |= DataConfig.model_fields
+    if section == "training":
+        found = dict(TrainingConfig.model_fields)
+    return {name: field.description for name, field in found.items() if field.description}
+
+
+def _under(notes: Mapping[str, str], path: str) -> dict[str, str]:
+    return {name.removeprefix(path + "."): note for name, note in notes.items() if name.rpartition(".")[0] == path}
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return "{ " + ", ".join(f"{key} = {_value(each)}" for key, each in value.items()) + " }"
+    if isinstance(value, (list, tuple)):
+        return "[" + ", ".join(_value(each) for each in value) + "]"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        return json.dumps(value, ensure_ascii=False)
+    return repr(value)

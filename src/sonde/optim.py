@@ -1,0 +1,231 @@
+"""Optimizers, schedules, parameter groups and the running average of weights.
+
+A schedule is a pure function of the step: nothing of it has to be saved, except the plateau's memory of scores.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Literal
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from sonde.base.config import Config
+
+
+class OptimizerConfig(Config):
+    kind: Literal["sgd", "adam", "adamw", "muon"] = Field("adamw", description="sgd, adam, adamw or muon")
+    lr: float = Field(1e-3, gt=0, description="highest learning rate; the schedule scales it")
+    weight_decay: float = Field(0.01, ge=0, description="decay of weight matrices; norms and biases are left out")
+    momentum: float = Field(0.9, ge=0, lt=1, description="sgd and muon")
+    nesterov: bool = Field(True, description="sgd and muon: look ahead along the momentum")
+    betas: tuple[float, float] = Field((0.9, 0.999), description="adam and adamw, and muon's other parameters")
+    eps: float = Field(1e-8, gt=0, description="adam and adamw")
+    lr_other: float | None = Field(None, gt=0, description="muon: learning rate of what AdamW trains (default lr / 10)")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _defaults_of_a_kind(cls, values: dict[str, object]) -> dict[str, object]:
+        # A sensible rate differs a hundredfold between optimizers: the default follows the kind.
+        rates = {"sgd": 0.1, "muon": 0.02}
+        kind = values.get("kind")
+        if isinstance(kind, str) and kind in rates and "lr" not in values:
+            return {**values, "lr": rates[kind]}
+        return values
+
+
+class ScheduleConfig(Config):
+    kind: Literal["constant", "warmup-cosine", "one-cycle", "step", "plateau"] = Field(
+        "warmup-cosine", description="constant, warmup-cosine, one-cycle, step or plateau"
+    )
+    warmup: float = Field(0.05, ge=0, le=1, description="share of the steps over which the rate rises")
+    final: float = Field(0.0, ge=0, le=1, description="rate at the end, as a share of lr")
+    gamma: float = Field(0.1, gt=0, lt=1, description="step and plateau: factor of each decrease")
+    at: tuple[float, ...] = Field((0.5, 0.75), description="step: where the rate falls, as shares of the steps")
+    patience: int = Field(5, ge=1, description="plateau: evaluations without improvement before the rate falls")
+
+
+def rate(schedule: ScheduleConfig, step: int, steps: int) -> float:
+    """The factor on the learning rate for step 0 ... steps - 1. Plateau's decreases come from `Plateau`."""
+    rising = schedule.warmup * steps
+    if schedule.kind == "one-cycle":
+        # Linear up and linear down (Smith and Topin 2018), with a rise of 30 % unless the recipe set another.
+        rising = (schedule.warmup if "warmup" in schedule.model_fields_set else 0.3) * steps
+    if step < rising:
+        return (step + 1) / (rising + 1)
+    progress = (step - rising) / max(1.0, steps - rising)
+    if schedule.kind == "warmup-cosine":
+        return schedule.final + (1 - schedule.final) * 0.5 * (1 + math.cos(math.pi * progress))
+    if schedule.kind == "one-cycle":
+        return schedule.final + (1 - schedule.final) * (1 - progress)
+    if schedule.kind == "step":
+        return schedule.gamma ** sum(step >= share * steps for share in schedule.at)
+    return 1.0
+
+
+def split_parameters(network: nn.Module, *, matrices: bool) -> tuple[dict[str, nn.Parameter], ...]:
+    """Named parameters as (muon, decayed, not decayed).
+
+    Norms, biases and other vectors are not decayed. With `matrices`, weights of two or more dimensions inside the
+    network go to Muon; embeddings and the head do not (Jordan 2024).
+    """
+    embeddings = {
+        f"{path}.{name}" if path else name
+        for path, module in network.named_modules()
+        if isinstance(module, nn.Embedding)
+        for name, _ in module.named_parameters(recurse=False)
+    }
+    groups: tuple[dict[str, nn.Parameter], ...] = ({}, {}, {})
+    for name, parameter in network.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        if parameter.ndim < 2:
+            groups[2][name] = parameter
+        elif matrices and name not in embeddings and not name.startswith("head."):
+            groups[0][name] = parameter
+        else:
+            groups[1][name] = parameter
+    return groups
+
+
+def build(config: OptimizerConfig, network: nn.Module) -> list[torch.optim.Optimizer]:
+    """The optimizers of a network: one, or Muon and AdamW side by side. Each group keeps its full rate as "peak"."""
+    muon, decayed, plain = split_parameters(network, matrices=config.kind == "muon")
+    optimizers: list[torch.optim.Optimizer] = []
+    lr = config.lr
+    if muon:
+        optimizers.append(
+            Muon(muon.values(), lr=lr, momentum=config.momentum, nesterov=config.nesterov, decay=config.weight_decay)
+        )
+        lr = config.lr_other or lr / 10
+    groups = [
+        {"params": list(group.values()), "weight_decay": decay}
+        for group, decay in ((decayed, config.weight_decay), (plain, 0.0))
+        if group
+    ]
+    if groups:
+        if config.kind == "sgd":
+            nesterov = config.nesterov and config.momentum > 0
+            optimizers.append(torch.optim.SGD(groups, lr=lr, momentum=config.momentum, nesterov=nesterov, fused=True))
+        elif config.kind == "adam":
+            optimizers.append(torch.optim.Adam(groups, lr=lr, betas=config.betas, eps=config.eps, fused=True))
+        else:
+            optimizers.append(torch.optim.AdamW(groups, lr=lr, betas=config.betas, eps=config.eps, fused=True))
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["peak"] = group["lr"]
+    return optimizers
+
+
+def set_rate(optimizers: Sequence[torch.optim.Optimizer], factor: float) -> None:
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = group["peak"] * factor
+
+
+class Muon(torch.optim.Optimizer):
+    """Momentum orthogonalized by Newton-Schulz (Jordan 2024), for weights of two or more dimensions.
+
+    torch.optim.Muon takes 2-D matrices only; here a convolution's kernel is a matrix (out, in * height * width), and
+    the matrices of one shape are orthogonalized together. The update is scaled by sqrt(max(1, rows / columns)), so
+    that one learning rate suits every shape.
+    """
+
+    def __init__(
+        self, parameters: Iterable[nn.Parameter], *, lr: float, momentum: float, nesterov: bool, decay: float
+    ) -> None:
+        defaults = {"lr": lr, "momentum": momentum, "nesterov": nesterov, "weight_decay": decay}
+        super().__init__(parameters, defaults)
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        for group in self.param_groups:
+            by_shape: dict[tuple[int, int], list[nn.Parameter]] = {}
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    by_shape.setdefault((len(parameter), parameter[0].numel()), []).append(parameter)
+            for (rows, columns), parameters in by_shape.items():
+                self._update(group, parameters, rows, columns)
+
+    def _update(self, group: dict[str, float], parameters: list[nn.Parameter], rows: int, columns: int) -> None:
+        gradients = [parameter.grad for parameter in parameters]
+        buffers = []
+        for parameter in parameters:
+            state = self.state[parameter]
+            if "momentum_buffer" not in state:
+                state["momentum_buffer"] = torch.zeros_like(parameter)
+            buffers.append(state["momentum_buffer"])
+        torch._foreach_lerp_(buffers, gradients, 1 - group["momentum"])
+        updates = torch._foreach_lerp(gradients, buffers, group["momentum"]) if group["nesterov"] else buffers
+        whole = orthogonalize(torch.stack([update.reshape(rows, columns) for update in updates]))
+        scale = max(1.0, rows / columns) ** 0.5
+        torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
+        for parameter, update in zip(parameters, whole.unbind(), strict=True):
+            parameter.add_(update.to(parameter.dtype).reshape(parameter.shape), alpha=-group["lr"] * scale)
+
+
+def orthogonalize(matrices_NRC: Tensor, steps: int = 5) -> Tensor:
+    """The nearest (semi-)orthogonal matrices, roughly: singular values end between 0.7 and 1.2.
+
+    Newton-Schulz iteration with the quintic of Jordan et al. 2024 in bfloat16; shape (N, R, C) in and out.
+    """
+    a, b, c = 3.4445, -4.7750, 2.0315
+    x = matrices_NRC.bfloat16()
+    tall = x.shape[-2] > x.shape[-1]
+    if tall:
+        x = x.mT
+    x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
+    for _ in range(steps):
+        gram = x @ x.mT
+        x = a * x + (b * gram + c * gram @ gram) @ x
+    return x.mT if tall else x
+
+
+class Average:
+    """Exponential moving average of the weights: short memory at first, so that early weights are forgotten."""
+
+    def __init__(self, network: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self.weights = {name: value.detach().clone() for name, value in _averaged(network)}
+
+    @torch.no_grad()
+    def update(self, network: nn.Module, step: int) -> None:
+        decay = min(self.decay, (1 + step) / (10 + step))
+        values = [value for _, value in _averaged(network)]
+        torch._foreach_lerp_(list(self.weights.values()), values, 1 - decay)
+
+    @torch.no_grad()
+    def swap(self, network: nn.Module) -> None:
+        """Exchange the network's weights with the average; the second call undoes the first."""
+        for name, value in _averaged(network):
+            held = value.detach().clone()
+            value.copy_(self.weights[name])
+            self.weights[name] = held
+
+
+def _averaged(network: nn.Module) -> list[tuple[str, Tensor]]:
+    """Parameters, and buffers of floats (batch norm's statistics): both belong to the weights that are used."""
+    named = [*network.named_parameters(), *network.named_buffers()]
+    return [(name, value) for name, value in named if value.is_floating_point()]
+
+
+class Plateau:
+    """Lowers the rate when a score has stopped improving."""
+
+    def __init__(self, config: ScheduleConfig) -> None:
+        self.config = config
+        self.factor = 1.0
+        self.best: float | None = None
+        self.waited = 0
+
+    def observe(self, score: float, better: Literal["max", "min"]) -> None:
+        value = score if better == "max" else -score
+        if self.best is None or value > self.best:
+            self.best, self.waited = value, 0
+        else:
+            self.waited += 1
+        if self.waited > self.config.patience:
+            self.factor, self.waited = self.factor * self.config.gamma, 0

@@ -1,0 +1,282 @@
+"""The recipe: a typed TOML file that says what to learn, from what, and how. Strict reading, resolved writing."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, SerializeAsAny, ValidationError
+
+from sonde.base import lookup
+from sonde.base.config import Config
+from sonde.base.errors import UserError
+from sonde.data.settings import DataConfig
+from sonde.optim import OptimizerConfig, ScheduleConfig
+
+
+class TrainingConfig(Config):
+    epochs: float | None = Field(None, gt=0, description="passes over the training split; give this or steps")
+    steps: int | None = Field(None, ge=1, description="optimizer steps; give this or epochs")
+    batch_size: int = Field(64, ge=1, description="examples per optimizer step, over all micro-batches and machines")
+    micro_batch: int | None = Field(None, ge=1, description="examples at once, when a whole batch does not fit")
+    optimizer: OptimizerConfig = Field(OptimizerConfig(), description="how weights follow the gradient")
+    schedule: ScheduleConfig = Field(ScheduleConfig(), description="how the learning rate goes")
+    clip: float | None = Field(1.0, gt=0, description="largest norm of the gradient; longer ones are scaled down")
+    average: float = Field(0.0, ge=0, lt=1, description="decay of the moving average of weights (EMA); 0 is off")
+    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="number format of the heavy operations")
+    seed: int = Field(0, ge=0, description="same seed, same machine: same bits")
+    evaluate_every: int | None = Field(None, ge=1, description="steps between validations; an epoch if left out")
+    log_every: int | None = Field(None, ge=1, description="steps between log lines; chosen to give some hundreds")
+    monitor: str | None = Field(
+        None, description="the validation score that picks the weights; the target's if left out"
+    )
+    keep: Literal["best", "last"] = Field("best", description="which weights become the artifact")
+    patience: int | None = Field(None, ge=1, description="validations without improvement before training stops early")
+    group_by_length: bool = Field(True, description="batch examples of like length together, to pad less")
+
+
+class Recipe(Config):
+    data: DataConfig
+    source: SerializeAsAny[Config] = Field(exclude=True)
+    inputs: dict[str, SerializeAsAny[Config]]
+    target: SerializeAsAny[Config]
+    network: dict[str, SerializeAsAny[Config]]
+    training: TrainingConfig
+
+    @classmethod
+    def read(cls, path: str | Path, *, changes: Sequence[str] = ()) -> Recipe:
+        """Read a recipe file; `changes` are overrides such as "training.steps=100".
+
+        Raises:
+            UserError: it is not TOML, a setting does not exist or has a wrong value; names the line and the near miss.
+        """
+        path = Path(path)
+        try:
+            text = path.read_text(encoding="utf-8")
+        except OSError as error:
+            raise UserError(
+                f"the recipe {path} cannot be read: {error.strerror or error}",
+                hint="`sonde new DATA` writes one",
+            ) from error
+        except UnicodeDecodeError as error:
+            raise UserError(f"the recipe {path} is not UTF-8 text (byte {error.start})") from error
+        try:
+            tables = tomllib.loads(text)
+        except tomllib.TOMLDecodeError as error:
+            raise UserError(
+                f"the recipe {path} is not TOML: {error}", hint='strings need quotes: kind = "image"'
+            ) from error
+        for change in changes:
+            _apply(tables, change)
+        return cls.of(tables, base=path.parent, where=_Lines(path, text))
+
+    @classmethod
+    def of(cls, tables: Mapping[str, Any], *, base: Path | None = None, where: _Lines | None = None) -> Recipe:
+        """A recipe from nested tables. A relative `data.source` starts at `base` (the current folder if None)."""
+        where = where or _Lines(None, "")
+        for section in tables:
+            if section not in ("data", "inputs", "target", "network", "training"):
+                raise _not_a_setting((section,), ["data", "inputs", "target", "network", "training"], where)
+        for section in ("data", "inputs", "target", "network"):
+            if not isinstance(tables.get(section), Mapping):
+                raise UserError(
+                    f"the recipe{where.of_file()} has no [{section}] section",
+                    expected="the sections data, inputs, target and network (and training)",
+                    hint="`sonde new DATA` writes a whole recipe",
+                )
+        data, source = _read_data(dict(tables["data"]), base or Path.cwd(), where)
+        inputs = _read_kinds("inputs", tables["inputs"], where)
+        network = tables["network"]
+        if "kind" in network:
+            network = dict.fromkeys(inputs, network)
+            networks = {name: _read_kind("networks", section, ("network",), where) for name, section in network.items()}
+        else:
+            networks = _read_kinds("networks", network, where, section="network")
+            if set(networks) != set(inputs):
+                raise UserError(
+                    f"the recipe{where.of_file()} has networks for {sorted(networks)} and inputs {sorted(inputs)}",
+                    expected="one [network] for all inputs, or one [network.NAME] for each input",
+                )
+        return cls(
+            data=data,
+            source=source,
+            inputs=inputs,
+            target=_read_kind("targets", tables["target"], ("target",), where),
+            network=networks,
+            training=_validated(TrainingConfig, _with_length(tables.get("training", {})), ("training",), where),
+        )
+
+    def to_toml(self) -> str:
+        """The whole recipe with every default written out; reading it back gives an equal recipe."""
+        import tomli_w
+
+        tables = self.model_dump(mode="json", exclude_none=True)
+        tables["data"] |= self.source.model_dump(mode="json", exclude_none=True)
+        return tomli_w.dumps(tables)
+
+
+class _Lines:
+    """Where a setting stands in the recipe file, for error messages."""
+
+    def __init__(self, path: Path | None, text: str) -> None:
+        self.path = path
+        self.lines = text.splitlines()
+
+    def of_file(self) -> str:
+        return f" {self.path}" if self.path else ""
+
+    def find(self, place: Sequence[str | int]) -> str:
+        """ " (recipe.toml:14)", or nothing when the setting cannot be found (an override, an inline table)."""
+        words = [str(word) for word in place]
+        best: tuple[int, int] | None = None
+        section: list[str] = []
+        for number, line in enumerate(self.lines, start=1):
+            header = re.match(r"\s*\[+\s*([^\]]+?)\s*\]+", line)
+            if header:
+                section = [part.strip().strip("\"'") for part in header[1].split(".")]
+                depth = _common(section, words)
+                if depth == len(section) and (best is None or depth > best[0]):
+                    best = (depth, number)
+                continue
+            key = re.match(r"\s*([\w.\"'-]+)\s*=", line)
+            if key:
+                here = section + [part.strip("\"'") for part in key[1].split(".")]
+                depth = _common(here, words)
+                if depth == len(here) and (best is None or depth > best[0]):
+                    best = (depth, number)
+        return f" ({self.path.name}:{best[1]})" if best and self.path else ""
+
+
+def _common(here: Sequence[str], words: Sequence[str]) -> int:
+    depth = 0
+    for mine, theirs in zip(here, words, strict=False):
+        if mine != theirs:
+            break
+        depth += 1
+    return depth
+
+
+def _with_length(training: Mapping[str, Any]) -> dict[str, Any]:
+    return dict(training) if {"epochs", "steps"} & set(training) else {"epochs": 10, **training}
+
+
+def _read_data(table: dict[str, Any], base: Path, where: _Lines) -> tuple[DataConfig, Config]:
+    from sonde.data.load import locate, source_of
+
+    own = {name: value for name, value in table.items() if name in DataConfig.model_fields}
+    data = _validated(DataConfig, own, ("data",), where)
+    place = locate(data.source, base)
+    kind, source = source_of(data.kind, place)
+    options = {name: value for name, value in table.items() if name not in DataConfig.model_fields}
+    known = {**source.Config.model_fields, **DataConfig.model_fields}
+    for name in options:
+        if name not in known:
+            raise _not_a_setting(("data", name), sorted(known), where)
+    config = _validated(source.Config, {**options, "kind": kind}, ("data",), where)
+    return data.model_copy(update={"kind": kind, "source": str(place)}), config
+
+
+def _read_kinds(room: str, table: Mapping[str, Any], where: _Lines, section: str | None = None) -> dict[str, Config]:
+    section = section or room
+    if not table:
+        raise UserError(f"the recipe{where.of_file()} has no [{section}.NAME] section", expected="at least one")
+    for name, value in table.items():
+        if not isinstance(value, Mapping):
+            raise UserError(
+                f"{section}.{name} is not a section{where.find((section, name))}",
+                expected=f"[{section}.NAME] with a kind in it, NAME chosen freely",
+            )
+        if not name.isidentifier():
+            raise UserError(
+                f"the name {name!r} in [{section}.{name}] is not a plain word", expected="letters, digits and _"
+            )
+    return {name: _read_kind(room, value, (section, name), where) for name, value in table.items()}
+
+
+def _read_kind(room: str, table: Mapping[str, Any], place: tuple[str, ...], where: _Lines) -> Config:
+    from sonde.task import Body, Input, Target
+
+    contract = {"inputs": Input, "targets": Target, "networks": Body}[room]
+    kind = table.get("kind")
+    if not isinstance(kind, str):
+        raise UserError(
+            f"{'.'.join(place)} has no kind{where.find(place)}",
+            expected="kind = one of: " + ", ".join(lookup.kinds(room)),
+        )
+    try:
+        found = lookup.find(room, kind, contract)  # type: ignore[type-abstract]
+    except UserError as error:
+        raise UserError(error.what + where.find((*place, "kind")), expected=error.expected, hint=error.hint) from None
+    return _validated(found.Config, table, place, where)
+
+
+def _validated(config: type[Config], table: Mapping[str, Any], place: tuple[str, ...], where: _Lines) -> Any:
+    """A settings object, or the first of pydantic's complaints in our words."""
+    try:
+        return config.model_validate(table)
+    except ValidationError as error:
+        first = error.errors()[0]
+        path = (*place, *(part for part in first["loc"] if not str(part).startswith(("function-", "literal["))))
+        if first["type"] == "extra_forbidden":
+            raise _not_a_setting(path, _settings_at(config, first["loc"][:-1]), where) from None
+        name = ".".join(str(part) for part in path)
+        if first["type"] == "missing":
+            raise UserError(f"{name} is missing{where.find(path[:-1])}", expected="a value for it") from None
+        message = first["msg"].removeprefix("Value error, ")
+        raise UserError(f"{name} = {first['input']!r} is not valid{where.find(path)}: {message}") from None
+
+
+def _settings_at(config: type[Config], loc: Sequence[str | int]) -> list[str]:
+    """The settings that exist at a place inside a settings class."""
+    current: Any = config
+    for part in loc:
+        field = current.model_fields.get(part)
+        nested = [kind for kind in _classes(field.annotation) if issubclass(kind, Config)] if field else []
+        if not nested:
+            return []
+        current = nested[0]
+    return list(current.model_fields)
+
+
+def _classes(annotation: Any) -> list[type]:
+    if isinstance(annotation, type):
+        return [annotation]
+    return [kind for part in getattr(annotation, "__args__", ()) for kind in _classes(part)]
+
+
+def _not_a_setting(path: Sequence[str | int], names: Sequence[str], where: _Lines) -> UserError:
+    words = [str(part) for part in path]
+    owner = ".".join(words[:-1]) or "a recipe"
+    close = difflib.get_close_matches(words[-1], list(names), n=1, cutoff=0.6)
+    return UserError(
+        f"{'.'.join(words)} is not a setting of {owner}{where.find(path)}",
+        expected="one of: " + ", ".join(names) if names else None,
+        hint=f"did you mean {'.'.join([*words[:-1], close[0]])}?" if close else None,
+    )
+
+
+def _apply(tables: dict[str, Any], change: str) -> None:
+    """One override `a.b.c=value`; the value is TOML, or a plain word."""
+    name, equals, text = change.partition("=")
+    if not equals or not name.strip():
+        raise UserError(
+            f"--set {change!r} is not an override", expected="SECTION.SETTING=VALUE", hint="--set training.steps=100"
+        )
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text.strip()
+    *sections, last = name.strip().split(".")
+    table = tables
+    for section in sections:
+        table = table.setdefault(section, {})
+        if not isinstance(table, dict):
+            raise UserError(f"--set {change!r}: {section} is a value, not a section")
+    table[last] = value
+    # Steps and epochs say the same thing: overriding one replaces the other.
+    if sections == ["training"] and last in ("steps", "epochs"):
+        table.pop("epochs" if last == "steps" else "steps", None)

@@ -1,0 +1,88 @@
+"""A data set as the user has it: named fields, one value per record."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+Record = Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Records:
+    """A data set as the user has it: named fields of equal length.
+
+    `fields` maps a name to an array whose first axis is the record. Numbers are float64 or int64 (a missing one is
+    NaN), texts and files (`pathlib.Path`) are objects (a missing one is None), pictures may be arrays themselves.
+    `ids` name the records for people: a path relative to the data set, or "row 17".
+    """
+
+    fields: Mapping[str, np.ndarray]
+    ids: Sequence[str]
+
+    def __post_init__(self) -> None:
+        for name, values in self.fields.items():
+            if len(values) != len(self.ids):
+                raise ValueError(f"field {name} has {len(values)} values for {len(self.ids)} records")
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return {name: values[index] for name, values in self.fields.items()}
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return (self[index] for index in range(len(self)))
+
+    def take(self, indices: np.ndarray) -> Records:
+        """The records at these positions, in this order."""
+        return Records(
+            fields={name: values[indices] for name, values in self.fields.items()},
+            ids=[self.ids[index] for index in indices],
+        )
+
+    def with_fields(self, **fields: np.ndarray) -> Records:
+        return Records(fields={**self.fields, **fields}, ids=self.ids)
+
+    @staticmethod
+    def of(rows: Sequence[Record]) -> Records:
+        """Records from single ones, as serving gets them. A field that a row lacks is None there."""
+        names = dict.fromkeys(name for row in rows for name in row)
+        return Records(
+            fields={name: as_field([row.get(name) for row in rows]) for name in names},
+            ids=[f"input {number}" for number in range(1, len(rows) + 1)],
+        )
+
+
+def as_field(values: Sequence[Any]) -> np.ndarray:
+    """A field from Python values: numbers as numbers (a missing one is NaN), everything else as objects."""
+    kinds = {type(value) for value in values}
+    if kinds and kinds <= {int, float, bool, type(None)} and kinds != {type(None)}:
+        if kinds == {int}:
+            return np.array(values, dtype=np.int64)
+        if kinds <= {bool, type(None)}:
+            return _objects(values)
+        return np.array([np.nan if value is None else value for value in values], dtype=np.float64)
+    return _objects(values)
+
+
+def _objects(values: Sequence[Any]) -> np.ndarray:
+    field = np.empty(len(values), dtype=object)
+    field[:] = list(values)
+    return field
+
+
+def is_missing(field: np.ndarray) -> np.ndarray:
+    """Which values of a field are missing (None or NaN), as a bool array."""
+    if field.dtype == object:
+        return np.fromiter(
+            (value is None or (isinstance(value, float) and value != value) for value in field), bool, len(field)
+        )
+    if field.dtype.kind == "f" and field.ndim == 1:
+        return np.isnan(field)
+    if field.dtype.kind == "M":
+        return np.isnat(field)
+    return np.zeros(len(field), dtype=bool)

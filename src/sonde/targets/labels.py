@@ -1,0 +1,242 @@
+"""Any number of labels at once: the tags of a text, what a photo shows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional
+
+from sonde import metrics
+from sonde.base.config import Config
+from sonde.base.errors import RecordError, UserError, unknown
+from sonde.base.rng import Draw
+from sonde.columns import Columns, Tensors
+from sonde.records import Record, Records
+from sonde.targets._classes import MOST, codes_of, objects, require_names, text_of, wrong_label
+from sonde.targets._numbers import numbers_of
+from sonde.targets._sums import examples, weighted_sum
+from sonde.task import Ask, Batch, Input, Moves, Prediction, Target, partner
+
+
+class LabelsConfig(Config):
+    kind: Literal["labels"] = "labels"
+    field: str = Field("labels", description='the field that holds a list of labels, or a text such as "red;round"')
+    separator: str = Field(";", min_length=1, description="what stands between the labels of a text")
+    fields: list[str] = Field([], description="instead of field: several fields of 0 and 1, one a label")
+    loss: Literal["binary-cross-entropy", "focal"] = Field(
+        "binary-cross-entropy", description="focal: easy answers count less"
+    )
+    gamma: float = Field(2.0, ge=0, description="how much less, for the focal loss")
+    positive_weights: Literal["none", "balanced"] | dict[str, Annotated[float, Field(gt=0)]] = Field(
+        "none", description="how much more a present label counts; balanced: as much as the absent ones together"
+    )
+    threshold: float = Field(0.5, gt=0, lt=1, description="probability from which a label is given")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Labels(Target):
+    """Truth: "labels" (B, K), uint8, or float32 after mixing.
+
+    Labels are sorted by name (or in the order of `fields`); `counts` are the training records that have each,
+    `weights` how much its presence counts. A missing value, an empty text or list is a record without labels.
+    The loss is summed over labels too, and divided by their number. Shape suffixes: B example, K label.
+    """
+
+    Config = LabelsConfig
+    best: ClassVar = ("mean_average_precision", "max")
+
+    config: LabelsConfig
+    classes: list[str]
+    counts: list[int]
+    weights: list[float] | None
+
+    @classmethod
+    def fit(cls, config: LabelsConfig, records: Records, inputs: Mapping[str, Input]) -> Self:
+        names = config.fields or [config.field]
+        for name in names:
+            if name not in records.fields:
+                raise unknown(name, records.fields, what="the field")
+        if config.fields:
+            present_NK, _ = _flags(records, config.fields)
+            classes, counts = list(config.fields), present_NK.sum(axis=0).tolist()
+            _require_both(config.fields, counts, len(records))
+        else:
+            lists = _lists(records.fields[config.field], config.separator)
+            every = objects([text for texts in lists if texts is not None for text in texts])
+            found, how_often = np.unique(every, return_counts=True)
+            classes, counts = found.tolist(), how_often.tolist()
+            if not classes:
+                raise UserError(f"no record of the training split has a label in field {config.field!r}")
+        weights = _positive_weights(config, classes, counts, len(records))
+        return cls(config=config, classes=classes, counts=counts, weights=weights)
+
+    @property
+    def ask(self) -> Ask:
+        return Ask(per="example", width=len(self.classes))
+
+    def encode(self, record: Record) -> Tensors:
+        names = self.config.fields or [self.config.field]
+        for name in names:
+            if name not in record:
+                raise RecordError(f"the record has no field {name!r}")
+        fields = {name: objects([record[name]]) for name in names}
+        columns, errors = self.encode_many(Records(fields=fields, ids=["the record"]))
+        if errors:
+            raise errors[0]
+        return {"labels": columns["labels"][0]}
+
+    def encode_many(self, records: Records) -> tuple[Columns, dict[int, RecordError]]:
+        if self.config.fields:
+            present_NK, errors = _flags(records, self.config.fields)
+        else:
+            present_NK, errors = self._named(records.fields[self.config.field])
+        good = np.array([index not in errors for index in range(len(records))], dtype=bool)
+        return {"labels": torch.from_numpy(present_NK[good])}, errors
+
+    def _named(self, values: np.ndarray) -> tuple[np.ndarray, dict[int, RecordError]]:
+        """Which labels each record has, uint8 (N, K), and the errors by position."""
+        lists = _lists(values, self.config.separator)
+        errors = {
+            index: _not_a_list(values[index], self.config.field) for index, texts in enumerate(lists) if texts is None
+        }
+        row = np.repeat(np.arange(len(lists)), [len(texts or ()) for texts in lists])
+        every = [text for texts in lists for text in texts or ()]
+        code = codes_of(every, self.classes)
+        for place in np.flatnonzero(code < 0)[::-1]:
+            errors[int(row[place])] = wrong_label(every[place], self.classes, self.config.field)
+        present_NK = np.zeros((len(lists), len(self.classes)), dtype=np.uint8)
+        present_NK[row[code >= 0], code[code >= 0]] = 1
+        return present_NK, errors
+
+    def follow(self, truth: Tensors, moves: Moves) -> Tensors:
+        if moves.share_B is None:
+            return truth
+        labels_BK = truth["labels"].float()
+        return {"labels": torch.lerp(partner(labels_BK), labels_BK, moves.share_B[:, None])}
+
+    def count(self, batch: Batch) -> Tensor:
+        return examples(batch, each=len(self.classes))
+
+    def loss(self, network: nn.Module, batch: Batch, draw: Draw) -> Tensors:
+        logits_BK = network(batch.inputs).float()
+        true_BK = batch.truth["labels"].float()
+        weights_K = None if self.weights is None else torch.tensor(self.weights, device=logits_BK.device)
+        if self.config.loss == "focal":
+            cost_BK = _focal(logits_BK, true_BK, weights_K, self.config.gamma)
+        else:
+            cost_BK = functional.binary_cross_entropy_with_logits(
+                logits_BK, true_BK, pos_weight=weights_K, reduction="none"
+            )
+        return {self.config.loss.replace("-", "_"): weighted_sum(cost_BK, batch.weight_B)}
+
+    @torch.no_grad()
+    def predict(self, network: nn.Module, inputs: dict[str, Tensors]) -> list[Prediction]:
+        """{"labels": [...], "probabilities": {label: p}}; of many labels the 20 likeliest, best first."""
+        probabilities_BK = network(inputs).float().sigmoid()
+        rows = probabilities_BK.tolist()
+        if len(self.classes) > MOST:
+            tops = probabilities_BK.topk(MOST, dim=1).indices.tolist()
+        else:
+            tops = [range(len(self.classes))] * len(rows)
+        return [
+            {
+                "labels": [name for name, p in zip(self.classes, row, strict=True) if p >= self.config.threshold],
+                "probabilities": {self.classes[code]: row[code] for code in top},
+            }
+            for row, top in zip(rows, tops, strict=True)
+        ]
+
+    @torch.no_grad()
+    def measure(self, network: nn.Module, batch: Batch) -> Tensors:
+        return {"probabilities": network(batch.inputs).float().sigmoid(), "labels": batch.truth["labels"]}
+
+    def metrics(self, columns: Mapping[str, np.ndarray], weights_RN: np.ndarray) -> dict[str, np.ndarray]:
+        probabilities_NK, true_NK = columns["probabilities"], columns["labels"] > 0
+        answered_NK = probabilities_NK >= self.config.threshold
+        counts = metrics.tally_labels(true_NK, answered_NK, weights_RN)
+        scores = {
+            "mean_average_precision": metrics.average_precision_macro(probabilities_NK, true_NK, weights_RN),
+            "micro_f1": metrics.micro_f1(counts),
+            "macro_f1": metrics.macro_f1(counts),
+            "roc_auc": metrics.roc_auc_macro(probabilities_NK, true_NK, weights_RN),
+            "subset_accuracy": metrics.mean((true_NK == answered_NK).all(axis=1), weights_RN),
+        }
+        if len(self.classes) <= MOST:
+            f1_RK = metrics.f1(counts)
+            scores |= {f"f1/{name}": f1_RK[:, code] for code, name in enumerate(self.classes)}
+        return scores
+
+
+def _focal(logits_BK: Tensor, true_BK: Tensor, weights_K: Tensor | None, gamma: float) -> Tensor:
+    """Binary focal loss (Lin et al. 2017); a truth between 0 and 1 is a mixture of both."""
+    # Kept from zero, where a power below one has no gradient.
+    present_BK = -functional.logsigmoid(logits_BK) * (-logits_BK).sigmoid().clamp_min(1e-6) ** gamma
+    absent_BK = -functional.logsigmoid(-logits_BK) * logits_BK.sigmoid().clamp_min(1e-6) ** gamma
+    if weights_K is not None:
+        present_BK = present_BK * weights_K
+    return torch.lerp(absent_BK, present_BK, true_BK)
+
+
+def _lists(values: np.ndarray, separator: str) -> list[list[str] | None]:
+    """The labels of every record as texts; None where the value is neither a list of labels nor a text."""
+    return [_list(value, separator) for value in values]
+
+
+def _list(value: Any, separator: str) -> list[str] | None:
+    if value is None or isinstance(value, float) and value != value:
+        return []
+    if isinstance(value, str):
+        return [part.strip() for part in value.split(separator) if part.strip()]
+    if isinstance(value, (list, tuple, set, frozenset, np.ndarray)):
+        texts = [text_of(label) for label in value]
+        named = [text for text in texts if text is not None]
+        return named if len(named) == len(texts) else None
+    text = text_of(value)
+    return None if text is None else [text]
+
+
+def _not_a_list(value: Any, field: str) -> RecordError:
+    return RecordError(
+        f"{value!r} in field {field!r} is not a list of labels",
+        expected='a list of texts, or a text such as "red;round"',
+    )
+
+
+def _flags(records: Records, names: Sequence[str]) -> tuple[np.ndarray, dict[int, RecordError]]:
+    """Fields of 0 and 1 as uint8 (N, K), and the errors by position."""
+    present_NK = np.zeros((len(records), len(names)), dtype=np.uint8)
+    errors: dict[int, RecordError] = {}
+    for code, name in enumerate(names):
+        values = records.fields[name]
+        numbers = numbers_of(values)
+        present_NK[:, code] = numbers == 1
+        for index in np.flatnonzero((numbers != 0) & (numbers != 1)):
+            what = "is missing" if text_of(values[index]) is None else f"is {values[index]!r}"
+            errors.setdefault(int(index), RecordError(f"the label in field {name!r} {what}", expected="0 or 1"))
+    return present_NK, errors
+
+
+def _require_both(names: Sequence[str], counts: Sequence[int], count: int) -> None:
+    for name, present in zip(names, counts, strict=True):
+        if present in (0, count):
+            raise UserError(
+                f"field {name!r} is {int(present > 0)} in every record of the training split",
+                expected="some records with 0 and some with 1",
+                hint="leave it out of target.fields, or look at data.split",
+            )
+
+
+def _positive_weights(
+    config: LabelsConfig, classes: Sequence[str], counts: Sequence[int], count: int
+) -> list[float] | None:
+    choice = config.positive_weights
+    if isinstance(choice, str):
+        return None if choice == "none" else [(count - present) / max(present, 1) for present in counts]
+    require_names(choice, classes, "target.positive_weights")
+    return [float(choice.get(name, 1.0)) for name in classes]

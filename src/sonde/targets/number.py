@@ -1,0 +1,191 @@
+"""One or several numbers: a price, an age, a temperature."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar, Literal, Self
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional
+
+from sonde import metrics
+from sonde.base.config import Config
+from sonde.base.errors import RecordError, UserError, unknown
+from sonde.base.rng import Draw
+from sonde.columns import Columns, Tensors
+from sonde.records import Record, Records
+from sonde.targets._classes import objects, text_of
+from sonde.targets._numbers import numbers_of
+from sonde.targets._sums import examples, weighted_sum
+from sonde.task import Ask, Batch, Input, Moves, Prediction, Target, partner
+
+# The interquartile range of a normal distribution, in deviations.
+NORMAL_RANGE = 1.349
+
+
+class NumberConfig(Config):
+    kind: Literal["number"] = "number"
+    field: str = Field("value", description="the field that holds the number")
+    fields: list[str] = Field([], description="instead of field: several fields, learnt together")
+    loss: Literal["mse", "huber", "mae"] = Field("mse", description="huber and mae mind outliers less")
+    delta: float = Field(1.0, gt=0, description="where huber turns from square to straight, in deviations")
+    scale: Literal["standard", "robust"] = Field(
+        "standard", description="by mean and deviation; robust: by median and quartiles, which outliers do not move"
+    )
+    transform: Literal["none", "log"] = Field("none", description="log: learn the logarithm, for positive quantities")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Number(Target):
+    """Truth: "value" float32 (B, F), one column a field, transformed and brought to about mean 0 and deviation 1.
+
+    `centre` and `scale` are those of the training split. The loss is on that scale, summed over fields too and divided
+    by their number; predictions and metrics are in the units of the data. Shape suffixes: B example, F field.
+    """
+
+    Config = NumberConfig
+    best: ClassVar = ("rmse", "min")
+
+    config: NumberConfig
+    names: list[str]
+    centre: list[float]
+    scale: list[float]
+
+    @classmethod
+    def fit(cls, config: NumberConfig, records: Records, inputs: Mapping[str, Input]) -> Self:
+        names = config.fields or [config.field]
+        places = []
+        for name in names:
+            if name not in records.fields:
+                raise unknown(name, records.fields, what="the field")
+            values = numbers_of(records.fields[name])
+            # What is no number is named, record by record, when it is encoded.
+            good = values[_is_good(values, config.transform)]
+            _require_spread(name, records.fields[name], good)
+            places.append(_place(_transformed(good, config.transform), config.scale))
+        return cls(
+            config=config, names=names, centre=[centre for centre, _ in places], scale=[scale for _, scale in places]
+        )
+
+    @property
+    def ask(self) -> Ask:
+        return Ask(per="example", width=len(self.names))
+
+    def encode(self, record: Record) -> Tensors:
+        fields = {name: objects([record.get(name)]) for name in self.names}
+        columns, errors = self.encode_many(Records(fields=fields, ids=["the record"]))
+        if errors:
+            raise errors[0]
+        return {"value": columns["value"][0]}
+
+    def encode_many(self, records: Records) -> tuple[Columns, dict[int, RecordError]]:
+        values_NF = np.empty((len(records), len(self.names)))
+        errors: dict[int, RecordError] = {}
+        for column, name in enumerate(self.names):
+            field = records.fields.get(name, objects([None] * len(records)))
+            values = numbers_of(field)
+            good = _is_good(values, self.config.transform)
+            for index in np.flatnonzero(~good):
+                errors.setdefault(int(index), _wrong_number(field[index], values[index], name))
+            values_NF[:, column] = _transformed(np.where(good, values, 1.0), self.config.transform)
+        values_NF = (values_NF - np.array(self.centre)) / np.array(self.scale)
+        kept = np.array([index not in errors for index in range(len(records))], dtype=bool)
+        return {"value": torch.from_numpy(values_NF[kept].astype(np.float32))}, errors
+
+    def follow(self, truth: Tensors, moves: Moves) -> Tensors:
+        if moves.share_B is None:
+            return truth
+        value_BF = truth["value"]
+        return {"value": torch.lerp(partner(value_BF), value_BF, moves.share_B[:, None])}
+
+    def count(self, batch: Batch) -> Tensor:
+        return examples(batch, each=len(self.names))
+
+    def loss(self, network: nn.Module, batch: Batch, draw: Draw) -> Tensors:
+        answer_BF, value_BF = network(batch.inputs).float(), batch.truth["value"]
+        if self.config.loss == "mse":
+            cost_BF = functional.mse_loss(answer_BF, value_BF, reduction="none")
+        elif self.config.loss == "mae":
+            cost_BF = functional.l1_loss(answer_BF, value_BF, reduction="none")
+        else:
+            cost_BF = functional.huber_loss(answer_BF, value_BF, delta=self.config.delta, reduction="none")
+        return {self.config.loss: weighted_sum(cost_BF, batch.weight_B)}
+
+    @torch.no_grad()
+    def predict(self, network: nn.Module, inputs: dict[str, Tensors]) -> list[Prediction]:
+        """{"value": x}, or {"values": {field: x}} where several fields are learnt; in the units of the data."""
+        rows = self._in_units(network(inputs)).tolist()
+        if not self.config.fields:
+            return [{"value": row[0]} for row in rows]
+        return [{"values": dict(zip(self.names, row, strict=True))} for row in rows]
+
+    @torch.no_grad()
+    def measure(self, network: nn.Module, batch: Batch) -> Tensors:
+        return {"answer": self._in_units(network(batch.inputs)), "value": self._in_units(batch.truth["value"])}
+
+    def _in_units(self, standard_BF: Tensor) -> Tensor:
+        """From the scale of the loss to the units of the data; float64, for large numbers that differ little."""
+        standard_BF = standard_BF.cpu().double()
+        values_BF = standard_BF * torch.tensor(self.scale).double() + torch.tensor(self.centre).double()
+        return values_BF.exp() if self.config.transform == "log" else values_BF
+
+    def metrics(self, columns: Mapping[str, np.ndarray], weights_RN: np.ndarray) -> dict[str, np.ndarray]:
+        """rmse, mae and r2; for several fields their means, and each field's own as "rmse/<field>"."""
+        kinds = {"rmse": metrics.rmse, "mae": metrics.mae, "r2": metrics.r2}
+        pairs = list(zip(columns["value"].T, columns["answer"].T, strict=True))
+        each = {name: [score(true, answer, weights_RN) for true, answer in pairs] for name, score in kinds.items()}
+        scores = {name: np.mean(values, axis=0) for name, values in each.items()}
+        if self.config.fields:
+            for name, values in each.items():
+                scores |= {f"{name}/{field}": value for field, value in zip(self.names, values, strict=True)}
+        return scores
+
+
+def _is_good(values: np.ndarray, transform: str) -> np.ndarray:
+    return np.isfinite(values) & ((values > 0) if transform == "log" else True)
+
+
+def _transformed(values: np.ndarray, transform: str) -> np.ndarray:
+    return np.log(values) if transform == "log" else values
+
+
+def _place(values: np.ndarray, scale: str) -> tuple[float, float]:
+    """The centre and the spread of numbers."""
+    if scale == "robust":
+        low, middle, high = np.percentile(values, [25, 50, 75])
+        if high > low:
+            return float(middle), float((high - low) / NORMAL_RANGE)
+    return float(values.mean()), float(values.std())
+
+
+def _require_spread(name: str, field: np.ndarray, good: np.ndarray) -> None:
+    if not len(good):
+        shown = repr(field[0].item() if isinstance(field[0], np.generic) else field[0]) if len(field) else "nothing"
+        raise UserError(
+            f"field {name!r} has no usable number in the training split; it holds {shown}",
+            expected="finite numbers, above zero where target.transform is log",
+            hint='names are learnt by the target kind "category"',
+        )
+    if (good == good[0]).all():
+        raise UserError(
+            f"all {len(good):,} values in field {name!r} of the training split are {good[0]:g}",
+            expected="numbers that differ",
+            hint="look at data.split, or choose another target.field",
+        )
+
+
+def _wrong_number(value: object, number: float, name: str) -> RecordError:
+    if np.isfinite(number):
+        return RecordError(
+            f"the value {number:g} in field {name!r} has no logarithm",
+            expected="a number above zero",
+            hint="set target.transform to none",
+        )
+    if text_of(value) is None:
+        return RecordError(f"the value in field {name!r} is missing", expected="a finite number")
+    shown = repr(value) if isinstance(value, str) else str(value)
+    return RecordError(f"the value {shown} in field {name!r} is not a finite number", expected="a finite number")

@@ -1,0 +1,24 @@
+"""What every test shares: the folder of real data, and quiet, small, repeatable torch."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+# Real data lies beside the checkout; a machine without it skips what needs it.
+SHARED = Path(os.environ.get("SONDE_SHARED", Path(__file__).parents[2] / "shared" / "data"))
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    if not SHARED.is_dir():
+        pytest.skip(f"the real data sets are not at {SHARED}; SONDE_SHARED says where they are")
+    return SHARED
+
+
+@pytest.fixture(autouse=True)
+def _two_threads() -> None:
+    torch.set_num_threads(min(2, os.cpu_count() or 1))
