@@ -10,7 +10,7 @@ Shape suffixes: R row of weights, N example, K class.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -32,7 +32,9 @@ def ratio(top: np.ndarray, bottom: np.ndarray) -> np.ndarray:
 
 def mean(values_N: np.ndarray, weights_RN: np.ndarray) -> np.ndarray:
     """The weighted mean of one number per example."""
-    return ratio(weights_RN @ np.asarray(values_N, np.float64), weights_RN.sum(axis=1))
+    # An infinite value (a network that diverged) makes its rows infinite or NaN; that is the answer, not a warning.
+    with np.errstate(invalid="ignore"):
+        return ratio(weights_RN @ np.asarray(values_N, np.float64), weights_RN.sum(axis=1))
 
 
 def mean_of_defined(values_RK: np.ndarray) -> np.ndarray:
@@ -113,41 +115,52 @@ def micro_f1(counts: Tally) -> np.ndarray:
 def roc_auc(scores_N: np.ndarray, positive_N: np.ndarray, weights_RN: np.ndarray) -> np.ndarray:
     """The chance that a positive example scores above a negative one, ties counting half (Hanley and McNeil 1982).
 
-    NaN where a row lacks positives or negatives. Scores are sorted once for all rows.
+    NaN where a row lacks positives or negatives.
     """
     positive_N = np.asarray(positive_N, bool)
-    order = np.argsort(scores_N, kind="stable")
-    negatives, positives = order[~positive_N[order]], order[positive_N[order]]
-    below = np.searchsorted(scores_N[negatives], scores_N[positives], side="left")
-    not_above = np.searchsorted(scores_N[negatives], scores_N[positives], side="right")
+    if 2 * positive_N.sum() > len(positive_N):
+        # The same chance seen from the other side: the fewer levels, the quicker.
+        scores_N, positive_N = -scores_N, ~positive_N
     area_R, pairs_R = np.zeros(len(weights_RN)), np.zeros(len(weights_RN))
-    passed = np.zeros(len(negatives) + 1)
-    for number, row_N in enumerate(weights_RN):
-        np.cumsum(row_N[negatives], out=passed[1:])
-        weight = row_N[positives]
-        area_R[number] = weight @ (passed[below] + passed[not_above]) / 2
-        pairs_R[number] = weight.sum() * passed[-1]
+    for number, (at_G, below_G, not_above_G, negative) in enumerate(_levels(scores_N, positive_N, weights_RN)):
+        area_R[number] = at_G @ (below_G + not_above_G) / 2
+        pairs_R[number] = at_G.sum() * negative
     return ratio(area_R, pairs_R)
+
+
+def average_precision(scores_N: np.ndarray, positive_N: np.ndarray, weights_RN: np.ndarray) -> np.ndarray:
+    """The mean precision at each recall step, not interpolated; tied scores make one step. NaN without positives."""
+    area_R, found_R = np.zeros(len(weights_RN)), np.zeros(len(weights_RN))
+    levels = _levels(scores_N, np.asarray(positive_N, bool), weights_RN)
+    for number, (at_G, below_G, _, negative) in enumerate(levels):
+        found_G = np.cumsum(at_G[::-1])[::-1]
+        area_R[number] = at_G @ np.nan_to_num(ratio(found_G, found_G + negative - below_G))
+        found_R[number] = at_G.sum()
+    return ratio(area_R, found_R)
+
+
+def _levels(
+    scores_N: np.ndarray, positive_N: np.ndarray, weights_RN: np.ndarray
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray, float]]:
+    """What ranking scores are made of: scores are sorted once for all rows.
+
+    For every row, at each distinct score of a positive, lowest first: the weight of positives there, of negatives below,
+    of negatives not above; and the weight of all negatives.
+    """
+    levels_G, level_of_positive = np.unique(scores_N[positive_N], return_inverse=True)
+    num_bins = 2 * len(levels_G) + 1
+    # Bin 2g holds the negatives between levels g - 1 and g, bin 2g + 1 those tied with level g; positives come after.
+    bin_N = np.searchsorted(levels_G, scores_N, side="left") + np.searchsorted(levels_G, scores_N, side="right")
+    bin_N[positive_N] = num_bins + level_of_positive
+    for row_N in weights_RN:
+        binned = np.bincount(bin_N, row_N, num_bins + len(levels_G))
+        passed = np.cumsum(binned[:num_bins])
+        yield binned[num_bins:], passed[:-1:2], passed[1::2], float(passed[-1])
 
 
 def roc_auc_macro(scores_NK: np.ndarray, positive_NK: np.ndarray, weights_RN: np.ndarray) -> np.ndarray:
     """The mean of `roc_auc` over classes, each against the rest, of those classes that have both sides."""
     return _macro(roc_auc, scores_NK, positive_NK, weights_RN)
-
-
-def average_precision(scores_N: np.ndarray, positive_N: np.ndarray, weights_RN: np.ndarray) -> np.ndarray:
-    """The mean precision at each recall step, not interpolated; tied scores make one step. NaN without positives."""
-    order = np.argsort(-scores_N, kind="stable")
-    positive = np.asarray(positive_N, np.float64)[order]
-    ends = np.append(np.flatnonzero(np.diff(scores_N[order])), len(order) - 1)
-    result_R = np.full(len(weights_RN), np.nan)
-    for number, row_N in enumerate(weights_RN):
-        weight = row_N[order]
-        found = np.cumsum(weight * positive)[ends]
-        if found[-1] > 0:
-            share = np.nan_to_num(ratio(found, np.cumsum(weight)[ends]))
-            result_R[number] = np.diff(found, prepend=0) @ share / found[-1]
-    return result_R
 
 
 def average_precision_macro(scores_NK: np.ndarray, positive_NK: np.ndarray, weights_RN: np.ndarray) -> np.ndarray:
@@ -193,7 +206,7 @@ def mae(true_N: np.ndarray, answered_N: np.ndarray, weights_RN: np.ndarray) -> n
 
 def rmse(true_N: np.ndarray, answered_N: np.ndarray, weights_RN: np.ndarray) -> np.ndarray:
     """The root of the mean squared error."""
-    return np.sqrt(mean((answered_N - true_N) ** 2, weights_RN))
+    return np.sqrt(mean(_squared(answered_N, true_N), weights_RN))
 
 
 def r2(true_N: np.ndarray, answered_N: np.ndarray, weights_RN: np.ndarray) -> np.ndarray:
@@ -204,7 +217,12 @@ def r2(true_N: np.ndarray, answered_N: np.ndarray, weights_RN: np.ndarray) -> np
     second_R = mean(centred_N**2, weights_RN)
     variance_R = second_R - mean(centred_N, weights_RN) ** 2
     variance_R = np.where(variance_R > 1e-12 * second_R, variance_R, 0.0)
-    return 1 - ratio(mean((answered_N - true_N) ** 2, weights_RN), variance_R)
+    return 1 - ratio(mean(_squared(answered_N, true_N), weights_RN), variance_R)
+
+
+def _squared(answered_N: np.ndarray, true_N: np.ndarray) -> np.ndarray:
+    with np.errstate(over="ignore"):
+        return (np.asarray(answered_N, np.float64) - np.asarray(true_N, np.float64)) ** 2
 
 
 def per_unit(sums_N: np.ndarray, units_N: np.ndarray, weights_RN: np.ndarray) -> np.ndarray:

@@ -72,12 +72,13 @@ class Recipe(Config):
             ) from error
         for change in changes:
             _apply(tables, change)
-        return cls.of(tables, base=path.parent, where=_Lines(path, text))
+        overridden = [change.partition("=")[0].strip().split(".") for change in changes]
+        return cls.of(tables, base=path.parent, where=_Lines(path, text, overridden))
 
     @classmethod
     def of(cls, tables: Mapping[str, Any], *, base: Path | None = None, where: _Lines | None = None) -> Recipe:
         """A recipe from nested tables. A relative `data.source` starts at `base` (the current folder if None)."""
-        where = where or _Lines(None, "")
+        where = where or _Lines()
         for section in tables:
             if section not in ("data", "inputs", "target", "network", "training"):
                 raise _not_a_setting((section,), ["data", "inputs", "target", "network", "training"], where)
@@ -122,9 +123,10 @@ class Recipe(Config):
 class _Lines:
     """Where a setting stands in the recipe file, for error messages."""
 
-    def __init__(self, path: Path | None, text: str) -> None:
+    def __init__(self, path: Path | None = None, text: str = "", overridden: Sequence[list[str]] = ()) -> None:
         self.path = path
         self.lines = text.splitlines()
+        self.overridden = overridden
 
     def of_file(self) -> str:
         return f" {self.path}" if self.path else ""
@@ -132,6 +134,8 @@ class _Lines:
     def find(self, place: Sequence[str | int]) -> str:
         """ " (recipe.toml:14)", or nothing when the setting cannot be found (an override, an inline table)."""
         words = [str(word) for word in place]
+        if any(words[: len(override)] == override for override in self.overridden):
+            return " (from --set)"
         best: tuple[int, int] | None = None
         section: list[str] = []
         for number, line in enumerate(self.lines, start=1):

@@ -80,10 +80,10 @@ def fit(
         sets = {split: _encode(recipe, task, split, data, folder, progress) for split in data.splits}
         folder.begin(recipe.to_toml(), data.snapshot)
         state, plan, batches = prepare(recipe, task, net, sets["train"])
-        log = Log(folder.log, checkpoint.restore(folder.checkpoints, state) or 0)
-        if state.step == 0:
-            _log_start(log, sets, plan)
-        _train(recipe, task, sets, state, plan, batches, folder, log, progress)
+        with Log(folder.log, checkpoint.restore(folder.checkpoints, state) or 0) as log:
+            if state.step == 0:
+                _log_start(log, sets, plan)
+            _train(recipe, task, sets, state, plan, batches, folder, log, progress)
         _use_best(recipe, folder, state)
         scores = _score(recipe, task, state.network, sets, progress)
         files.write_json(folder.scores, evaluate.to_json(scores))

@@ -14,7 +14,7 @@ from sonde.task import Batch, Examples, Task
 
 # Positions are computed this many at a time, and examples of like length are looked for among this many batches.
 BLOCK = 65536
-NEIGHBOURS = 64
+NEIGHBOURS = 256
 
 
 class Place(NamedTuple):

@@ -12,13 +12,16 @@ def numbers_of(values: np.ndarray) -> np.ndarray:
     if values.ndim == 1 and values.dtype.kind in "iufb":
         return values.astype(np.float64)
     try:
-        return np.array([np.nan if value is None else value for value in values], dtype=np.float64).reshape(len(values))
+        numbers = np.array([np.nan if value is None else value for value in values], dtype=np.float64)
     except (TypeError, ValueError):
-        return np.array([_number(value) for value in values], dtype=np.float64)
+        numbers = None
+    if numbers is None or numbers.ndim != 1:
+        numbers = np.array([_number(value) for value in values], dtype=np.float64)
+    return numbers
 
 
 def _number(value: Any) -> float:
     try:
-        return float(value)
+        return float("nan") if isinstance(value, np.ndarray) else float(value)
     except (TypeError, ValueError):
         return float("nan")

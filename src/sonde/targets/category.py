@@ -28,12 +28,14 @@ MANY_NUMBERS = 100
 
 class CategoryConfig(Config):
     kind: Literal["category"] = "category"
-    field: str = Field("label", description="the field that holds the class")
-    loss: Literal["cross-entropy", "focal"] = Field("cross-entropy", description="focal: easy examples count less")
-    gamma: float = Field(2.0, ge=0, description="how much less, for the focal loss")
-    smoothing: float = Field(0.0, ge=0, lt=1, description="share of the truth that is spread over all classes")
+    field: str = Field(default="label", description="the field that holds the class")
+    loss: Literal["cross-entropy", "focal"] = Field(
+        default="cross-entropy", description="focal: easy examples count less"
+    )
+    gamma: float = Field(default=2.0, ge=0, description="how much less, for the focal loss")
+    smoothing: float = Field(default=0.0, ge=0, lt=1, description="share of the truth that is spread over all classes")
     class_weights: ClassWeights = Field(
-        "none", description="balanced: every class has the same say; or a table of weights by class name"
+        default="none", description="balanced: every class has the same say; or a table of weights by class name"
     )
 
 
@@ -48,6 +50,7 @@ class Category(Target):
 
     Config = CategoryConfig
     best: ClassVar = ("accuracy", "max")
+    lower_is_better: ClassVar = frozenset({"log_loss", "ece"})
 
     config: CategoryConfig
     classes: list[str]
@@ -68,6 +71,11 @@ class Category(Target):
             counts=counts.tolist(),
             weights=class_weights(config.class_weights, names.tolist(), counts.tolist()),
         )
+
+    @classmethod
+    def sample(cls, count: int, rng: np.random.Generator) -> tuple[CategoryConfig, Records]:
+        labels = objects([["cat", "dog", "owl"][index % 3] for index in range(count)])
+        return CategoryConfig(smoothing=0.1), Records(fields={"label": labels}, ids=[f"row {i}" for i in range(count)])
 
     @property
     def ask(self) -> Ask:

@@ -26,17 +26,20 @@ from sonde.task import Ask, Batch, Input, Moves, Prediction, Target, partner
 
 class LabelsConfig(Config):
     kind: Literal["labels"] = "labels"
-    field: str = Field("labels", description='the field that holds a list of labels, or a text such as "red;round"')
-    separator: str = Field(";", min_length=1, description="what stands between the labels of a text")
-    fields: list[str] = Field([], description="instead of field: several fields of 0 and 1, one a label")
+    field: str = Field(
+        default="labels", description='the field that holds a list of labels, or a text such as "red;round"'
+    )
+    separator: str = Field(default=";", min_length=1, description="what stands between the labels of a text")
+    fields: list[str] = Field(default=[], description="instead of field: several fields of 0 and 1, one a label")
     loss: Literal["binary-cross-entropy", "focal"] = Field(
-        "binary-cross-entropy", description="focal: easy answers count less"
+        default="binary-cross-entropy", description="focal: easy answers count less"
     )
-    gamma: float = Field(2.0, ge=0, description="how much less, for the focal loss")
+    gamma: float = Field(default=2.0, ge=0, description="how much less, for the focal loss")
     positive_weights: Literal["none", "balanced"] | dict[str, Annotated[float, Field(gt=0)]] = Field(
-        "none", description="how much more a present label counts; balanced: as much as the absent ones together"
+        default="none",
+        description="how much more a present label counts; balanced: as much as the absent ones together",
     )
-    threshold: float = Field(0.5, gt=0, lt=1, description="probability from which a label is given")
+    threshold: float = Field(default=0.5, gt=0, lt=1, description="probability from which a label is given")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,8 +61,7 @@ class Labels(Target):
 
     @classmethod
     def fit(cls, config: LabelsConfig, records: Records, inputs: Mapping[str, Input]) -> Self:
-        names = config.fields or [config.field]
-        for name in names:
+        for name in cls.fields(config):
             if name not in records.fields:
                 raise unknown(name, records.fields, what="the field")
         if config.fields:
@@ -76,12 +78,21 @@ class Labels(Target):
         weights = _positive_weights(config, classes, counts, len(records))
         return cls(config=config, classes=classes, counts=counts, weights=weights)
 
+    @classmethod
+    def sample(cls, count: int, rng: np.random.Generator) -> tuple[LabelsConfig, Records]:
+        tags = objects([["new", "red", "round"][: index % 4] for index in range(count)])
+        return LabelsConfig(field="tags"), Records(fields={"tags": tags}, ids=[f"row {i}" for i in range(count)])
+
+    @staticmethod
+    def fields(config: LabelsConfig) -> list[str]:
+        return config.fields or [config.field]
+
     @property
     def ask(self) -> Ask:
         return Ask(per="example", width=len(self.classes))
 
     def encode(self, record: Record) -> Tensors:
-        names = self.config.fields or [self.config.field]
+        names = self.fields(self.config)
         for name in names:
             if name not in record:
                 raise RecordError(f"the record has no field {name!r}")
@@ -138,10 +149,10 @@ class Labels(Target):
     @torch.no_grad()
     def predict(self, network: nn.Module, inputs: dict[str, Tensors]) -> list[Prediction]:
         """{"labels": [...], "probabilities": {label: p}}; of many labels the 20 likeliest, best first."""
-        probabilities_BK = network(inputs).float().sigmoid()
-        rows = probabilities_BK.tolist()
+        logits_BK = network(inputs).float()
+        rows = logits_BK.sigmoid().tolist()
         if len(self.classes) > MOST:
-            tops = probabilities_BK.topk(MOST, dim=1).indices.tolist()
+            tops = logits_BK.topk(MOST, dim=1).indices.tolist()
         else:
             tops = [range(len(self.classes))] * len(rows)
         return [
@@ -189,14 +200,13 @@ def _lists(values: np.ndarray, separator: str) -> list[list[str] | None]:
 
 
 def _list(value: Any, separator: str) -> list[str] | None:
-    if value is None or isinstance(value, float) and value != value:
+    if value is None or (isinstance(value, float) and value != value):
         return []
     if isinstance(value, str):
-        return [part.strip() for part in value.split(separator) if part.strip()]
+        return list(dict.fromkeys(part.strip() for part in value.split(separator) if part.strip()))
     if isinstance(value, (list, tuple, set, frozenset, np.ndarray)):
         texts = [text_of(label) for label in value]
-        named = [text for text in texts if text is not None]
-        return named if len(named) == len(texts) else None
+        return None if None in texts else list(dict.fromkeys(text for text in texts if text is not None))
     text = text_of(value)
     return None if text is None else [text]
 

@@ -29,14 +29,17 @@ NORMAL_RANGE = 1.349
 
 class NumberConfig(Config):
     kind: Literal["number"] = "number"
-    field: str = Field("value", description="the field that holds the number")
-    fields: list[str] = Field([], description="instead of field: several fields, learnt together")
-    loss: Literal["mse", "huber", "mae"] = Field("mse", description="huber and mae mind outliers less")
-    delta: float = Field(1.0, gt=0, description="where huber turns from square to straight, in deviations")
+    field: str = Field(default="value", description="the field that holds the number")
+    fields: list[str] = Field(default=[], description="instead of field: several fields, learnt together")
+    loss: Literal["mse", "huber", "mae"] = Field(default="mse", description="huber and mae mind outliers less")
+    delta: float = Field(default=1.0, gt=0, description="where huber turns from square to straight, in deviations")
     scale: Literal["standard", "robust"] = Field(
-        "standard", description="by mean and deviation; robust: by median and quartiles, which outliers do not move"
+        default="standard",
+        description="by mean and deviation; robust: by median and quartiles, which outliers do not move",
     )
-    transform: Literal["none", "log"] = Field("none", description="log: learn the logarithm, for positive quantities")
+    transform: Literal["none", "log"] = Field(
+        default="none", description="log: learn the logarithm, for positive quantities"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +52,7 @@ class Number(Target):
 
     Config = NumberConfig
     best: ClassVar = ("rmse", "min")
+    lower_is_better: ClassVar = frozenset({"rmse", "mae"})
 
     config: NumberConfig
     names: list[str]
@@ -57,7 +61,7 @@ class Number(Target):
 
     @classmethod
     def fit(cls, config: NumberConfig, records: Records, inputs: Mapping[str, Input]) -> Self:
-        names = config.fields or [config.field]
+        names = cls.fields(config)
         places = []
         for name in names:
             if name not in records.fields:
@@ -70,6 +74,15 @@ class Number(Target):
         return cls(
             config=config, names=names, centre=[centre for centre, _ in places], scale=[scale for _, scale in places]
         )
+
+    @classmethod
+    def sample(cls, count: int, rng: np.random.Generator) -> tuple[NumberConfig, Records]:
+        fields = {"price": rng.lognormal(size=count), "age": rng.integers(1, 90, count)}
+        return NumberConfig(fields=["price", "age"]), Records(fields=fields, ids=[f"row {i}" for i in range(count)])
+
+    @staticmethod
+    def fields(config: NumberConfig) -> list[str]:
+        return config.fields or [config.field]
 
     @property
     def ask(self) -> Ask:
@@ -118,25 +131,27 @@ class Number(Target):
     @torch.no_grad()
     def predict(self, network: nn.Module, inputs: dict[str, Tensors]) -> list[Prediction]:
         """{"value": x}, or {"values": {field: x}} where several fields are learnt; in the units of the data."""
-        rows = self._in_units(network(inputs)).tolist()
+        rows = self._in_units(network(inputs).float().cpu().numpy()).tolist()
         if not self.config.fields:
             return [{"value": row[0]} for row in rows]
         return [{"values": dict(zip(self.names, row, strict=True))} for row in rows]
 
     @torch.no_grad()
     def measure(self, network: nn.Module, batch: Batch) -> Tensors:
-        return {"answer": self._in_units(network(batch.inputs)), "value": self._in_units(batch.truth["value"])}
+        """Answers and values (B, F), both on the scale of the loss, where float32 keeps their digits."""
+        return {"answer": network(batch.inputs).float(), "value": batch.truth["value"]}
 
-    def _in_units(self, standard_BF: Tensor) -> Tensor:
+    def _in_units(self, standard_BF: np.ndarray) -> np.ndarray:
         """From the scale of the loss to the units of the data; float64, for large numbers that differ little."""
-        standard_BF = standard_BF.cpu().double()
-        values_BF = standard_BF * torch.tensor(self.scale).double() + torch.tensor(self.centre).double()
-        return values_BF.exp() if self.config.transform == "log" else values_BF
+        values_BF = standard_BF.astype(np.float64) * np.array(self.scale) + np.array(self.centre)
+        # e**700 is near the largest float64: an answer stays a number that JSON can hold.
+        return np.exp(np.minimum(values_BF, 700.0)) if self.config.transform == "log" else values_BF
 
     def metrics(self, columns: Mapping[str, np.ndarray], weights_RN: np.ndarray) -> dict[str, np.ndarray]:
         """rmse, mae and r2; for several fields their means, and each field's own as "rmse/<field>"."""
+        true_NF, answer_NF = self._in_units(columns["value"]), self._in_units(columns["answer"])
         kinds = {"rmse": metrics.rmse, "mae": metrics.mae, "r2": metrics.r2}
-        pairs = list(zip(columns["value"].T, columns["answer"].T, strict=True))
+        pairs = list(zip(true_NF.T, answer_NF.T, strict=True))
         each = {name: [score(true, answer, weights_RN) for true, answer in pairs] for name, score in kinds.items()}
         scores = {name: np.mean(values, axis=0) for name, values in each.items()}
         if self.config.fields:
@@ -159,7 +174,8 @@ def _place(values: np.ndarray, scale: str) -> tuple[float, float]:
         low, middle, high = np.percentile(values, [25, 50, 75])
         if high > low:
             return float(middle), float((high - low) / NORMAL_RANGE)
-    return float(values.mean()), float(values.std())
+    # Logarithms of numbers that hardly differ may not differ at all.
+    return float(values.mean()), float(values.std()) or 1.0
 
 
 def _require_spread(name: str, field: np.ndarray, good: np.ndarray) -> None:
@@ -186,6 +202,6 @@ def _wrong_number(value: object, number: float, name: str) -> RecordError:
             hint="set target.transform to none",
         )
     if text_of(value) is None:
-        return RecordError(f"the value in field {name!r} is missing", expected="a finite number")
+        return RecordError(f"the value in field {name!r} is missing or NaN", expected="a finite number")
     shown = repr(value) if isinstance(value, str) else str(value)
     return RecordError(f"the value {shown} in field {name!r} is not a finite number", expected="a finite number")

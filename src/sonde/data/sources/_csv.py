@@ -1,0 +1,215 @@
+"""CSV and TSV as columns of texts. Rows are found and counted before polars parses them, so that errors name the line."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import polars
+
+from sonde.base.errors import UserError
+
+_SEPARATORS = ",\t;|"
+_QUOTE, _NEWLINE, _RETURN = ord('"'), ord("\n"), ord("\r")
+# How many rows tell whether the first one is a header.
+_PEEK = 200
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dialect:
+    """How a file writes its rows. `columns` names them where there is no header."""
+
+    separator: str | None = None
+    header: bool = True
+    quoting: bool = True
+    columns: tuple[str, ...] = ()
+
+
+def read(path: Path, dialect: Dialect) -> polars.DataFrame:
+    """Every column as texts; an empty value is null.
+
+    Raises:
+        UserError: not UTF-8, empty, a row with too many or too few values, a quote out of place, two columns of a name.
+    """
+    content = read_text(path).encode()
+    separator = dialect.separator or _separator(content)
+    rows = _rows(path, content, separator, dialect.quoting)
+    first = _parse(content[rows.starts[0] : rows.ends[0]], separator, dialect.quoting).row(0)
+    names = _names(path, first, dialect)
+    wrong = rows.counts != len(names)
+    if wrong.any():
+        at = int(wrong.argmax())
+        raise UserError(
+            f"{path} line {rows.line(at)} has {_counted(int(rows.counts[at]))}, where there are {len(names)} columns",
+            expected=f"the columns {', '.join(names)}",
+            hint=f"a value that holds the separator {separator!r} stands in double quotes",
+        )
+    start = int(rows.starts[1]) if dialect.header and len(rows.starts) > 1 else 0
+    count = len(rows.starts) - dialect.header
+    if not count:
+        raise UserError(f"{path} has a header and no rows", hint="if its first row is data: header = false")
+    body = content[start:]
+    if rows.blank:
+        kept = slice(int(dialect.header), None)
+        body = b"\n".join(content[at:end] for at, end in zip(rows.starts[kept], rows.ends[kept], strict=True))
+    try:
+        frame = _parse(body, separator, dialect.quoting)
+    except polars.exceptions.PolarsError as error:
+        raise UserError(f"{path} cannot be read as CSV: {error}") from error
+    if frame.height != count:
+        raise UserError(f"{path} cannot be read as CSV: {count} rows were found and {frame.height} parsed")
+    return frame.rename(dict(zip(frame.columns, names, strict=True)))
+
+
+def _parse(body: bytes, separator: str, quoting: bool) -> polars.DataFrame:
+    return polars.read_csv(
+        body, has_header=False, separator=separator, quote_char='"' if quoting else None, infer_schema=False
+    )
+
+
+def sniff(path: Path) -> Dialect:
+    """The dialect that a file seems to have: whether quotes mean anything and whether the first row is a header."""
+    content = read_text(path).encode()
+    separator = _separator(content)
+    quoting = True
+    try:
+        rows = _rows(path, content, separator, True)
+    except UserError:
+        rows = _rows(path, content, separator, False)
+        # Quotes are taken as they stand only if that makes a table of the file; else the error is the better word.
+        quoting = bool((rows.counts != rows.counts[0]).any())
+    if quoting:
+        rows = _rows(path, content, separator, True)
+    peek = content[: rows.ends[: _PEEK][-1]]
+    return Dialect(
+        separator=None if separator == "," or path.suffix.lower() == ".tsv" and separator == "\t" else separator,
+        header=_is_header(_parse(peek, separator, quoting)),
+        quoting=quoting,
+    )
+
+
+def _is_header(peek: polars.DataFrame) -> bool:
+    """A first row with a number in it, or with a value that its column has again, is data."""
+    first = peek.row(0)
+    if all(value == str(place) for place, value in enumerate(first)):
+        return True  # columns that were never named are numbered from 0
+    again = (peek[name].slice(1).eq(value).any() for name, value in zip(peek.columns, first, strict=True) if value)
+    return not any(map(_is_number, first)) and not any(again)
+
+
+def _is_number(text: str | None) -> bool:
+    try:
+        float(text or "")
+    except ValueError:
+        return False
+    return True
+
+
+def read_text(path: Path) -> str:
+    """The text of a file in UTF-8, without a byte order mark.
+
+    Raises:
+        UserError: it cannot be read, is empty, or is not UTF-8; names the line.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror or error}") from error
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"{path} line {content.count(_NEWLINE, 0, error.start) + 1} is not UTF-8: "
+            f"byte {content[error.start]:#04x} at offset {error.start}",
+            expected="text in UTF-8",
+            hint=f"iconv -f LATIN1 -t UTF-8 {path.name} > converted{path.suffix}, if it is Latin-1",
+        ) from error
+    if not text.strip():
+        raise UserError(f"{path} is empty", expected="a header and rows")
+    return text
+
+
+def _separator(content: bytes) -> str:
+    """The separator that the first line has most of."""
+    line = content.lstrip(b"\r\n").split(b"\n", 1)[0]
+    unquoted = b"".join(line.split(b'"')[::2])
+    return max(_SEPARATORS, key=lambda separator: unquoted.count(separator.encode()))
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Rows:
+    """Where each row that is not blank begins and ends, and how many values it has; `breaks` are all line ends."""
+
+    starts: np.ndarray
+    ends: np.ndarray
+    counts: np.ndarray
+    breaks: np.ndarray
+    blank: bool
+
+    def line(self, row: int) -> int:
+        """The line of the file on which a row begins, counted from 1."""
+        return int(np.searchsorted(self.breaks, self.starts[row])) + 1
+
+
+def _rows(path: Path, content: bytes, separator: str, quoting: bool) -> _Rows:
+    data = np.frombuffer(content, dtype=np.uint8)
+    breaks = np.flatnonzero(data == _NEWLINE)
+    separators = np.flatnonzero(data == ord(separator))
+    ends = breaks
+    if quoting and content.find(b'"') >= 0:
+        _check_quotes(path, data, breaks, ord(separator))
+        quotes = np.flatnonzero(data == _QUOTE)
+        # What follows an odd number of quotes is inside a value.
+        ends = breaks[np.searchsorted(quotes, breaks) % 2 == 0]
+        separators = separators[np.searchsorted(quotes, separators) % 2 == 0]
+    if not len(ends) or ends[-1] != len(data) - 1:
+        ends = np.append(ends, len(data))
+    starts = np.concatenate([[0], ends[:-1] + 1])
+    counts = np.diff(np.searchsorted(separators, np.concatenate([[0], ends]))) + 1
+    lengths = ends - starts
+    returns = (lengths == 1) & (data[np.minimum(starts, len(data) - 1)] == _RETURN)
+    filled = (lengths > 0) & ~returns
+    return _Rows(
+        starts=starts[filled], ends=ends[filled], counts=counts[filled], breaks=breaks, blank=not bool(filled.all())
+    )
+
+
+def _check_quotes(path: Path, data: np.ndarray, breaks: np.ndarray, separator: int) -> None:
+    """A quote opens at the beginning of a value and closes at its end; within, it is doubled."""
+    quotes = np.flatnonzero(data == _QUOTE)
+    padded = np.concatenate([[_NEWLINE], data, [_NEWLINE]])
+    before, after = padded[quotes[::2]], padded[quotes[1::2] + 2]
+    opens = np.isin(before, (separator, _NEWLINE, _QUOTE))
+    closes = np.isin(after, (separator, _NEWLINE, _RETURN, _QUOTE))
+    wrong = np.concatenate([quotes[::2][~opens], quotes[1::2][~closes]])
+    if not len(wrong) and len(quotes) % 2 == 0:
+        return
+    at = int(wrong.min()) if len(wrong) else int(quotes[-1])
+    raise UserError(
+        f"{path} line {int(np.searchsorted(breaks, at)) + 1} has a double quote that "
+        + ("stands inside a value" if len(wrong) else "is never closed"),
+        expected="quotes around whole values, doubled within them",
+        hint="quoting = false in [data] takes quotes as any other character",
+    )
+
+
+def _names(path: Path, first: tuple[str | None, ...], dialect: Dialect) -> list[str]:
+    if not dialect.header:
+        names = list(dialect.columns) or [f"column_{number}" for number in range(1, len(first) + 1)]
+        if len(names) != len(first):
+            raise UserError(f"{path} has {len(first)} columns, and data.columns names {len(names)}")
+    else:
+        names = [(name or "").strip() or f"column_{number}" for number, name in enumerate(first, start=1)]
+    for name in names:
+        if names.count(name) > 1:
+            raise UserError(
+                f"{path} has two columns named {name!r}",
+                expected="a header with different names" if dialect.header else "different names in data.columns",
+                hint="if its first row is data: header = false" if dialect.header else None,
+            )
+    return names
+
+
+def _counted(values: int) -> str:
+    return "1 value" if values == 1 else f"{values} values"

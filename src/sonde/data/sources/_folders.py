@@ -1,0 +1,137 @@
+"""What folder layouts have in common: visible entries, splits by name, pictures, sounds, masks, tables."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Set
+from pathlib import Path
+
+import numpy as np
+
+from sonde.base.errors import UserError
+from sonde.data.split import split_name
+
+IMAGES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
+SOUNDS = frozenset({".wav", ".flac", ".ogg", ".mp3"})
+TABLES = frozenset({".csv", ".tsv", ".parquet", ".jsonl", ".ndjson"})
+
+# Folders of pictures and of their masks, as data sets name them.
+_PICTURE_FOLDERS = ("images", "image", "imgs", "img", "jpegimages", "img_dir", "photos")
+_MASK_FOLDERS = ("masks", "mask", "labels", "label", "annotations", "annotation", "segmentationclass", "ann_dir")
+# Or the mask folder is named after the picture folder: train and trainannot, train and train_masks.
+_MASK_ENDINGS = ("annot", "_annot", "_mask", "_masks", "_label", "_labels")
+
+
+def entries(folder: Path) -> list[Path]:
+    """What a folder holds, sorted by name, without hidden entries."""
+    try:
+        return sorted(folder / name for name in os.listdir(folder) if not name.startswith((".", "__MACOSX")))
+    except OSError as error:
+        raise UserError(f"the folder {folder} cannot be read: {error.strerror or error}") from error
+
+
+def folders(folder: Path) -> list[Path]:
+    return [path for path in entries(folder) if path.is_dir()]
+
+
+def files_below(folder: Path, suffixes: Set[str]) -> list[Path]:
+    """Files of these kinds in a folder and its subfolders, sorted by their path."""
+    return sorted(_walk(folder, suffixes))
+
+
+def _walk(folder: Path, suffixes: Set[str]) -> Iterator[Path]:
+    for parent, inner, names in os.walk(folder):
+        inner[:] = [name for name in inner if not name.startswith((".", "__MACOSX"))]
+        at = Path(parent)
+        yield from (at / name for name in names if _suffix(name) in suffixes and not name.startswith("."))
+
+
+def holds(folder: Path, suffixes: Set[str]) -> bool:
+    """Whether a file of these kinds lies right in the folder. Stops at the first."""
+    with os.scandir(folder) as found:
+        return any(_suffix(entry.name) in suffixes and not entry.name.startswith(".") for entry in found)
+
+
+def _suffix(name: str) -> str:
+    return os.path.splitext(name)[1].lower()
+
+
+def split_folders(root: Path) -> list[tuple[str, Path]]:
+    """The folders of a root that are named after splits (train, valid, test, ...), with the split that they mean."""
+    named = [(split_name(path.name), path) for path in folders(root)]
+    return [(split, path) for split, path in named if split is not None]
+
+
+def tables_in(root: Path) -> list[tuple[str | None, Path]]:
+    """The table of a folder, or its tables of train, validation and test; nothing when they are not clearly one set."""
+    found = [path for path in entries(root) if path.suffix.lower() in TABLES and path.is_file()]
+    if len(found) == 1:
+        return [(None, found[0])]
+    named = [(split_in(path.stem), path) for path in found]
+    return [] if any(split is None for split, _ in named) else [*named]
+
+
+def split_in(stem: str) -> str | None:
+    """The one split that a file's name speaks of: "train", "sst2-dev", "train-00000-of-00002"."""
+    splits = {split for word in re.split(r"[-_. ]", stem) if (split := split_name(word))}
+    return splits.pop() if len(splits) == 1 else None
+
+
+def mask_folders(root: Path) -> list[tuple[str | None, Path, Path]]:
+    """Split (None if the layout has none), picture folder and mask folder, for every pair that a layout has.
+
+    Known layouts: train/ trainannot/ val/ valannot/; images/ masks/; images/train/ masks/train/; train/images/
+    train/masks/.
+    """
+    found = list(_pairs(root, None))
+    for split, part in split_folders(root):
+        found += [(split, pictures, masks) for _, pictures, masks in _pairs(part, split)]
+    return found
+
+
+def _pairs(root: Path, split: str | None) -> Iterator[tuple[str | None, Path, Path]]:
+    by_name = {path.name.lower(): path for path in folders(root)}
+    for name, pictures in by_name.items():
+        partners = [name + ending for ending in _MASK_ENDINGS]
+        if name in _PICTURE_FOLDERS:
+            partners += _MASK_FOLDERS
+        for partner in partners:
+            if partner in by_name:
+                yield from _inner_pairs(split or split_name(name), pictures, by_name[partner])
+                break
+
+
+def _inner_pairs(split: str | None, pictures: Path, masks: Path) -> Iterator[tuple[str | None, Path, Path]]:
+    """The pair itself, or a pair for each split folder within both."""
+    within = [(inner, part, masks / part.name) for inner, part in split_folders(pictures)]
+    for inner, part, partner in within or [(split, pictures, masks)]:
+        if partner.is_dir() and all(any(True for _ in _walk(each, IMAGES)) for each in (part, partner)):
+            yield inner, part, partner
+
+
+def relative(paths: list[Path], root: Path) -> list[str]:
+    """Names of records: where their files lie in the data set, alike on every system."""
+    return [path.relative_to(root).as_posix() for path in paths]
+
+
+def objects(values: list) -> np.ndarray:
+    """A field of texts or paths."""
+    field = np.empty(len(values), dtype=object)
+    field[:] = values
+    return field
+
+
+def given_split(splits: Set[str]) -> tuple[dict[str, object], str | None]:
+    """The `split` setting for a data set that names these splits, and a doubt where one is missing."""
+    setting: dict[str, object] = {"by": "given"}
+    if "validation" not in splits:
+        setting["validation"] = 0.1
+    if "test" not in splits:
+        setting["test"] = 0.1
+        return setting, "there is no test split: a tenth of the training records is set aside as one"
+    return setting, None
+
+
+def no_folder(path: Path) -> UserError:
+    return UserError(f"{path} is not a folder", hint="data.source is relative to the recipe's folder")

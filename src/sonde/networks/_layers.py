@@ -1,0 +1,54 @@
+"""Activations and norms by name, and the first weights that suit them: what several bodies share."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+from torch import nn
+
+Activation = Literal["relu", "leaky-relu", "gelu", "silu", "tanh", "sigmoid"]
+GridNorm = Literal["none", "batch", "layer", "group"]
+# A list of layer widths, as a recipe holds it.
+Widths = tuple[Annotated[int, Field(gt=0)], ...]
+
+# Channels that share their statistics in a group norm (Wu and He 2018).
+GROUP = 16
+
+
+def activation(name: Activation) -> nn.Module:
+    """The activation called `name`. The rectifiers work in place: no layer here needs what they overwrite."""
+    if name == "relu":
+        return nn.ReLU(inplace=True)
+    if name == "leaky-relu":
+        return nn.LeakyReLU(0.01, inplace=True)
+    return {"gelu": nn.GELU, "silu": nn.SiLU, "tanh": nn.Tanh, "sigmoid": nn.Sigmoid}[name]()
+
+
+def grid_norm(name: GridNorm, channels: int) -> nn.Module:
+    """The norm called `name` for grids (B, channels, H, W); "layer" is over channels and places of one example."""
+    if name == "batch":
+        return nn.BatchNorm2d(channels)
+    if name == "layer":
+        return nn.GroupNorm(1, channels)
+    if name == "group":
+        groups = max(1, channels // GROUP)
+        return nn.GroupNorm(groups if channels % groups == 0 else 1, channels)
+    return nn.Identity()
+
+
+def initialize(network: nn.Module, name: Activation = "relu") -> None:
+    """First weights for layers that are followed by the activation called `name`; biases start at zero.
+
+    He et al. 2015 for rectifiers and their smooth relatives, Glorot and Bengio 2010 for tanh and sigmoid.
+    """
+    for module in network.modules():
+        if isinstance(module, (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)):
+            if name in ("tanh", "sigmoid"):
+                nn.init.xavier_uniform_(module.weight)
+            else:
+                # Fan-out keeps gradients of convolutions alike over depth; a linear layer keeps its values alike.
+                mode = "fan_in" if isinstance(module, nn.Linear) else "fan_out"
+                nn.init.kaiming_normal_(module.weight, a=0.01, mode=mode, nonlinearity="leaky_relu")
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)

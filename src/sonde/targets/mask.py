@@ -1,0 +1,318 @@
+"""A class for every pixel (semantic segmentation): road, car, sky."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, Protocol, Self, runtime_checkable
+
+import numpy as np
+import torch
+from PIL import Image
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+from torch.nn import functional
+
+from sonde import metrics
+from sonde.base.config import Config
+from sonde.base.errors import RecordError, UserError, unknown
+from sonde.base.images import Fit, fit_to, read_image
+from sonde.base.rng import Draw
+from sonde.base.threads import each
+from sonde.columns import Tensors
+from sonde.records import Record, Records
+from sonde.targets._classes import MOST, ClassWeights, class_weights
+from sonde.targets._inputs import the_input
+from sonde.targets._sums import weighted_sum
+from sonde.task import Ask, Batch, Input, Moves, Prediction, Target
+
+# The code of a pixel without a class; also of what lies outside the picture.
+IGNORED = 255
+# How many training masks the classes are looked for in.
+SAMPLE = 2000
+
+
+class MaskConfig(Config):
+    kind: Literal["mask"] = "mask"
+    field: str = Field(
+        default="mask", description="the field that holds the mask: a picture whose values are class ids"
+    )
+    input: str | None = Field(default=None, description="the image input it belongs to; the only one if left out")
+    classes: list[str] | None = Field(
+        default=None, description="names of the ids 0, 1, ... (or of those found, in order)"
+    )
+    ignore: int | None = Field(default=None, ge=0, description="the id of pixels that have no class")
+    cross_entropy: float = Field(default=1.0, ge=0, description="weight of the cross-entropy term")
+    dice: float = Field(default=0.0, ge=0, description="weight of the Dice term, which minds small classes more")
+    class_weights: ClassWeights = Field(
+        default="none", description="balanced: every class has the same say; or a table of weights by class name"
+    )
+
+    @model_validator(mode="after")
+    def _some_loss(self) -> Self:
+        if not self.cross_entropy and not self.dice:
+            raise ValueError("cross_entropy and dice are both 0: nothing would be learnt")
+        return self
+
+
+@runtime_checkable
+class Fits(Protocol):
+    """Settings of an input that brings pictures to one size: what its masks must follow."""
+
+    fit: Fit
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mask(Target):
+    """Truth: "mask" uint8 (B, H, W), the code of each pixel's class; 255 where there is none.
+
+    `ids` are the values of the classes in mask files, `pixels` how many training pixels each has, `weights` what each
+    counts in the loss. Losses are summed over pixels: cross-entropy, and soft Dice (Milletari et al. 2016) per picture
+    over the classes that are in it. Dice is one number a picture: it is multiplied by the pixels that the picture
+    counts for, so that dividing by the count of pixels gives its mean over pictures, weighted by their pixels.
+    Shape suffixes: B example, K class, H row, W column.
+    """
+
+    Config = MaskConfig
+    reads_file: ClassVar[bool] = True
+    best: ClassVar = ("miou", "max")
+
+    config: MaskConfig
+    size: list[int]
+    how: Fit
+    ids: list[int]
+    classes: list[str]
+    pixels: list[int]
+    weights: list[float] | None
+
+    @classmethod
+    def fit(cls, config: MaskConfig, records: Records, inputs: Mapping[str, Input]) -> Self:
+        if config.field not in records.fields:
+            raise unknown(config.field, records.fields, what="the field")
+        name = the_input(inputs, "grid", config.input, "mask")
+        settings, size = inputs[name].config, list(inputs[name].shape.size)
+        if not isinstance(settings, Fits) or len(size) != 2:
+            raise UserError(f"the input {name!r} is no picture", expected="an input of kind image for target 'mask'")
+        sample = records.take(np.linspace(0, len(records) - 1, min(SAMPLE, len(records))).astype(int))
+        found = _found(sample, config)
+        ids, classes = _named(sorted(found), config)
+        pixels = [found.get(value, 0) for value in ids]
+        weights = class_weights(config.class_weights, classes, pixels)
+        return cls(config=config, size=size, how=settings.fit, ids=ids, classes=classes, pixels=pixels, weights=weights)
+
+    @classmethod
+    def sample(cls, count: int, rng: np.random.Generator) -> tuple[MaskConfig, Records]:
+        masks = np.empty(count, dtype=object)
+        masks[:] = [rng.integers(0, 4, (20, 16 + index % 3), dtype=np.uint8) for index in range(count)]
+        config = MaskConfig(ignore=3, dice=0.5, classes=["road", "car", "sky"])
+        return config, Records(fields={"mask": masks}, ids=[f"picture {index}" for index in range(count)])
+
+    @property
+    def ask(self) -> Ask:
+        return Ask(per="pixel", width=len(self.classes))
+
+    def encode(self, record: Record) -> Tensors:
+        values = read_ids(record.get(self.config.field), self.config.field)
+        codes = np.full(int(max(*self.ids, values.max(initial=0), self.config.ignore or 0)) + 1, -1)
+        codes[self.ids] = np.arange(len(self.ids))
+        if self.config.ignore is not None:
+            codes[self.config.ignore] = IGNORED
+        mask = codes[values]
+        if (mask < 0).any():
+            raise _unknown_id(int(values[mask < 0].min()), self.ids, self.classes)
+        # Moved up by one (255 becomes 0), so that the black around a padded picture is what is ignored.
+        raised = Image.fromarray((mask + 1).astype(np.uint8))
+        fitted = np.array(fit_to(raised, (self.size[0], self.size[1]), how=self.how, nearest=True), dtype=np.uint8)
+        return {"mask": torch.from_numpy(fitted - np.uint8(1))}
+
+    def follow(self, truth: Tensors, moves: Moves) -> Tensors:
+        if moves.share_B is not None:
+            return super().follow(truth, moves)
+        mask = truth["mask"]
+        if moves.rows_BH is not None or moves.columns_BW is not None:
+            mask = _gathered(mask, moves.rows_BH, moves.columns_BW)
+        if moves.affine_B23 is not None:
+            mask = _warped(mask, moves.affine_B23)
+        return {"mask": mask}
+
+    def count(self, batch: Batch) -> Tensor:
+        return weighted_sum(self._pixels(batch.truth["mask"]), batch.weight_B)
+
+    def _pixels(self, mask_BHW: Tensor) -> Tensor:
+        """What each picture counts for (B,): its pixels that have a class, times the weights of these."""
+        if self.weights is None:
+            return (mask_BHW != IGNORED).flatten(1).sum(1).float()
+        weight_256 = torch.zeros(IGNORED + 1, device=mask_BHW.device)
+        weight_256[: len(self.weights)] = torch.tensor(self.weights, device=mask_BHW.device)
+        return weight_256[mask_BHW.long()].flatten(1).sum(1)
+
+    def loss(self, network: nn.Module, batch: Batch, draw: Draw) -> Tensors:
+        logits_BKHW = network(batch.inputs).float()
+        mask_BHW = batch.truth["mask"]
+        terms: Tensors = {}
+        if self.config.cross_entropy:
+            weights_K = None if self.weights is None else torch.tensor(self.weights, device=logits_BKHW.device)
+            cost_BHW = functional.cross_entropy(
+                logits_BKHW, mask_BHW.long(), weight=weights_K, ignore_index=IGNORED, reduction="none"
+            )
+            terms["cross_entropy"] = weighted_sum(cost_BHW, batch.weight_B) * self.config.cross_entropy
+        if self.config.dice:
+            cost_B = dice_loss(logits_BKHW.softmax(1), mask_BHW) * self._pixels(mask_BHW)
+            terms["dice"] = weighted_sum(cost_B, batch.weight_B) * self.config.dice
+        return terms
+
+    @torch.no_grad()
+    def predict(self, network: nn.Module, inputs: dict[str, Tensors]) -> list[Prediction]:
+        """{"size": [H, W], "shares": {class: part of the pixels}, "mask": {"ids": [...], "lengths": [...]}}.
+
+        "mask" is run-length coded, row by row from the top left: so many pixels of this id, then so many of that.
+        The ids are those of the mask files. `unpack` gives the picture back.
+        """
+        codes_BHW = network(inputs).argmax(1).cpu().numpy()
+        return [self._packed(codes_HW) for codes_HW in codes_BHW]
+
+    def _packed(self, codes_HW: np.ndarray) -> Prediction:
+        flat = codes_HW.ravel()
+        starts = np.append(0, np.flatnonzero(np.diff(flat)) + 1)
+        lengths = np.diff(np.append(starts, flat.size))
+        shares_K = np.bincount(flat, minlength=len(self.classes)) / flat.size
+        return {
+            "size": list(codes_HW.shape),
+            "shares": dict(zip(self.classes, shares_K.tolist(), strict=True)),
+            "mask": {"ids": np.array(self.ids)[flat[starts]].tolist(), "lengths": lengths.tolist()},
+        }
+
+    @torch.no_grad()
+    def measure(self, network: nn.Module, batch: Batch) -> Tensors:
+        """The pixels of each picture by [true, answered] class: "confusion" int64 (B, K, K)."""
+        answered_BHW, true_BHW = network(batch.inputs).argmax(1), batch.truth["mask"].long()
+        count, num_classes = len(true_BHW), len(self.classes)
+        picture_B11 = torch.arange(count, device=true_BHW.device)[:, None, None]
+        cell_BHW = (picture_B11 * num_classes + true_BHW) * num_classes + answered_BHW
+        # Pixels without a class go to one last cell, which is dropped.
+        last = count * num_classes**2
+        cell_BHW = torch.where(true_BHW == IGNORED, last, cell_BHW)
+        cells = torch.bincount(cell_BHW.flatten(), minlength=last + 1)[:last]
+        return {"confusion": cells.reshape(count, num_classes, num_classes)}
+
+    def metrics(self, columns: Mapping[str, np.ndarray], weights_RN: np.ndarray) -> dict[str, np.ndarray]:
+        """miou and class_accuracy are means over the classes that occur; pixels of all pictures are thrown together."""
+        counts = metrics.tally_of_confusion(metrics.confusion_of_pixels(columns["confusion"], weights_RN))
+        iou_RK = metrics.iou(counts)
+        scores = {
+            "miou": metrics.mean_of_defined(iou_RK),
+            "pixel_accuracy": metrics.accuracy(counts),
+            "class_accuracy": metrics.balanced_accuracy(counts),
+        }
+        return scores | {f"iou/{name}": iou_RK[:, code] for code, name in enumerate(self.classes)}
+
+
+def unpack(prediction: Prediction) -> np.ndarray:
+    """The predicted mask as class ids, int64 (H, W)."""
+    runs = prediction["mask"]
+    return np.repeat(np.array(runs["ids"], dtype=np.int64), runs["lengths"]).reshape(prediction["size"])
+
+
+def read_ids(value: Any, field: str) -> np.ndarray:
+    """The class ids of a mask, int64 (H, W): a path, the bytes of a file, or an array.
+
+    Raises:
+        RecordError: there is none, it is unreadable, or it holds colours.
+    """
+    if value is None:
+        raise RecordError(f"the record has no mask in field {field!r}")
+    ids = value if isinstance(value, np.ndarray) else np.asarray(read_image(value))
+    if ids.ndim != 2 or ids.dtype.kind not in "uib" or (ids.size and ids.min() < 0):
+        raise RecordError(
+            f"the mask in field {field!r} is an array of {ids.dtype} {ids.shape}",
+            expected="one class id a pixel: a grey or palette PNG, or whole numbers (height, width)",
+        )
+    return ids.astype(np.int64)
+
+
+def dice_loss(probabilities_BKHW: Tensor, mask_BHW: Tensor) -> Tensor:
+    """One minus the soft Dice of each picture (B,), a mean over the classes in it; pixels of code 255 do not count."""
+    class_K11 = torch.arange(probabilities_BKHW.shape[1], device=mask_BHW.device)[:, None, None]
+    true_BKHW = (mask_BHW[:, None] == class_K11).float()
+    valid_B1HW = (mask_BHW != IGNORED)[:, None].float()
+    both_BK = (probabilities_BKHW * true_BKHW).sum((2, 3))
+    true_BK = true_BKHW.sum((2, 3))
+    sizes_BK = (probabilities_BKHW * valid_B1HW).sum((2, 3)) + true_BK
+    present_BK = (true_BK > 0).float()
+    lost_BK = (1 - 2 * both_BK / sizes_BK.clamp_min(1e-6)) * present_BK
+    return lost_BK.sum(1) / present_BK.sum(1).clamp_min(1)
+
+
+def _gathered(mask_BHW: Tensor, rows_BH: Tensor | None, columns_BW: Tensor | None) -> Tensor:
+    """Every pixel from its source row and column; -1 is outside and has no class."""
+    for dimension, source in ((1, rows_BH), (2, columns_BW)):
+        if source is not None:
+            index = source.unsqueeze(3 - dimension).expand(
+                -1, *(source.shape[1] if axis == dimension else mask_BHW.shape[axis] for axis in (1, 2))
+            )
+            taken = mask_BHW.gather(dimension, index.clamp_min(0))
+            mask_BHW = taken.masked_fill(index < 0, IGNORED)
+    return mask_BHW
+
+
+def _warped(mask_BHW: Tensor, affine_B23: Tensor) -> Tensor:
+    """Every pixel from the nearest source pixel; outside has no class."""
+    batch, height, width = mask_BHW.shape
+    places = functional.affine_grid(affine_B23.float(), [batch, 1, height, width], align_corners=False)
+    # Moved up by one (255 becomes 0), so that the zeros outside are what is ignored.
+    raised = (mask_BHW + 1)[:, None].float()
+    sampled = functional.grid_sample(raised, places, mode="nearest", padding_mode="zeros", align_corners=False)
+    return sampled[:, 0].to(torch.uint8) - 1
+
+
+def _found(records: Records, config: MaskConfig) -> dict[int, int]:
+    """The ids in masks, without the ignored one, and how many pixels have each. Unreadable masks are left out."""
+
+    def ids_of(value: Any) -> tuple[np.ndarray, np.ndarray] | None:
+        try:
+            return np.unique(read_ids(value, config.field), return_counts=True)
+        except RecordError:
+            return None
+
+    found: dict[int, int] = {}
+    for result in each(ids_of, records.fields[config.field]):
+        for value, count in zip(*result, strict=True) if result else ():
+            found[int(value)] = found.get(int(value), 0) + int(count)
+    found.pop(-1 if config.ignore is None else config.ignore, None)
+    if not found:
+        raise UserError(f"no training record has a readable mask in field {config.field!r}")
+    return found
+
+
+def _named(found: Sequence[int], config: MaskConfig) -> tuple[list[int], list[str]]:
+    """The ids of the classes and their names."""
+    ids, names = list(found), [str(value) for value in found]
+    if config.classes is not None:
+        names = list(config.classes)
+        ids = [value for value in range(len(names) + 1) if value != config.ignore][: len(names)]
+        if not set(found) <= set(ids):
+            if len(found) != len(names):
+                raise UserError(
+                    f"target.classes names {len(names)} classes, the masks hold the ids {', '.join(map(str, found))}",
+                    expected="one name for each id",
+                    hint="an id of pixels without a class belongs into target.ignore",
+                )
+            ids = list(found)
+    if len(ids) < 2 or len(ids) > IGNORED - 1:
+        raise UserError(
+            f"the training masks hold {len(ids)} classes in field {config.field!r}",
+            expected=f"from 2 to {IGNORED - 1}",
+            hint="masks hold class ids, not colours or grey values" if len(ids) > 1 else None,
+        )
+    return ids, names
+
+
+def _unknown_id(value: int, ids: Sequence[int], classes: Sequence[str]) -> RecordError:
+    known = ", ".join(
+        f"{one} {name}" if str(one) != name else name for one, name in zip(ids[:MOST], classes, strict=False)
+    )
+    return RecordError(
+        f"the mask has pixels of the id {value}, which no training mask has",
+        expected=f"one of: {known}",
+        hint=f"set target.ignore = {value}, or name every class in target.classes",
+    )

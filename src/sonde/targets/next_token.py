@@ -1,0 +1,242 @@
+"""The next token of a text (language modelling), and texts that go on from a beginning."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, Protocol, Self, runtime_checkable
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional
+
+from sonde import metrics
+from sonde.base.config import Config
+from sonde.base.errors import RecordError
+from sonde.base.rng import Draw, generator
+from sonde.columns import Columns, Tensors
+from sonde.records import Record, Records
+from sonde.targets._inputs import the_input
+from sonde.targets._sums import weighted_sum
+from sonde.task import Ask, Batch, Input, Prediction, Target
+
+
+class Generate(Config):
+    """How a text is continued."""
+
+    tokens: int = Field(default=200, ge=1, description="how many tokens are added")
+    temperature: float = Field(
+        default=1.0, ge=0, description="below 1 the likely tokens gain; 0 always takes the likeliest"
+    )
+    top_k: int | None = Field(default=None, ge=1, description="choose among so many of the likeliest tokens")
+    top_p: float | None = Field(
+        default=None, gt=0, le=1, description="choose among the likeliest that make up this share"
+    )
+    seed: int = Field(default=0, ge=0, description="same seed, same prompt: same text")
+
+
+class NextTokenConfig(Config):
+    kind: Literal["next-token"] = "next-token"
+    input: str | None = Field(default=None, description="the token input to predict; the only one if left out")
+    generate: Generate = Field(default=Generate(), description="how predictions continue a text")
+
+
+@runtime_checkable
+class Sized(Protocol):
+    """A token input that knows how many bytes of text each token of its vocabulary stands for."""
+
+    token_bytes: list[int]
+
+
+@runtime_checkable
+class Extends(Protocol):
+    """A network that answers for further positions, given the cache of the earlier ones (None at the start)."""
+
+    def extend(self, inputs: dict[str, Tensors], cache: Any) -> tuple[Tensor, Any]: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class NextToken(Target):
+    """Needs no truth of its own: every token of the input but the first is to be predicted from those before it.
+
+    `token_bytes` (V,) is there when the input knows it; then bits per byte are reported, which compares vocabularies.
+    Shape suffixes: B example, T position, V vocabulary, N token generated.
+    """
+
+    Config = NextTokenConfig
+    best: ClassVar = ("loss", "min")
+    lower_is_better: ClassVar = frozenset({"loss", "perplexity", "bits_per_byte"})
+
+    config: NextTokenConfig
+    input: str
+    vocabulary: int
+    context: int
+    token_bytes: list[int] | None
+
+    @classmethod
+    def fit(cls, config: NextTokenConfig, records: Records, inputs: Mapping[str, Input]) -> Self:
+        name = the_input(inputs, "tokens", config.input, "next-token")
+        part = inputs[name]
+        return cls(
+            config=config,
+            input=name,
+            vocabulary=part.shape.vocabulary,
+            context=part.shape.size[0],
+            token_bytes=list(part.token_bytes) if isinstance(part, Sized) else None,
+        )
+
+    @classmethod
+    def sample(cls, count: int, rng: np.random.Generator) -> tuple[NextTokenConfig, Records]:
+        config = NextTokenConfig(generate=Generate(tokens=4, top_k=5))
+        return config, Records(fields={}, ids=[f"text {index}" for index in range(count)])
+
+    @staticmethod
+    def fields(config: NextTokenConfig) -> list[str]:
+        return []
+
+    @property
+    def ask(self) -> Ask:
+        return Ask(per="position", width=self.vocabulary, causal=True)
+
+    def encode(self, record: Record) -> Tensors:
+        return {}
+
+    def encode_many(self, records: Records) -> tuple[Columns, dict[int, RecordError]]:
+        return {}, {}
+
+    def count(self, batch: Batch) -> Tensor:
+        return weighted_sum(self._positions(batch).float(), batch.weight_B)
+
+    def _positions(self, batch: Batch) -> Tensor:
+        """How many tokens of each example are predicted, int64 (B,)."""
+        return (batch.inputs[self.input]["length"] - 1).clamp_min(0)
+
+    def loss(self, network: nn.Module, batch: Batch, draw: Draw) -> Tensors:
+        return {"loss": weighted_sum(self._costs(network, batch), batch.weight_B)}
+
+    def _costs(self, network: nn.Module, batch: Batch) -> Tensor:
+        """-log(probability) of every predicted token in nats, (B, T - 1); 0 beyond the end of a text."""
+        given = batch.inputs[self.input]
+        tokens_BT, length_B = given["tokens"], given["length"]
+        # The last token is nobody's past. A network is given one position and a length of 1 at least.
+        shown = {
+            **given,
+            "tokens": tokens_BT[:, : max(1, tokens_BT.shape[1] - 1)],
+            "length": (length_B - 1).clamp_min(1),
+        }
+        next_BT = tokens_BT[:, 1:]
+        logits_BTV = network({**batch.inputs, self.input: shown})[:, : next_BT.shape[1]].float()
+        place_T = torch.arange(1, tokens_BT.shape[1], device=tokens_BT.device)
+        truth_BT = next_BT.masked_fill(place_T[None, :] >= length_B[:, None], -100)
+        cost = functional.cross_entropy(
+            logits_BTV.reshape(-1, self.vocabulary), truth_BT.reshape(-1), ignore_index=-100, reduction="none"
+        )
+        return cost.reshape(next_BT.shape)
+
+    @torch.no_grad()
+    def predict(self, network: nn.Module, inputs: dict[str, Tensors]) -> list[Prediction]:
+        """{"tokens": [...]}: the ids that go on from each prompt, without the prompt itself."""
+        return [{"tokens": ids} for ids in self.generate(network, inputs)]
+
+    @torch.no_grad()
+    def generate(self, network: nn.Module, inputs: dict[str, Tensors]) -> list[list[int]]:
+        """The ids that go on from each prompt of a batch, `config.generate.tokens` of them.
+
+        Each prompt has its own random numbers, so its text does not depend on its company. The network's cache is used
+        where it has one. A text that outgrows the context starts afresh from its last half.
+        """
+        lengths = inputs[self.input]["length"].clamp_min(1).tolist()
+        texts: dict[int, list[int]] = {}
+        # Prompts of one length go together: none is padded, and a cache holds only what is real.
+        for length in sorted(set(lengths)):
+            rows = [row for row, one in enumerate(lengths) if one == length]
+            index = torch.tensor(rows, device=inputs[self.input]["tokens"].device)
+            chosen = {name: {key: value[index] for key, value in part.items()} for name, part in inputs.items()}
+            ids = self._continue(network, chosen, chosen[self.input]["tokens"][:, :length]).tolist()
+            texts |= dict(zip(rows, ids, strict=True))
+        return [texts[row] for row in range(len(lengths))]
+
+    def _continue(self, network: nn.Module, inputs: dict[str, Tensors], prompt_BT: Tensor) -> Tensor:
+        """What follows prompts of one length, int64 (B, N)."""
+        settings = self.config.generate
+        streams = [generator(settings.seed, "generate", *ids) for ids in prompt_BT.tolist()]
+        u_BN = torch.stack([torch.rand(settings.tokens, generator=stream) for stream in streams]).to(prompt_BT.device)
+        window_BT = fresh_BT = prompt_BT[:, -self.context :]
+        cache, added = None, []
+        for step in range(settings.tokens):
+            answer_BTV, cache = self._read(network, inputs, window_BT, fresh_BT, cache)
+            fresh_BT = choose(answer_BTV[:, -1].float(), u_BN[:, step], settings)[:, None]
+            added.append(fresh_BT)
+            window_BT = torch.cat([window_BT, fresh_BT], dim=1)
+            if window_BT.shape[1] > self.context:
+                window_BT = fresh_BT = window_BT[:, -max(1, self.context // 2) :]
+                cache = None
+        return torch.cat(added, dim=1)
+
+    def _read(
+        self, network: nn.Module, inputs: dict[str, Tensors], window_BT: Tensor, fresh_BT: Tensor, cache: Any
+    ) -> tuple[Tensor, Any]:
+        """Answers for the fresh tokens, and the new cache; where there is none, the whole window is read again."""
+        if isinstance(network, Extends):
+            with contextlib.suppress(NotImplementedError):
+                return network.extend(self._with(inputs, fresh_BT), cache)
+        return network(self._with(inputs, window_BT)), None
+
+    def _with(self, inputs: dict[str, Tensors], tokens_BT: Tensor) -> dict[str, Tensors]:
+        length_B = torch.full((len(tokens_BT),), tokens_BT.shape[1], device=tokens_BT.device)
+        return {**inputs, self.input: {"tokens": tokens_BT, "length": length_B}}
+
+    @torch.no_grad()
+    def measure(self, network: nn.Module, batch: Batch) -> Tensors:
+        """Per example: "loss" in nats, summed over "positions", and the "bytes" of what was predicted, if known."""
+        measured = {"loss": self._costs(network, batch).sum(1), "positions": self._positions(batch)}
+        if self.token_bytes is not None:
+            given = batch.inputs[self.input]
+            bytes_V = torch.tensor(self.token_bytes, device=given["tokens"].device)
+            place_T = torch.arange(given["tokens"].shape[1], device=given["tokens"].device)
+            predicted_BT = (place_T[None, :] >= 1) & (place_T[None, :] < given["length"][:, None])
+            measured["bytes"] = (bytes_V[given["tokens"]] * predicted_BT).sum(1)
+        return measured
+
+    def metrics(self, columns: Mapping[str, np.ndarray], weights_RN: np.ndarray) -> dict[str, np.ndarray]:
+        """loss in nats per token, its perplexity, and bits per byte of text."""
+        loss_R = metrics.per_unit(columns["loss"], columns["positions"], weights_RN)
+        scores = {"loss": loss_R, "perplexity": metrics.perplexity(loss_R)}
+        if "bytes" in columns:
+            nats_R = metrics.per_unit(columns["loss"], columns["bytes"], weights_RN)
+            scores["bits_per_byte"] = nats_R / np.log(2)
+        return scores
+
+
+def choose(logits_BV: Tensor, u_B: Tensor, settings: Generate) -> Tensor:
+    """One token per row, int64 (B,): the one that a uniform number in [0, 1) falls to."""
+    if settings.temperature == 0:
+        return logits_BV.argmax(1)
+    logits_BV = logits_BV / settings.temperature
+    if settings.top_k is not None:
+        logits_BV = keep_top_k(logits_BV, settings.top_k)
+    if settings.top_p is not None:
+        logits_BV = keep_top_p(logits_BV, settings.top_p)
+    passed_BV = logits_BV.softmax(1).cumsum(1)
+    total_B = passed_BV[:, -1]
+    # Below the total, whatever rounding does: else it could fall to a token that has no chance.
+    place_B = torch.minimum(u_B * total_B, torch.nextafter(total_B, torch.zeros_like(total_B)))
+    return (passed_BV <= place_B[:, None]).sum(1)
+
+
+def keep_top_k(logits_BV: Tensor, k: int) -> Tensor:
+    """All but the k largest become -inf (Fan et al. 2018); ties with the last one stay."""
+    least_B1 = logits_BV.topk(min(k, logits_BV.shape[1]), dim=1).values[:, -1:]
+    return logits_BV.masked_fill(logits_BV < least_B1, -torch.inf)
+
+
+def keep_top_p(logits_BV: Tensor, p: float) -> Tensor:
+    """All but the fewest likeliest that together reach the probability p become -inf (Holtzman et al. 2020)."""
+    sorted_BV, order_BV = logits_BV.sort(dim=1, descending=True, stable=True)
+    share_BV = sorted_BV.softmax(1)
+    drop_BV = share_BV.cumsum(1) - share_BV >= p
+    drop_BV[:, 0] = False
+    return logits_BV.masked_fill(torch.zeros_like(drop_BV).scatter(1, order_BV, drop_BV), -torch.inf)

@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from sonde.columns import Ragged
+from sonde.data.batches import Batches, in_order
+from sonde.task import Examples
+
+
+class Plain:
+    """A task whose batch is just the numbers of its examples."""
+
+    def collate(self, examples, records_B):
+        return records_B
+
+
+def batches(count, size, lengths=None, **settings):
+    inputs = {"x": {"value": torch.arange(count)}}
+    if lengths is not None:
+        starts = lengths.cumsum(0) - lengths
+        inputs = {"x": {"tokens": Ragged(values=torch.zeros(int(lengths.sum())), starts=starts, lengths=lengths)}}
+    return Batches(Plain(), Examples(inputs=inputs, truth={}, count=count), size=size, seed=0, **settings)
+
+
+def order(source, steps):
+    return [source.at(step).batch.tolist() for step in range(steps)]
+
+
+def test_an_epoch_is_a_permutation_and_epochs_differ():
+    source = batches(100, 10)
+    first, second = order(source, 10), [source.at(10 + step).batch.tolist() for step in range(10)]
+    assert sorted(sum(first, [])) == sorted(sum(second, [])) == list(range(100))
+    assert first != second
+    assert [source.at(step).epoch for step in (0, 9, 10, 25)] == [0, 0, 1, 2]
+
+
+def test_any_step_can_be_asked_for_alone():
+    steps = order(batches(1000, 7), 300)
+    fresh = batches(1000, 7)
+    for step in (299, 3, 141, 142, 0):
+        assert fresh.at(step).batch.tolist() == steps[step]
+
+
+def test_processes_share_each_batch_of_one_process():
+    alone = order(batches(100, 12), 16)
+    parts = [order(batches(100, 12, rank=rank, world=4), 16) for rank in range(4)]
+    assert [sum((part[step] for part in parts), []) for step in range(16)] == alone
+
+
+def test_a_batch_larger_than_the_data_is_the_data():
+    source = batches(5, 100)
+    assert source.per_epoch == 1
+    assert sorted(source.at(0).batch.tolist()) == [0, 1, 2, 3, 4]
+
+
+def test_grouping_by_length_pads_little_and_still_visits_all():
+    lengths = torch.from_numpy(np.random.default_rng(0).lognormal(3, 0.7, 4096).astype(np.int64) + 1)
+    source = batches(4096, 32, lengths, group_by_length=True)
+    rows = order(source, 128)
+    assert sorted(sum(rows, [])) == list(range(4096))
+    padded = sum(int(lengths[row].max()) * len(row) for row in map(torch.tensor, rows))
+    plain = sum(int(lengths[row].max()) * len(row) for row in map(torch.tensor, order(batches(4096, 32), 128)))
+    waste = 1 - int(lengths.sum()) / padded
+    assert waste < 0.05, f"{waste:.1%} of the grouped batches is padding, {1 - int(lengths.sum()) / plain:.1%} ungrouped"
+    assert order(batches(4096, 32, lengths, group_by_length=True), 128) == rows
+
+
+def test_in_order_visits_every_example_once():
+    examples = Examples(inputs={"x": {"value": torch.arange(10)}}, truth={}, count=10)
+    assert [row.tolist() for row in in_order(Plain(), examples, 4)] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
+
+
+@pytest.mark.parametrize("count", [70_000])
+def test_large_sets_are_permuted_block_by_block(count):
+    source = batches(count, 100)
+    assert sorted(sum(order(source, 700), [])) == list(range(count))

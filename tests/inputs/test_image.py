@@ -1,0 +1,165 @@
+from __future__ import annotations
+
+import io
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image as Pillow
+from torch.nn import functional
+
+from sonde.base.errors import RecordError, UserError
+from sonde.base.rng import Draw
+from sonde.inputs.image import Augment, Image, ImageConfig, Standardize, _beta, _gather, _index_moves
+from sonde.records import Records, as_field
+from sonde.task import partner
+
+
+def records(*pictures):
+    return Records(fields={"image": as_field(list(pictures))}, ids=[str(number) for number in range(len(pictures))])
+
+
+def png(mode="RGB", size=(12, 8), colour=0):
+    file = io.BytesIO()
+    Pillow.new(mode, size, colour).save(file, "PNG")
+    return file.getvalue()
+
+
+def image(**settings):
+    return Image.fit(ImageConfig(**settings), records(png(colour=(255, 0, 0)), png(colour=(0, 0, 0))))
+
+
+def draw(count=64):
+    return Draw(seed=0, epoch=0, records_B=torch.arange(count))
+
+
+def test_the_front_gives_mean_zero_and_deviation_one(shared):
+    paths = sorted((shared / "flowers5" / "train" / "rose").glob("*"))[:30]
+    part = Image.fit(ImageConfig(size=32), records(*paths))
+    columns, errors = part.encode_many(records(*paths))
+    assert not errors
+    grid = part.front()({"grid": columns["grid"]})["grid"]
+    assert grid.mean(dim=(0, 2, 3)).abs().max() < 1e-3
+    assert (grid.std(dim=(0, 2, 3)) - 1).abs().max() < 1e-2
+    assert grid.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_grey_and_colour_and_size_come_from_the_data():
+    grey = Image.fit(ImageConfig(), records(png("L", (9, 7)), png("L", (9, 7))))
+    assert (grey.channels, grey.size) == (1, [7, 9])
+    assert (image().channels, image().size) == (3, [8, 12])
+    mixed = Image.fit(ImageConfig(), records(png(size=(9, 7)), png(size=(100, 70))))
+    assert mixed.size == [64, 64]
+
+
+def test_transparency_becomes_white_and_sixteen_bits_become_eight():
+    part = image(size=8)
+    clear = part.encode({"image": png("RGBA", (8, 8), (0, 0, 0, 0))})["grid"]
+    assert clear.unique().tolist() == [255]
+    file = io.BytesIO()
+    Pillow.fromarray(np.full((8, 8), 32768, dtype=np.uint16)).save(file, "PNG")
+    assert part.encode({"image": file.getvalue()})["grid"].unique().tolist() == [127]
+
+
+def test_arrays_are_taken_whole():
+    pictures = np.random.default_rng(0).integers(0, 256, (5, 8, 8), dtype=np.uint8)
+    found = Records(fields={"image": pictures}, ids=list("abcde"))
+    part = Image.fit(ImageConfig(), found)
+    columns, _ = part.encode_many(found)
+    np.testing.assert_array_equal(columns["grid"][:, 0].numpy(), pictures)
+    assert torch.equal(part.encode(found[3])["grid"], columns["grid"][3])
+
+
+def test_a_truncated_picture_is_named(tmp_path):
+    path = tmp_path / "cut.png"
+    whole = io.BytesIO()
+    Pillow.fromarray(np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(whole, "PNG")
+    path.write_bytes(whole.getvalue()[:900])
+    part = image(size=8)
+    columns, errors = part.encode_many(records(png(), path, png()))
+    assert list(errors) == [1]
+    assert len(columns["grid"]) == 2
+    with pytest.raises(RecordError, match=r"cut\.png is not a readable picture: .*Expected a whole PNG"):
+        part.encode({"image": path})
+    with pytest.raises(RecordError, match="has no picture in field 'image'"):
+        part.encode({"image": None})
+    with pytest.raises(UserError, match="none of the first 1 records has a readable picture in field 'image'"):
+        Image.fit(ImageConfig(), records(path))
+
+
+def test_saved_and_restored_through_json():
+    part = image(size=8)
+    values, tensors = part.save()
+    assert Image.restore(part.config, json.loads(json.dumps(values)), tensors) == part
+
+
+def test_shift_and_flip_are_those_of_the_moves():
+    grid = torch.arange(64, dtype=torch.uint8).reshape(1, 1, 8, 8).expand(64, 1, 8, 8).contiguous()
+    moves = _index_moves(Augment(flip=True, shift=0.25), draw(), 8, 8)
+    moved = _gather(grid, moves)
+    flips = 0
+    for index in range(64):
+        rows, columns = moves.rows_BH[index], moves.columns_BW[index]
+        assert torch.equal(moved[index, 0], grid[index, 0][rows][:, columns])
+        flips += bool(columns[4] < columns[3])
+    assert 20 < flips < 44
+    shifts = {int(row[0]) for row in moves.rows_BH}
+    assert shifts == {0, 1, 2}
+
+
+def test_a_shift_reflects_as_torch_pads():
+    grid = torch.arange(64, dtype=torch.uint8).reshape(1, 1, 8, 8).expand(64, 1, 8, 8).contiguous()
+    moves = _index_moves(Augment(shift=0.25), draw(), 8, 8)
+    moved = _gather(grid, moves)
+    padded = functional.pad(grid[:1].float(), (2, 2, 2, 2), mode="reflect")[0, 0]
+    crops = {(y, x): padded[y : y + 8, x : x + 8] for y in range(5) for x in range(5)}
+    assert all(any(torch.equal(one[0].float(), crop) for crop in crops.values()) for one in moved)
+
+
+def test_augmentation_does_not_depend_on_the_batch():
+    settings = Augment(flip=True, shift=0.1, zoom=0.2, rotate=20, brightness=0.3, contrast=0.3, saturation=0.3, cutout=0.4)
+    part = image(size=16, augment=settings)
+    grid = torch.randint(0, 256, (8, 3, 16, 16), dtype=torch.uint8)
+    whole, _ = part.augment({"grid": grid}, draw(8))
+    half, _ = part.augment({"grid": grid[4:]}, Draw(seed=0, epoch=0, records_B=torch.arange(4, 8)))
+    torch.testing.assert_close(whole["grid"][4:], half["grid"])
+    other, _ = part.augment({"grid": grid}, Draw(seed=0, epoch=1, records_B=torch.arange(8)))
+    assert not torch.equal(whole["grid"], other["grid"])
+
+
+def test_mixing_shares_what_it_says():
+    part = image(size=16, augment=Augment(mixup=0.4, cutmix=1.0))
+    grid = torch.zeros(64, 3, 16, 16, dtype=torch.uint8)
+    grid[::2] = 200
+    mixed, moves = part.augment({"grid": grid}, draw())
+    own = grid.float().mean(dim=(1, 2, 3))
+    expected = moves.share_B * own + (1 - moves.share_B) * partner(own)
+    torch.testing.assert_close(mixed["grid"].mean(dim=(1, 2, 3)), expected)
+    assert moves.share_B.min() >= 0
+    assert moves.share_B.max() <= 1
+
+
+@pytest.mark.parametrize("parameter", [0.2, 0.4, 1.0])
+def test_shares_follow_a_beta_law(parameter):
+    from scipy.stats import beta, kstest
+
+    shares = _beta(draw(4000), "x", parameter).double().numpy()
+    assert kstest(np.clip(shares, 1e-9, 1 - 1e-9), beta(parameter, parameter).cdf).pvalue > 1e-3
+
+
+def test_rotation_does_not_distort_a_wide_picture():
+    part = image(size=(20, 40), augment=Augment(rotate=25))
+    # A centred square stays a square of the same area whatever its angle: a distorted map would change it.
+    grid = torch.zeros(32, 3, 20, 40, dtype=torch.uint8)
+    grid[:, :, 6:14, 16:24] = 255
+    turned, _ = part.augment({"grid": grid}, draw(32))
+    areas = turned["grid"][:, 0].sum(dim=(1, 2)) / 255
+    assert (areas - 64).abs().max() < 6
+
+
+def test_standardize_equals_the_formula():
+    grid = torch.randint(0, 256, (2, 3, 4, 4), dtype=torch.uint8)
+    front = Standardize([0.1, 0.2, 0.3], [0.5, 0.6, 0.7])
+    mean, deviation = torch.tensor([0.1, 0.2, 0.3])[:, None, None], torch.tensor([0.5, 0.6, 0.7])[:, None, None]
+    torch.testing.assert_close(front({"grid": grid})["grid"], (grid / 255 - mean) / deviation)

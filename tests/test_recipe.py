@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+import pytest
+
+from sonde.base.errors import UserError
+from sonde.recipe import Recipe
+
+WHOLE = """
+[data]
+source = "sklearn:digits"
+split = { by = "stratified" }
+
+[inputs.image]
+kind = "image"
+size = 8
+
+[target]
+kind = "category"
+
+[network]
+kind = "mlp"
+
+[training]
+epochs = 2
+optimizer = { kind = "adamw", lr = 1e-3 }
+"""
+
+
+@pytest.fixture
+def write(tmp_path):
+    def written(old="", new=""):
+        assert old in WHOLE
+        path = tmp_path / "recipe.toml"
+        path.write_text(WHOLE.replace(old, new, 1))
+        return path
+
+    return written
+
+
+def refused(path, *changes):
+    with pytest.raises(UserError) as caught:
+        Recipe.read(path, changes=changes)
+    assert caught.value.exit_code == 2
+    return str(caught.value)
+
+
+def test_the_resolved_recipe_reads_back_equal(write, tmp_path):
+    recipe = Recipe.read(write())
+    path = tmp_path / "resolved.toml"
+    path.write_text(recipe.to_toml())
+    assert Recipe.read(path) == recipe
+    assert "micro_batch" not in recipe.to_toml()
+    assert "batch_size = 64" in recipe.to_toml()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        (
+            "epochs = 2",
+            "stpes = 2",
+            r"training.stpes is not a setting of training (recipe.toml:17). Expected one of: epochs, steps,",
+        ),
+        ("epochs = 2", "stpes = 2", "hint: did you mean training.steps?"),
+        ("lr = 1e-3", "lrr = 1e-3", "training.optimizer.lrr is not a setting of training.optimizer (recipe.toml:18)"),
+        ("size = 8", "sise = 8", "inputs.image.sise is not a setting of inputs.image (recipe.toml:8)"),
+        ('"stratified"', '"stratifid"', "data.split.by = 'stratifid' is not valid (recipe.toml:4)"),
+        ('source = "sk', 'sorce = "x"\nsource = "sk', "data.sorce is not a setting of data (recipe.toml:3)"),
+        ('"mlp"', '"mpl"', "the network kind 'mpl' does not exist (recipe.toml:14). Expected one of: "),
+        ('"mlp"', '"mpl"', "hint: did you mean 'mlp'?"),
+        ('kind = "category"', 'knd = "category"', "target has no kind (recipe.toml:10). Expected kind = one of:"),
+        ("[target]", "[traget]", "traget is not a setting of a recipe (recipe.toml:10)"),
+        ("lr = 1e-3", "lr = -1", "training.optimizer.lr = -1 is not valid (recipe.toml:18): Input should be greater than 0"),
+        ("epochs = 2", "epochs = ", "is not TOML"),
+        ("[inputs.image]", "[inputs.'a b']", "the name 'a b' in [inputs.a b] is not a plain word"),
+        ('source = "sklearn:digits"', 'source = "nothing/here"', "does not exist"),
+    ],
+)
+def test_a_wrong_recipe_is_told_where_and_how_to_mend(write, old, new, said):
+    assert said in refused(write(old, new))
+
+
+def test_a_missing_section_is_named(write):
+    assert "has no [network] section" in refused(write('[network]\nkind = "mlp"\n', ""))
+    assert "hint: `sonde new DATA` writes a whole recipe" in refused(write('[network]\nkind = "mlp"\n', ""))
+
+
+def test_overrides_replace_settings_anywhere(write):
+    changes = ("training.steps=7", "training.optimizer.lr=0.5", "network.kind=mlp", "network.hidden=[4, 5]")
+    recipe = Recipe.read(write(), changes=changes)
+    assert recipe.training.steps == 7
+    assert recipe.training.epochs is None
+    assert recipe.training.optimizer.lr == 0.5
+    assert list(recipe.network["image"].hidden) == [4, 5]
+    assert "--set 'training.steps' is not an override" in refused(write(), "training.steps")
+    assert "training.stepz is not a setting of training (from --set). Expected" in refused(write(), "training.stepz=3")
+
+
+def test_a_recipe_that_is_not_there_or_not_text(tmp_path):
+    assert "cannot be read: No such file" in refused(tmp_path / "absent.toml")
+    (tmp_path / "binary.toml").write_bytes(b"\xff\xfe\x00")
+    assert "is not UTF-8 text" in refused(tmp_path / "binary.toml")
