@@ -70,7 +70,11 @@ def test_the_resolved_recipe_reads_back_equal(write, tmp_path):
         ('"mlp"', '"mpl"', "hint: did you mean 'mlp'?"),
         ('kind = "category"', 'knd = "category"', "target has no kind (recipe.toml:10). Expected kind = one of:"),
         ("[target]", "[traget]", "traget is not a setting of a recipe (recipe.toml:10)"),
-        ("lr = 1e-3", "lr = -1", "training.optimizer.lr = -1 is not valid (recipe.toml:18): Input should be greater than 0"),
+        (
+            "lr = 1e-3",
+            "lr = -1",
+            "training.optimizer.lr = -1 is not valid (recipe.toml:18): Input should be greater than 0",
+        ),
         ("epochs = 2", "epochs = ", "is not TOML"),
         ("[inputs.image]", "[inputs.'a b']", "the name 'a b' in [inputs.a b] is not a plain word"),
         ('source = "sklearn:digits"', 'source = "nothing/here"', "does not exist"),

@@ -128,7 +128,9 @@ def test_ctrl_c_saves_and_resume_goes_on(tmp_path, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(loop, "train", pressed)
-        with pytest.raises(Interrupted, match=r"stopped at step 13 of 40; the state is saved.*--resume goes on") as caught:
+        with pytest.raises(
+            Interrupted, match=r"stopped at step 13 of 40; the state is saved.*--resume goes on"
+        ) as caught:
             sonde.fit(plan, out=tmp_path / "stopped")
     assert caught.value.exit_code == 130
     sonde.fit(plan, out=tmp_path / "stopped", resume=True)
@@ -161,7 +163,9 @@ class Explodes(nn.Module):
 
 
 def test_a_loss_that_is_not_a_number_stops_before_the_update(tmp_path):
-    with pytest.raises(Diverged, match=r"the loss term 'cross_entropy' became NaN or infinite at step 1; .*records: row") as caught:
+    with pytest.raises(
+        Diverged, match=r"the loss term 'cross_entropy' became NaN or infinite at step 1; .*records: row"
+    ) as caught:
         sonde.fit(recipe(), out=tmp_path / "run", network=Explodes())
     assert caught.value.exit_code == 4
     assert not (tmp_path / "run" / "model").exists()

@@ -179,7 +179,8 @@ def _network(folder: Path, task: Task, bodies: Mapping[str, Any] | None, own: nn
                 hint="sonde.load(path, network=the_module)",
             )
         return networks.wrap(own, task)
-    return networks.build({name: _config("networks", saved, Body) for name, saved in bodies.items()}, task)
+    configs = {name: _config("networks", saved, Body) for name, saved in bodies.items()}
+    return networks.build(configs, task, restoring=True)
 
 
 def _config(room: str, saved: Mapping[str, Any], contract: type[Any]) -> Config:

@@ -144,8 +144,8 @@ def _levels(
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray, float]]:
     """What ranking scores are made of: scores are sorted once for all rows.
 
-    For every row, at each distinct score of a positive, lowest first: the weight of positives there, of negatives below,
-    of negatives not above; and the weight of all negatives.
+    For every row, at each distinct score of a positive, lowest first: the weight of positives there, of negatives
+    below it, of negatives not above it; and the weight of all negatives.
     """
     levels_G, level_of_positive = np.unique(scores_N[positive_N], return_inverse=True)
     num_bins = 2 * len(levels_G) + 1

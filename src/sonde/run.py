@@ -227,7 +227,7 @@ def _validate(
     monitor, better = task.target.best
     if recipe.training.monitor:
         monitor = recipe.training.monitor
-        better = "min" if monitor in task.target.lower_is_better else "max"
+        better = "min" if monitor.partition("/")[0] in task.target.lower_is_better else "max"
     if monitor not in found:
         raise UserError(f"training.monitor = {monitor!r} is not a score", expected="one of: " + ", ".join(found))
     value = found[monitor]

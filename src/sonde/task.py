@@ -35,7 +35,7 @@ class Shape:
     | form    | collated tensors (B first)                                     |
     |---------|----------------------------------------------------------------|
     | grid    | "grid" (B, channels, *size)                                    |
-    | tokens  | "tokens" int64 (B, T), "length" int64 (B,); T <= size[0]       |
+    | tokens  | "tokens" int64 (B, T), "length" int64 (B,); T <= size[0] + 1   |
     | frames  | "frames" (B, T, channels), "length" int64 (B,); T <= size[0]   |
     | vector  | "vector" (B, channels)                                         |
     | columns | "numbers" (B, channels), "categories" int64 (B, len(categories)) |
@@ -241,7 +241,7 @@ class Target(Part):
 
     # The score that picks the best checkpoint, and which way is better.
     best: ClassVar[tuple[str, Literal["max", "min"]]]
-    # The scores of which a lower one is better, for `training.monitor`.
+    # The scores of which a lower one is better, for `training.monitor`; "rmse" also stands for "rmse/<field>".
     lower_is_better: ClassVar[frozenset[str]] = frozenset()
 
     @classmethod
@@ -272,6 +272,10 @@ class Target(Part):
     @abc.abstractmethod
     def predict(self, network: nn.Module, inputs: dict[str, Tensors]) -> list[Prediction]:
         """The answers for a batch, JSON-able, one per example."""
+
+    def say(self, predictions: list[Prediction], inputs: Mapping[str, Input]) -> list[Prediction]:
+        """The answers put into words with the help of the inputs: token ids become text. Most say all by themselves."""
+        return predictions
 
     @abc.abstractmethod
     def measure(self, network: nn.Module, batch: Batch) -> Tensors:
@@ -360,7 +364,7 @@ class Task:
 
     def predict(self, network: nn.Module, inputs: dict[str, Tensors]) -> list[Prediction]:
         """The answers for collated inputs."""
-        return self.target.predict(network, inputs)
+        return self.target.say(self.target.predict(network, inputs), self.inputs)
 
     def augment(self, batch: Batch, draw: Draw) -> Batch:
         inputs, truth = dict(batch.inputs), batch.truth

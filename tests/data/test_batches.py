@@ -63,7 +63,9 @@ def test_grouping_by_length_pads_little_and_still_visits_all():
     padded = sum(int(lengths[row].max()) * len(row) for row in map(torch.tensor, rows))
     plain = sum(int(lengths[row].max()) * len(row) for row in map(torch.tensor, order(batches(4096, 32), 128)))
     waste = 1 - int(lengths.sum()) / padded
-    assert waste < 0.05, f"{waste:.1%} of the grouped batches is padding, {1 - int(lengths.sum()) / plain:.1%} ungrouped"
+    assert waste < 0.05, (
+        f"{waste:.1%} of the grouped batches is padding, {1 - int(lengths.sum()) / plain:.1%} ungrouped"
+    )
     assert order(batches(4096, 32, lengths, group_by_length=True), 128) == rows
 
 

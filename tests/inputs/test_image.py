@@ -118,7 +118,9 @@ def test_a_shift_reflects_as_torch_pads():
 
 
 def test_augmentation_does_not_depend_on_the_batch():
-    settings = Augment(flip=True, shift=0.1, zoom=0.2, rotate=20, brightness=0.3, contrast=0.3, saturation=0.3, cutout=0.4)
+    settings = Augment(
+        flip=True, shift=0.1, zoom=0.2, rotate=20, brightness=0.3, contrast=0.3, saturation=0.3, cutout=0.4
+    )
     part = image(size=16, augment=settings)
     grid = torch.randint(0, 256, (8, 3, 16, 16), dtype=torch.uint8)
     whole, _ = part.augment({"grid": grid}, draw(8))

@@ -82,7 +82,7 @@ def assign(records: Records, split: Split, *, label: np.ndarray | None, seed: in
         return _stratified(records, split, label, shares, rng)
     if split.field is None:
         raise UserError(
-            f'a split by {split.by} needs a column, and data.split names none',
+            f"a split by {split.by} needs a column, and data.split names none",
             expected=f'split = {{ by = "{split.by}", field = "..." }}',
         )
     values = _column(records, split.field)
@@ -155,9 +155,7 @@ def _counted(count: int) -> str:
     return "one example" if count == 1 else f"{count} examples"
 
 
-def _by_class(
-    codes: np.ndarray, counts: np.ndarray, shares: dict[str, float], rng: np.random.Generator
-) -> np.ndarray:
+def _by_class(codes: np.ndarray, counts: np.ndarray, shares: dict[str, float], rng: np.random.Generator) -> np.ndarray:
     """Every class cut by the shares; a class too small for that trains."""
     parts = np.full(len(codes), "train", dtype="<U10")
     by_class = np.argsort(codes, kind="stable")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import ClassVar, Literal
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -22,8 +23,8 @@ class MlpConfig(Config):
     norm: Literal["none", "batch", "layer"] = Field("none", description="none, batch or layer, after each linear layer")
     dropout: float = Field(0.1, ge=0, lt=1, description="share of each hidden layer's values dropped in training")
     numeric_embedding: Literal["none", "periodic", "piecewise"] = Field(
-        "piecewise", description="how each number of a table becomes a vector: none (best below 2,000 rows), "
-        "periodic or piecewise"
+        "piecewise",
+        description="how each number of a table becomes a vector: none (best below 2,000 rows), periodic or piecewise",
     )
     embedding: int = Field(16, ge=1, description="width of the vector of each number of a table")
     resolution: int = Field(48, ge=2, description="waves (periodic) or segments (piecewise) per number of a table")
@@ -36,6 +37,7 @@ class Mlp(Body):
     Config = MlpConfig
     accepts: ClassVar[tuple[Form, ...]] = ("vector", "columns", "grid")
     gives: ClassVar[tuple[Per, ...]] = ("example",)
+    tiny: ClassVar[Mapping[str, Any]] = {"hidden": [16], "embedding": 4, "resolution": 4}
 
     def __init__(self, config: MlpConfig, shape: Shape, ask: Ask) -> None:
         nn.Module.__init__(self)
@@ -71,9 +73,7 @@ class ColumnsAsVector(nn.Module):
         super().__init__()
         self.numbers = _number_embedding(config, shape.channels)
         widths = [min(50, round(1.6 * count**0.56)) for count in shape.categories]
-        self.categories = nn.ModuleList(map(nn.Embedding, shape.categories, widths))
-        for each in self.categories:
-            nn.init.normal_(each.weight, std=1 / math.sqrt(each.weight.shape[1]))
+        self.categories = nn.ModuleList(map(_category, shape.categories, widths))
         plain = config.numeric_embedding == "none"
         self.width = sum(widths) + shape.channels * (1 if plain else config.embedding)
 
@@ -83,6 +83,12 @@ class ColumnsAsVector(nn.Module):
             columns = tensors["categories"].unbind(1)
             parts += [embedding(column_B) for embedding, column_B in zip(self.categories, columns, strict=True)]
         return torch.cat(parts, dim=1)
+
+
+def _category(count: int, width: int) -> nn.Embedding:
+    embedding = nn.Embedding(count, width)
+    nn.init.normal_(embedding.weight, std=1 / math.sqrt(width))
+    return embedding
 
 
 def _number_embedding(config: MlpConfig, channels: int) -> nn.Module:
@@ -119,6 +125,11 @@ class Piecewise(nn.Module):
     Piecewise-linear encoding of Gorishniy et al. 2022, in the form of their "TabM" (2024): it starts as a plain linear
     map and learns where to bend, which small tables need. The segments hold equal shares of a normal distribution.
     """
+
+    start: Tensor
+    span: Tensor
+    least: Tensor
+    most: Tensor
 
     def __init__(self, channels: int, segments: int, width: int) -> None:
         super().__init__()

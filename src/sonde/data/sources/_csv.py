@@ -1,4 +1,4 @@
-"""CSV and TSV as columns of texts. Rows are found and counted before polars parses them, so that errors name the line."""
+"""CSV and TSV as columns of texts. Rows are counted before polars parses them, so that errors name the line."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def read(path: Path, dialect: Dialect) -> polars.DataFrame:
         UserError: not UTF-8, empty, a row with too many or too few values, a quote out of place, two columns of a name.
     """
     content = read_text(path).encode()
-    separator = dialect.separator or _separator(content)
+    separator = dialect.separator or _separator(path, content)
     rows = _rows(path, content, separator, dialect.quoting)
     first = _parse(content[rows.starts[0] : rows.ends[0]], separator, dialect.quoting).row(0)
     names = _names(path, first, dialect)
@@ -71,22 +71,18 @@ def _parse(body: bytes, separator: str, quoting: bool) -> polars.DataFrame:
 def sniff(path: Path) -> Dialect:
     """The dialect that a file seems to have: whether quotes mean anything and whether the first row is a header."""
     content = read_text(path).encode()
-    separator = _separator(content)
+    separator = _separator(path, content)
     quoting = True
     try:
         rows = _rows(path, content, separator, True)
     except UserError:
         rows = _rows(path, content, separator, False)
         # Quotes are taken as they stand only if that makes a table of the file; else the error is the better word.
-        quoting = bool((rows.counts != rows.counts[0]).any())
-    if quoting:
-        rows = _rows(path, content, separator, True)
-    peek = content[: rows.ends[: _PEEK][-1]]
-    return Dialect(
-        separator=None if separator == "," or path.suffix.lower() == ".tsv" and separator == "\t" else separator,
-        header=_is_header(_parse(peek, separator, quoting)),
-        quoting=quoting,
-    )
+        if (rows.counts != rows.counts[0]).any():
+            raise
+        quoting = False
+    peek = content[: rows.ends[:_PEEK][-1]]
+    return Dialect(header=_is_header(_parse(peek, separator, quoting)), quoting=quoting)
 
 
 def _is_header(peek: polars.DataFrame) -> bool:
@@ -130,8 +126,10 @@ def read_text(path: Path) -> str:
     return text
 
 
-def _separator(content: bytes) -> str:
-    """The separator that the first line has most of."""
+def _separator(path: Path, content: bytes) -> str:
+    """A tab by the file's name, else the separator that the first line has most of."""
+    if path.suffix.lower() == ".tsv":
+        return "\t"
     line = content.lstrip(b"\r\n").split(b"\n", 1)[0]
     unquoted = b"".join(line.split(b'"')[::2])
     return max(_SEPARATORS, key=lambda separator: unquoted.count(separator.encode()))
@@ -158,8 +156,8 @@ def _rows(path: Path, content: bytes, separator: str, quoting: bool) -> _Rows:
     separators = np.flatnonzero(data == ord(separator))
     ends = breaks
     if quoting and content.find(b'"') >= 0:
-        _check_quotes(path, data, breaks, ord(separator))
         quotes = np.flatnonzero(data == _QUOTE)
+        _check_quotes(path, data, quotes, breaks, ord(separator))
         # What follows an odd number of quotes is inside a value.
         ends = breaks[np.searchsorted(quotes, breaks) % 2 == 0]
         separators = separators[np.searchsorted(quotes, separators) % 2 == 0]
@@ -175,13 +173,16 @@ def _rows(path: Path, content: bytes, separator: str, quoting: bool) -> _Rows:
     )
 
 
-def _check_quotes(path: Path, data: np.ndarray, breaks: np.ndarray, separator: int) -> None:
+def _check_quotes(path: Path, data: np.ndarray, quotes: np.ndarray, breaks: np.ndarray, separator: int) -> None:
     """A quote opens at the beginning of a value and closes at its end; within, it is doubled."""
-    quotes = np.flatnonzero(data == _QUOTE)
-    padded = np.concatenate([[_NEWLINE], data, [_NEWLINE]])
-    before, after = padded[quotes[::2]], padded[quotes[1::2] + 2]
-    opens = np.isin(before, (separator, _NEWLINE, _QUOTE))
-    closes = np.isin(after, (separator, _NEWLINE, _RETURN, _QUOTE))
+    before = np.where(quotes[::2] > 0, data[quotes[::2] - 1], _NEWLINE)
+    last = len(data) - 1
+    after = np.where(quotes[1::2] < last, data[np.minimum(quotes[1::2] + 1, last)], _NEWLINE)
+    edges = np.zeros(256, dtype=bool)
+    edges[[separator, _NEWLINE, _QUOTE]] = True
+    opens = edges[before]
+    edges[_RETURN] = True
+    closes = edges[after]
     wrong = np.concatenate([quotes[::2][~opens], quotes[1::2][~closes]])
     if not len(wrong) and len(quotes) % 2 == 0:
         return

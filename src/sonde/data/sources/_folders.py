@@ -16,6 +16,9 @@ IMAGES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".
 SOUNDS = frozenset({".wav", ".flac", ".ogg", ".mp3"})
 TABLES = frozenset({".csv", ".tsv", ".parquet", ".jsonl", ".ndjson"})
 
+# Splits as people read them.
+ORDER = ("train", "validation", "test")
+
 # Folders of pictures and of their masks, as data sets name them.
 _PICTURE_FOLDERS = ("images", "image", "imgs", "img", "jpegimages", "img_dir", "photos")
 _MASK_FOLDERS = ("masks", "mask", "labels", "label", "annotations", "annotation", "segmentationclass", "ann_dir")
@@ -60,7 +63,12 @@ def _suffix(name: str) -> str:
 def split_folders(root: Path) -> list[tuple[str, Path]]:
     """The folders of a root that are named after splits (train, valid, test, ...), with the split that they mean."""
     named = [(split_name(path.name), path) for path in folders(root)]
-    return [(split, path) for split, path in named if split is not None]
+    return in_order([(split, path) for split, path in named if split is not None])
+
+
+def in_order(named: list[tuple[str, Path]]) -> list[tuple[str, Path]]:
+    """Training data first, then validation, then test: people read the first, and columns are compared with it."""
+    return sorted(named, key=lambda each: (ORDER.index(each[0]), each[1]))
 
 
 def tables_in(root: Path) -> list[tuple[str | None, Path]]:
@@ -68,8 +76,8 @@ def tables_in(root: Path) -> list[tuple[str | None, Path]]:
     found = [path for path in entries(root) if path.suffix.lower() in TABLES and path.is_file()]
     if len(found) == 1:
         return [(None, found[0])]
-    named = [(split_in(path.stem), path) for path in found]
-    return [] if any(split is None for split, _ in named) else [*named]
+    named = [(split, path) for path in found if (split := split_in(path.stem))]
+    return [*in_order(named)] if len(named) == len(found) else []
 
 
 def split_in(stem: str) -> str | None:
@@ -87,7 +95,7 @@ def mask_folders(root: Path) -> list[tuple[str | None, Path, Path]]:
     found = list(_pairs(root, None))
     for split, part in split_folders(root):
         found += [(split, pictures, masks) for _, pictures, masks in _pairs(part, split)]
-    return found
+    return sorted(found, key=lambda each: ORDER.index(each[0] or "train"))
 
 
 def _pairs(root: Path, split: str | None) -> Iterator[tuple[str | None, Path, Path]]:

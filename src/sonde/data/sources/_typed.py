@@ -103,9 +103,7 @@ def _times(texts: Series) -> np.ndarray | None:
         parsed = _parsed(texts, format)
         if parsed.null_count() == texts.null_count():
             return _microseconds(parsed)
-    fitting = [
-        parsed for each in _AMBIGUOUS if (parsed := _parsed(texts, each)).null_count() == texts.null_count()
-    ]
+    fitting = [parsed for each in _AMBIGUOUS if (parsed := _parsed(texts, each)).null_count() == texts.null_count()]
     return _microseconds(fitting[0]) if len(fitting) == 1 else None
 
 

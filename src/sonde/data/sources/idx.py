@@ -108,19 +108,22 @@ def _files(root: Path) -> list[tuple[str, str, Path, Path]]:
             # The packed and the unpacked file of one name are the same data: the first is enough.
             found.setdefault(match["part"].lower(), {}).setdefault(match["what"].lower(), file)
     if not found:
-        raise UserError(f"{root} has no idx files", expected="train-images-idx3-ubyte(.gz), train-labels-idx1-ubyte(.gz)")
-    order = {"train": 0, "validation": 1, "test": 2}
+        raise UserError(
+            f"{root} has no idx files", expected="train-images-idx3-ubyte(.gz), train-labels-idx1-ubyte(.gz)"
+        )
     files = []
     for part, pair in found.items():
         split = "test" if part == "t10k" else split_name(part)
         if split is None:
-            raise UserError(f"{next(iter(pair.values()))}: {part!r} is no split", expected="train, validation, test or t10k")
+            raise UserError(
+                f"{next(iter(pair.values()))}: {part!r} is no split", expected="train, validation, test or t10k"
+            )
         if len(pair) < 2:
             (there,) = pair.values()
             other = "labels" if "images" in pair else "images"
             raise UserError(f"{there} has no file of {other} beside it", expected=f"{part}-{other}-idx...-ubyte(.gz)")
         files.append((part, split, pair["images"], pair["labels"]))
-    return sorted(files, key=lambda file: (order[file[1]], file[0]))
+    return sorted(files, key=lambda file: (_folders.ORDER.index(file[1]), file[0]))
 
 
 def _read(file: Path) -> np.ndarray:
@@ -154,5 +157,7 @@ def _labels(root: Path, codes: np.ndarray) -> np.ndarray:
     names = file.read_text(encoding="utf-8").split("\n")
     names = [name.strip() for name in names if name.strip()]
     if len(names) <= int(codes.max(initial=0)):
-        raise UserError(f"{file} has {len(names)} names, and there is a label {codes.max()}", expected="a name for each label")
+        raise UserError(
+            f"{file} has {len(names)} names, and there is a label {codes.max()}", expected="a name for each label"
+        )
     return _folders.objects(names)[codes]

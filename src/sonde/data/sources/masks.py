@@ -28,7 +28,7 @@ class MasksConfig(Config):
 
 
 class Masks(Source):
-    """Fields "image" (Path), "mask" (Path) and, where the layout gives it, "split"; records are named by the picture."""
+    """Fields "image" (Path), "mask" (Path), and "split" where the layout gives it; records are named by the picture."""
 
     Config: ClassVar = MasksConfig
 
@@ -51,7 +51,7 @@ class Masks(Source):
             notes["target.ignore"] = "by custom, 255 marks pixels without a class"
         elif ids:
             doubts.append(
-                f"the masks hold the ids {', '.join(map(str, ids))}: if one means 'no class', name it with target.ignore"
+                f"the masks hold the ids {', '.join(map(str, ids))}: if one means no class, say so with target.ignore"
             )
         split: dict[str, object] = {"by": "random", "validation": 0.1, "test": 0.1}
         if "split" in records.fields:

@@ -21,6 +21,8 @@ from sonde.data.sources._folders import TABLES
 from sonde.records import Records
 
 _CSV = frozenset({".csv", ".tsv"})
+# What polars reads from JSON exactly as it is meant; lists and objects are read as Python has them.
+_PLAIN = (polars.Int64, polars.Float64, polars.Boolean, polars.String, polars.Null)
 
 
 class TableConfig(Config):
@@ -28,7 +30,10 @@ class TableConfig(Config):
     header: bool = Field(True, description="whether the first row of a CSV file names the columns")
     quoting: bool = Field(True, description="whether double quotes in a CSV file enclose values")
     separator: str | None = Field(
-        None, min_length=1, max_length=1, description="what stands between the values; seen from the first line if left out"
+        None,
+        min_length=1,
+        max_length=1,
+        description="what stands between the values; seen from the first line if left out",
     )
     columns: list[str] = Field([], description="the names of the columns, for a CSV file without a header")
 
@@ -81,7 +86,8 @@ class Table(Source):
             whole = _joined(files, frames)
             fields = {column.name: _typed.from_frame(column) for column in whole}
         else:
-            return _records(files, *_json_columns([file for _, file in files]))
+            fields, counts = _json_columns([file for _, file in files])
+            return _records(files, fields, counts)
         return _records(files, fields, [frame.height for frame in frames])
 
     @staticmethod
@@ -124,8 +130,6 @@ def _options(path: Path) -> dict[str, Any]:
         return {}
     dialect = _csv.sniff(first)
     options: dict[str, Any] = {}
-    if dialect.separator:
-        options["separator"] = dialect.separator
     if not dialect.quoting:
         options["quoting"] = False
     if not dialect.header:
@@ -174,10 +178,18 @@ def _parquet(file: Path) -> polars.DataFrame:
 
 def _json_columns(files: list[Path]) -> tuple[dict[str, np.ndarray], list[int]]:
     """The fields of JSONL files, and the number of rows of each; a field that a line lacks is missing there."""
+    texts = [_csv.read_text(file) for file in files]
+    try:
+        frames = [polars.read_ndjson(text.encode(), infer_schema_length=None) for text in texts]
+        whole = polars.concat(frames, how="diagonal_relaxed")
+        if all(kind in _PLAIN for kind in whole.dtypes):
+            return {column.name: _typed.from_frame(column) for column in whole}, [frame.height for frame in frames]
+    except polars.exceptions.PolarsError:
+        pass  # line by line then, which knows where the fault is
     rows: list[dict[str, Any]] = []
     counts = []
-    for file in files:
-        lines = [(number, line) for number, line in enumerate(_csv.read_text(file).split("\n"), start=1) if line.strip()]
+    for file, text in zip(files, texts, strict=True):
+        lines = [(number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip()]
         rows += [_json_row(file, number, line) for number, line in lines]
         counts.append(len(lines))
     names = dict.fromkeys(name for row in rows for name in row)
@@ -193,7 +205,8 @@ def _json_row(file: Path, number: int, line: str) -> dict[str, Any]:
         ) from error
     if not isinstance(row, dict):
         raise UserError(
-            f"{file}:{number} is JSON, but not an object: {line.strip()[:40]}", expected='a line such as {"text": "...", "label": 1}'
+            f"{file}:{number} is JSON, but not an object: {line.strip()[:40]}",
+            expected='a line such as {"text": "...", "label": 1}',
         )
     return row
 

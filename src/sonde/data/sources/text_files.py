@@ -16,13 +16,17 @@ from sonde.records import Records
 
 _SUFFIXES = frozenset({".txt", ".text", ".md"})
 # Files about a data set, not in it; in a folder they are passed over.
-_ABOUT = re.compile(r"(read\W?me|licen[cs]e|copying|notice|changelog|citation|authors|requirements|class(es|_names))\b", re.I)
+_ABOUT = re.compile(
+    r"(read\W?me|licen[cs]e|copying|notice|changelog|citation|authors|requirements|class(es|_names))\b", re.I
+)
 
 
 class TextFilesConfig(Config):
     kind: Literal["text-files"] = "text-files"
     piece_characters: int = Field(
-        8192, ge=1, description="a file is cut into records of at most so many characters, at a line end if there is one"
+        default=8192,
+        ge=1,
+        description="a file is cut into records of at most so many characters, at a line end if there is one",
     )
 
 
@@ -106,8 +110,8 @@ def _text_files(root: Path) -> list[tuple[str | None, Path]]:
         found += [(split, path) for path in files]
     if parts:
         return found
-    named = [(_folders.split_in(path.stem), path) for _, path in found]
-    return [*named] if all(split for split, _ in named) and len(named) > 1 else found
+    named = [(split, path) for _, path in found if (split := _folders.split_in(path.stem))]
+    return [*_folders.in_order(named)] if len(named) == len(found) > 1 else found
 
 
 def _read(file: Path) -> str:

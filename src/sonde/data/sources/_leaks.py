@@ -1,0 +1,78 @@
+"""Columns that give the answer away: near copies of the target, which would not be there when it is asked for."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+
+from sonde.records import is_missing
+
+_PREDICTION = re.compile(r"predict|forecast|estimated", re.I)
+# From this correlation on a column repeats a number; a column that is called a prediction needs less.
+_COPY, _PREDICTED = 0.995, 0.8
+# A column that leaves less than this share of the errors of always guessing the commonest class gives it away.
+_LEFT = 0.05
+# Fewer records than this prove nothing, and more are not needed; a group of values needs so many records to count.
+_ENOUGH, _SAMPLE, _PER_GROUP = 50, 10_000, 20
+# Most ranges that the values of a number are put into.
+_RANGES = 50
+
+
+def sample(target: np.ndarray) -> np.ndarray:
+    """Positions of some records that have a target: enough of them to judge its copies by."""
+    there = np.flatnonzero(~is_missing(target))
+    return there[np.linspace(0, len(there) - 1, min(len(there), _SAMPLE)).astype(int)]
+
+
+def gives_away(name: str, values: np.ndarray, target: np.ndarray, kind: str) -> str | None:
+    """Why a column looks like the target itself ("repeats the target ..."), or None."""
+    if len(target) < _ENOUGH:
+        return None
+    if kind == "number":
+        return _as_number(name, values, target)
+    return _as_class(values, target) if kind == "category" else None
+
+
+def _as_number(name: str, values: np.ndarray, target: np.ndarray) -> str | None:
+    there = ~is_missing(values)
+    if values.dtype.kind not in "if" or there.sum() < _ENOUGH:
+        return None
+    ours, theirs = values[there].astype(float), target[there].astype(float)
+    if ours.std() == 0 or theirs.std() == 0:
+        return None
+    correlation = float(np.corrcoef(ours, theirs)[0, 1])
+    if abs(correlation) >= _COPY:
+        return f"repeats the target (correlation {correlation:.3f})"
+    if abs(correlation) >= _PREDICTED and _PREDICTION.search(name):
+        return f"is named a prediction (correlation {correlation:.2f})"
+    return None
+
+
+def _as_class(values: np.ndarray, target: np.ndarray) -> str | None:
+    """How often the commonest class of every value, or of every range of values, would be right."""
+    classes = np.unique([str(value) for value in target], return_inverse=True)[1]
+    groups = _groups(values)
+    if groups is None:
+        return None
+    table = np.zeros((groups.max() + 1, classes.max() + 1), dtype=np.int64)
+    np.add.at(table, (groups, classes), 1)
+    right = table.max(axis=1).sum() / len(classes)
+    usual = table.sum(axis=0).max() / len(classes)
+    return f"alone tells {right:.1%} of the classes" if 1 - right < _LEFT * (1 - usual) else None
+
+
+def _groups(values: np.ndarray) -> np.ndarray | None:
+    """A number for every value, or for every range of values; missing ones are a group too."""
+    missing = is_missing(values)
+    if values.dtype.kind == "M":
+        return None
+    if values.dtype == object:
+        names, codes = np.unique([str(value) for value in values], return_inverse=True)
+        return codes if len(names) * _PER_GROUP <= len(values) else None
+    numbers = values.astype(float)
+    if missing.all():
+        return None
+    shares = np.linspace(0, 1, min(_RANGES, 1 + len(values) // _PER_GROUP))
+    edges = np.unique(np.quantile(numbers[~missing], shares))
+    return np.where(missing, 0, np.searchsorted(edges, numbers) + 1)

@@ -1,0 +1,315 @@
+"""What the columns of a table are for: which one to learn, which ones to learn from, how to split. For `sonde new`.
+
+Nothing here changes data: it only writes a first recipe, and says in notes and doubts what it was led by.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import PurePath
+from typing import Any, Literal
+
+import numpy as np
+
+from sonde.base.errors import UserError, unknown
+from sonde.data.sources import _folders
+from sonde.data.sources._leaks import gives_away, sample
+from sonde.data.split import split_name
+from sonde.records import Records, is_missing
+
+Role = Literal["feature", "text", "image", "audio", "id", "time", "constant", "list"]
+
+_SPLIT_NAMES = frozenset({"split", "fold", "subset", "set", "partition"})
+# Names of columns that people learn: alone, or as a word of a longer name.
+_TARGETS = frozenset(
+    {"label", "labels", "target", "class", "category", "y", "survived", "outcome", "species", "diagnosis"}
+)
+_TARGET_WORDS = _TARGETS | {"price", "value", "cost", "quality", "sentiment", "churn", "fraud", "spam", "measured"}
+_ID = re.compile(r"(?i:(.*[_\W])?(id|ids|uuid|guid)|key|index|unnamed.*|row_?names?)|.*[a-z](Id|ID)")
+_GROUP = re.compile(
+    r"\b(patient|subject|speaker|user|customer|client|person|household|family|session|author|site)", re.I
+)
+# From so many words in the middle value on, texts are read; shorter ones are names.
+_WORDS = 5
+# A text or a number of which this share are all different identifies records.
+_DIFFERENT = 0.5
+# Whole numbers with more different values than this are a quantity.
+_MANY = 20
+_FEW_RECORDS = 3
+# Texts whose words are counted.
+_SAMPLE = 1000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Roles:
+    """The parts of a guess that a table gives."""
+
+    inputs: Mapping[str, Mapping[str, Any]]
+    target: Mapping[str, Any]
+    split: Mapping[str, Any]
+    notes: dict[str, str] = field(default_factory=dict)
+    doubts: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Column:
+    name: str
+    values: np.ndarray
+    role: Role
+    distinct: int
+    missing: int
+
+
+def guess(records: Records, target: str | None) -> Roles:
+    """The roles of the fields of a table; `target` is the user's choice of what to learn.
+
+    Raises:
+        UserError: there is no such column, or nothing can be learnt about it or from the others.
+    """
+    given = _split_field(records)
+    columns = {name: _column(name, values) for name, values in records.fields.items() if name != given}
+    if target is not None and target not in columns:
+        raise unknown(target, columns, what="--target: the column")
+    chosen, why = (target, "") if target is not None else _choose(columns)
+    notes = {"target.field": f"{why}; --target chooses another"} if why else {}
+    doubts: list[str] = []
+    learn = _target(columns[chosen], notes)
+    if columns[chosen].missing:
+        doubts.append(f"{_records(columns[chosen].missing)} no value in {chosen!r}: remove them, or fit stops there")
+    others = [column for name, column in columns.items() if name != chosen]
+    inputs = _inputs(others, columns[chosen], learn["kind"], notes, doubts)
+    split = _split(records, given, columns[chosen], learn["kind"], doubts)
+    if split["by"] != "given":
+        doubts += _other_splits(others)
+    return Roles(inputs=inputs, target=learn, split=split, notes=notes, doubts=doubts)
+
+
+def names_for(columns: Sequence[np.ndarray]) -> list[str]:
+    """Names for the columns of a file without a header: "text" and "label" where there is one of that sort."""
+    found = [_column("", values) for values in columns]
+    texts = [place for place, one in enumerate(found) if one.role == "text"]
+    labels = [place for place, one in enumerate(found) if one.role == "feature" and one.values.dtype == object]
+    names = [f"column_{number}" for number in range(1, len(found) + 1)]
+    for name, places in (("text", texts), ("label", labels)):
+        if len(places) == 1:
+            names[places[0]] = name
+    return names
+
+
+def _column(name: str, values: np.ndarray) -> _Column:
+    missing = is_missing(values)
+    present = values[~missing].tolist()
+    try:
+        distinct = len(set(present))
+    except TypeError:  # lists and mappings
+        return _Column(name=name, values=values, role="list", distinct=len(present), missing=int(missing.sum()))
+    role: Role = "constant" if distinct < 2 else _role(name, values, present, distinct)
+    return _Column(name=name, values=values, role=role, distinct=distinct, missing=int(missing.sum()))
+
+
+def _role(name: str, values: np.ndarray, present: list[Any], distinct: int) -> Role:
+    if values.dtype.kind == "M":
+        return "time"
+    different = distinct > _DIFFERENT * len(present) and distinct > _MANY
+    if values.dtype != object:
+        if values.dtype.kind == "i" and distinct == len(present) > _MANY:
+            # A column that counts the rows is told by its values, a number given to each by its name.
+            in_a_row = max(present) - min(present) == distinct - 1
+            return "id" if in_a_row or _ID.fullmatch(name) else "feature"
+        return "feature"
+    texts = [value for value in present if isinstance(value, str)]
+    if len(texts) < len(present):
+        return "feature" if all(isinstance(value, (str, bool, int, float)) for value in present) else "list"
+    for role, suffixes in (("image", _folders.IMAGES), ("audio", _folders.SOUNDS)):
+        if all(PurePath(text).suffix.lower() in suffixes for text in texts):
+            return role  # type: ignore[return-value]
+    if different or (distinct > _MANY and _ID.fullmatch(name)):
+        some = texts[:: 1 + len(texts) // _SAMPLE]
+        return "text" if np.median([len(text.split()) for text in some]) >= _WORDS else "id"
+    return "feature"
+
+
+def _choose(columns: Mapping[str, _Column]) -> tuple[str, str]:
+    """The column to learn where the user named none, and what speaks for it."""
+    able = {name: one for name, one in columns.items() if one.role in ("feature", "list")}
+    for name in able:
+        if name.lower() in _TARGETS:
+            return name, "chosen by its name"
+    for name in reversed(able):
+        if _TARGET_WORDS & set(re.split(r"[\W_]+", name.lower())):
+            return name, "chosen by its name"
+    if not able:
+        raise UserError(
+            f"none of the columns {', '.join(columns)} looks like something to learn",
+            expected="a column of classes or numbers",
+            hint="sonde new --target names it",
+        )
+    common = [name for name, one in able.items() if one.values.dtype != object or not _rare(one.values)]
+    return [*able, *common][-1], "the last column with classes or numbers"
+
+
+def _target(column: _Column, notes: dict[str, str]) -> dict[str, Any]:
+    name, values = column.name, column.values
+    if column.role == "constant":
+        raise UserError(f"the column {name!r} has one value in all rows: there is nothing to learn")
+    if column.role in ("time", "image", "audio", "text", "id") and values.dtype.kind not in "if":
+        what = {"time": "dates", "image": "picture files", "audio": "sound files"}.get(column.role, "texts")
+        raise UserError(
+            f"the column {name!r} has {column.distinct} different {what} in {len(values)} rows",
+            expected="a column of classes or numbers to learn",
+        )
+    if column.role == "list":
+        return {"kind": "labels", "field": name}
+    if values.dtype == object:
+        separator = _separator(values)
+        if separator:
+            notes["target.kind"] = f"values hold several labels; they are apart by {separator!r}"
+            return {"kind": "labels", "field": name, "separator": separator}
+        return {"kind": "category", "field": name}
+    present = values[~is_missing(values)]
+    whole = bool((present == np.floor(present)).all())
+    if whole and (column.distinct <= _MANY or (name.lower() in _TARGETS and column.distinct * 10 <= len(present))):
+        notes["target.kind"] = f"{column.distinct} different whole numbers; for a quantity: number"
+        return {"kind": "category", "field": name}
+    return {"kind": "number", "field": name}
+
+
+def _separator(values: np.ndarray) -> str | None:
+    """What stands between labels, when values look like lists of a few labels."""
+    texts = [value for value in values if isinstance(value, str)]
+    for separator in (";", "|"):
+        lists = [text.split(separator) for text in texts]
+        labels = {label.strip() for each in lists for label in each}
+        if sum(len(each) > 1 for each in lists) > 0.1 * len(texts) and len(labels) < len(set(texts)):
+            return separator
+    return None
+
+
+def _inputs(
+    others: Sequence[_Column], target: _Column, kind: str, notes: dict[str, str], doubts: list[str]
+) -> dict[str, dict[str, Any]]:
+    """Files if there are any, else texts and features; what is left out is said."""
+    by_role: dict[str, list[_Column]] = {}
+    for column in others:
+        role = column.role
+        if role == "feature" and column.distinct > _MANY and _names_records(column):
+            role = "id"
+        by_role.setdefault(role, []).append(column)
+    for role in ("image", "audio"):
+        if role in by_role:
+            column = by_role[role][0]
+            notes[f"inputs.{role}.field"] = _left_out([one for one in others if one is not column])
+            return {role: {"kind": role, "field": column.name}}
+    features = [*by_role.get("feature", []), *by_role.get("time", [])]
+    rows = sample(target.values)
+    answers = target.values[rows]
+    leaks = {one.name: why for one in features if (why := gives_away(one.name, one.values[rows], answers, kind))}
+    # Where nothing else is left, it is not for us to take the last column away.
+    if len(leaks) < len(features) or "text" in by_role:
+        features = [column for column in features if column.name not in leaks]
+        doubts += [
+            f"{name!r} {why}, and was left out: is it known when {target.name!r} is asked for?"
+            for name, why in leaks.items()
+        ]
+    else:
+        doubts += [f"{name!r} {why}: is it known when {target.name!r} is asked for?" for name, why in leaks.items()]
+    texts = by_role.get("text", [])
+    if not texts and not features:
+        texts = [column for column in by_role.get("id", []) if column.values.dtype == object][:1]
+    inputs: dict[str, dict[str, Any]] = {}
+    if texts:
+        also = [column.name for column in texts[1:]]
+        inputs["text"] = {"kind": "text", "field": texts[0].name, **({"also": also} if also else {})}
+    if features:
+        order = [column.name for column in others if column in features]
+        inputs["table"] = {"kind": "table", "fields": order}
+    if not inputs:
+        raise UserError(
+            f"there is no column to learn {target.name!r} from",
+            expected="columns with numbers, categories, texts or file names",
+        )
+    left = _left_out([column for column in others if column not in (*texts, *features)])
+    notes["inputs.table.fields" if features else "inputs.text.field"] = left
+    return inputs
+
+
+def _names_records(column: _Column) -> bool:
+    return column.values.dtype.kind != "f" and bool(_ID.fullmatch(column.name) or _GROUP.fullmatch(column.name))
+
+
+def _names_group(column: _Column) -> bool:
+    return column.values.dtype.kind != "f" and bool(_GROUP.fullmatch(column.name))
+
+
+def _left_out(columns: Sequence[_Column]) -> str:
+    if not columns:
+        return "every other column"
+    why = {"id": "names records", "constant": "one value", "list": "lists"}
+    return "left out: " + ", ".join(
+        f"{column.name} ({why[column.role]})" if column.role in why else column.name for column in columns
+    )
+
+
+def _split_field(records: Records) -> str | None:
+    """The column that says which split a record belongs to."""
+    for name, values in records.fields.items():
+        if name.lower() in _SPLIT_NAMES and values.dtype == object:
+            parts = {split_name(value) if isinstance(value, str) else None for value in dict.fromkeys(values.tolist())}
+            if None not in parts and "train" in parts:
+                return name
+    return None
+
+
+def _split(records: Records, given: str | None, target: _Column, kind: str, doubts: list[str]) -> dict[str, Any]:
+    if given is not None:
+        parts = {split_name(value) for value in dict.fromkeys(records.fields[given])}
+        setting, doubt = _folders.given_split({part for part in parts if part})
+        doubts += [doubt] if doubt else []
+        unseen = _unseen(target.values, records.fields[given]) if kind == "category" else []
+        if unseen:
+            doubts.append(
+                f"{len(unseen)} classes of {target.name!r} are not in the training rows, such as {unseen[0]!r}"
+            )
+        return setting if given == "split" else {**setting, "field": given}
+    rare = _rare(target.values) if kind == "category" else []
+    if rare:
+        doubts.append(f"{len(rare)} classes of {target.name!r} have fewer than 3 rows, such as {rare[0]!r}")
+    by = "stratified" if kind == "category" and not rare else "random"
+    return {"by": by, "validation": 0.1, "test": 0.1}
+
+
+def _unseen(target: np.ndarray, splits: np.ndarray) -> list[str]:
+    """The classes that some split has and the training split has not."""
+    trains = np.array([split_name(split) == "train" for split in splits])
+    names = _folders.objects([str(value) for value in target])
+    return sorted(set(names[~trains]) - set(names[trains]))
+
+
+def _rare(values: np.ndarray) -> list[str]:
+    """The classes with fewer records than a split needs."""
+    counts = Counter(map(str, values.tolist()))
+    return [name for name, count in counts.items() if count < _FEW_RECORDS]
+
+
+def _other_splits(columns: Sequence[_Column]) -> list[str]:
+    """Splits that would be more honest than chance, where a column speaks for them."""
+    found = []
+    for column in columns:
+        if column.role == "time":
+            found.append(
+                f"{column.name!r} is a time: if later records are to be predicted, "
+                f'split = {{ by = "time", field = "{column.name}" }}'
+            )
+        elif _names_group(column) and 2 < column.distinct < len(column.values):
+            found.append(
+                f"records share a {column.name!r}: if new ones bring their own, "
+                f'split = {{ by = "group", field = "{column.name}" }}'
+            )
+    return found
+
+
+def _records(count: int) -> str:
+    return "one row has" if count == 1 else f"{count} rows have"

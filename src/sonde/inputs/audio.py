@@ -1,0 +1,309 @@
+"""Sound: WAV, FLAC, OGG and other files as log-mel features, computed alike in training and in serving."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections import Counter
+from dataclasses import dataclass
+from functools import cached_property
+from types import ModuleType
+from typing import Any, ClassVar, Literal, Self
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from sonde.base.config import Config
+from sonde.base.errors import RecordError, UserError
+from sonde.base.files import read_bytes
+from sonde.base.rng import Draw
+from sonde.base.threads import each
+from sonde.columns import Tensors
+from sonde.inputs import _mel
+from sonde.records import Record, Records
+from sonde.task import Input, Moves, Shape
+
+# Training recordings that rate, length, mean and deviation are taken from.
+SAMPLE = 2000
+# The highest rate and the most seconds, unless the recipe says more: speech has little above 8 kHz.
+RATE, SECONDS = 16_000, 30.0
+
+
+class Augment(Config):
+    """What is done at random to training recordings. Zero switches a part off."""
+
+    gain: float = Field(default=6.0, ge=0, description="largest change of loudness, in dB")
+    shift: float = Field(
+        default=0.1, ge=0, le=1, description="latest start, as a share of the length, if there is room"
+    )
+    time: float = Field(default=0.1, ge=0, le=1, description="longest stretch blanked out, as a share of the recording")
+    frequency: float = Field(default=0.15, ge=0, le=1, description="widest range of bands blanked out, as a share")
+    masks: int = Field(default=2, ge=0, description="how many stretches, and how many ranges (SpecAugment)")
+
+
+class AudioConfig(Config):
+    kind: Literal["audio"] = "audio"
+    field: str = Field(default="audio", description="the field that holds the recording")
+    rate: int | None = Field(
+        default=None, ge=1000, description="samples per second; what most recordings have (at most 16000) if left out"
+    )
+    bands: int | None = Field(
+        default=None, ge=4, le=256, description="mel bands; 40 for rates up to 8000, else 64, if left out"
+    )
+    seconds: float | None = Field(
+        default=None,
+        gt=0,
+        description="length of all examples: shorter recordings are padded, longer ones cut at their end; "
+        "what 99 % need (at most 30) if left out",
+    )
+    augment: Augment = Field(default=Augment(), description="random changes, in training only")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Audio(Input):
+    """One recording a record: "frames" float16 (T, F), log-mel, and "length" (), how many of them are real.
+
+    All channels are mixed to one. `mean` and `deviation` are per band, over the real frames of the training split.
+    Shape suffixes: B example, T frame, F band, M mask, N sample.
+    """
+
+    Config = AudioConfig
+    reads_file: ClassVar[bool] = True
+    takes_file: ClassVar[bool] = True
+
+    config: AudioConfig
+    rate: int
+    bands: int
+    seconds: float
+    mean: list[float]
+    deviation: list[float]
+
+    @classmethod
+    def fit(cls, config: AudioConfig, records: Records) -> Self:
+        if config.field not in records.fields:
+            raise UserError(
+                f"the records have no field {config.field!r}", expected="one of: " + ", ".join(records.fields)
+            )
+        chosen = np.linspace(0, len(records) - 1, min(SAMPLE, len(records))).astype(int)
+        values = list(records.fields[config.field][chosen])
+        found = [one for one in each(_header, values) if isinstance(one, tuple)]
+        if not found:
+            raise UserError(
+                f"none of the first {len(values)} records has a readable recording in field {config.field!r}",
+                expected="WAV, FLAC, OGG or other sound files",
+            )
+        usual = Counter(rate for rate, _ in found).most_common()
+        # Of rates that are equally common the lower one: nothing is made up then.
+        rate = config.rate or min(RATE, min(rate for rate, count in usual if count == usual[0][1]))
+        longest = np.percentile([seconds for _, seconds in found], 99, method="higher")
+        bands = config.bands or (40 if rate <= 8000 else 64)
+        part = cls(
+            config=config,
+            rate=rate,
+            bands=bands,
+            seconds=config.seconds or math.ceil(min(SECONDS, float(longest)) * 100) / 100,
+            mean=[0.0] * bands,
+            deviation=[1.0] * bands,
+        )
+        moments = [one for one in each(part._moments, values) if one is not None]
+        if not moments:
+            part.encode({config.field: values[0]})
+        count, total_F, square_F = torch.stack(moments).sum(0)
+        mean_F = total_F / count
+        # A band that is always silent has no deviation; any scale will do then.
+        deviation_F = (square_F / count - mean_F**2).clamp_min(1e-6).sqrt()
+        return cls(
+            config=config,
+            rate=part.rate,
+            bands=part.bands,
+            seconds=part.seconds,
+            mean=mean_F.tolist(),
+            deviation=deviation_F.tolist(),
+        )
+
+    def _moments(self, value: object) -> Tensor | None:
+        """Of a recording the number of frames, the sum of values and that of squares per band, float64 (3, F)."""
+        try:
+            frames_TF = self._frames(value).double()
+        except RecordError:
+            return None
+        count_F = torch.full((self.bands,), float(len(frames_TF)), dtype=torch.float64)
+        return torch.stack([count_F, frames_TF.sum(0), frames_TF.square().sum(0)])
+
+    @classmethod
+    def sample(cls, count: int, rng: np.random.Generator) -> tuple[AudioConfig, Records]:
+        sounds = np.empty(count, dtype=object)
+        sounds[:] = [_tone(300.0 + 50 * index, 1200 + 400 * (index % 4), rng) for index in range(count)]
+        return AudioConfig(bands=16), Records(fields={"audio": sounds}, ids=[f"tone {index}" for index in range(count)])
+
+    @staticmethod
+    def recommend(target: str, count: int) -> dict[str, dict[str, Any]]:
+        return {
+            "network": {"kind": "cnn"},
+            "training": {
+                "epochs": 30 if count < 5000 else 15,
+                "batch_size": 32,
+                "optimizer": {"kind": "adamw", "lr": 1e-3, "weight_decay": 0.05},
+                "schedule": {"kind": "warmup-cosine", "warmup": 0.05},
+            },
+        }
+
+    @property
+    def length(self) -> int:
+        """Frames of every example."""
+        return 1 + self._limit // _mel.hop(self.rate)
+
+    @property
+    def _limit(self) -> int:
+        """Samples of the longest example."""
+        return max(1, round(self.seconds * self.rate))
+
+    @property
+    def shape(self) -> Shape:
+        return Shape(form="frames", channels=self.bands, size=(self.length,))
+
+    @cached_property
+    def _filters(self) -> Tensor:
+        return _mel.filters(self.rate, self.bands)
+
+    def encode(self, record: Record) -> Tensors:
+        value = record.get(self.config.field)
+        if value is None:
+            raise RecordError(f"the record has no recording in field {self.config.field!r}")
+        real_TF = self._frames(value)
+        frames_TF = torch.full((self.length, self.bands), math.log(_mel.FLOOR), dtype=torch.float16)
+        frames_TF[: len(real_TF)] = real_TF
+        return {"frames": frames_TF, "length": torch.tensor(len(real_TF))}
+
+    def _frames(self, value: object) -> Tensor:
+        """The real frames of a recording, float32 (T, F)."""
+        samples_N = resample(*_samples(value, self.seconds), self.rate)[: self._limit]
+        return _mel.log_mel(torch.from_numpy(samples_N), self.rate, self._filters)
+
+    def augment(self, tensors: Tensors, draw: Draw) -> tuple[Tensors, Moves]:
+        settings, length_B = self.config.augment, tensors["length"]
+        frames_BTF = tensors["frames"].float()
+        size, bands = frames_BTF.shape[1:]
+        place_T = torch.arange(size, device=frames_BTF.device)
+        blank_BTF = torch.zeros(frames_BTF.shape, dtype=torch.bool, device=frames_BTF.device)
+        if settings.shift:
+            room_B = (size - length_B).clamp(max=round(settings.shift * size))
+            later_B = (draw.uniform("shift") * (room_B + 1)).long()
+            source_BT = place_T[None, :] - later_B[:, None]
+            frames_BTF = frames_BTF.gather(1, source_BT.clamp_min(0)[:, :, None].expand(-1, -1, bands))
+            blank_BTF |= (source_BT < 0)[:, :, None]
+            length_B = length_B + later_B
+        if settings.gain:
+            nepers_B11 = (draw.uniform("gain", 1, 1) * 2 - 1) * (settings.gain * math.log(10) / 10)
+            frames_BTF = frames_BTF + nepers_B11
+        if settings.masks and settings.time:
+            blank_BTF |= _stretches(draw, "time", settings.masks, settings.time, length_B, size)[:, :, None]
+        if settings.masks and settings.frequency:
+            all_B = torch.full_like(length_B, bands)
+            blank_BTF |= _stretches(draw, "frequency", settings.masks, settings.frequency, all_B, bands)[:, None, :]
+        # The mean is what padding looks like to a network: zero, once standardized.
+        mean_F = torch.tensor(self.mean, device=frames_BTF.device)
+        return {"frames": torch.where(blank_BTF, mean_F, frames_BTF), "length": length_B}, Moves()
+
+    def front(self) -> nn.Module:
+        return Standardize(self.mean, self.deviation)
+
+
+class Standardize(nn.Module):
+    """Log-mel frames (B, T, F) to floats of mean 0 and deviation 1 per band, with zeros beyond each length."""
+
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(self, mean: list[float], deviation: list[float]) -> None:
+        super().__init__()
+        scale_F = 1 / torch.tensor(deviation)
+        self.register_buffer("scale", scale_F, persistent=False)
+        self.register_buffer("shift", -torch.tensor(mean) * scale_F, persistent=False)
+
+    def forward(self, tensors: Tensors) -> Tensors:
+        frames_BTF, length_B = tensors["frames"], tensors["length"]
+        beyond_BT = torch.arange(frames_BTF.shape[1], device=frames_BTF.device)[None, :] >= length_B[:, None]
+        standard_BTF = torch.addcmul(self.shift, frames_BTF.float(), self.scale)
+        return {**tensors, "frames": standard_BTF.masked_fill(beyond_BT[:, :, None], 0.0)}
+
+
+def _stretches(draw: Draw, name: str, count: int, share: float, size_B: Tensor, most: int) -> Tensor:
+    """Random stretches of 0 to `share` of each size, as a mask (B, most) that is true inside any of them.
+
+    SpecAugment's masks (Park et al. 2019), their width relative to the length of the example (Park et al. 2020).
+    """
+    u_BM2 = draw.uniform(name, count, 2)
+    width_BM = (u_BM2[:, :, 0] * (share * size_B[:, None] + 1)).floor()
+    start_BM = (u_BM2[:, :, 1] * (size_B[:, None] - width_BM + 1)).floor()
+    place = torch.arange(most, device=u_BM2.device)
+    inside = (place >= start_BM[:, :, None]) & (place < (start_BM + width_BM)[:, :, None])
+    return inside.any(dim=1)
+
+
+def resample(samples_N: np.ndarray, rate: int, wanted: int) -> np.ndarray:
+    """The sound at another rate, float32, by a polyphase low-pass filter."""
+    if rate == wanted:
+        return samples_N
+    from scipy.signal import resample_poly
+
+    common = math.gcd(rate, wanted)
+    return resample_poly(samples_N, wanted // common, rate // common).astype(np.float32)
+
+
+def _samples(value: object, seconds: float) -> tuple[np.ndarray, int]:
+    """The first seconds of a recording mixed to one channel, float32 (N,), and its rate.
+
+    Raises:
+        RecordError: it is no recording, has no samples, or samples that are not numbers.
+    """
+    soundfile = _soundfile()
+    content, name = read_bytes(value), _name(value)
+    try:
+        with soundfile.SoundFile(io.BytesIO(content)) as file:
+            rate = int(file.samplerate)
+            samples = file.read(math.ceil(seconds * rate), dtype="float32", always_2d=True)
+    except Exception as error:  # a decoder may raise nearly anything on a broken file
+        raise RecordError(
+            f"{name} is not a readable recording: {str(error).split(': ', 1)[-1]}",
+            expected="a whole WAV, FLAC, OGG or other sound file",
+        ) from error
+    if not len(samples):
+        raise RecordError(f"{name} has no samples", expected="a recording that is not empty")
+    if not np.isfinite(samples).all():
+        raise RecordError(f"{name} has samples that are NaN or infinite", expected="samples from -1 to 1")
+    return np.ascontiguousarray(samples.mean(axis=1)), rate
+
+
+def _header(value: object) -> tuple[int, float] | None:
+    """The rate and the seconds of a recording, None where it is not one."""
+    soundfile = _soundfile()
+    try:
+        found = soundfile.info(io.BytesIO(read_bytes(value)))
+    except Exception:  # as in _samples, which will say what is wrong
+        return None
+    return (int(found.samplerate), found.frames / found.samplerate) if found.frames else None
+
+
+def _soundfile() -> ModuleType:
+    try:
+        import soundfile
+    except ImportError as error:
+        raise UserError(
+            "audio needs the package soundfile, which is not installed", hint='pip install "sonde[audio]"'
+        ) from error
+    return soundfile
+
+
+def _name(value: object) -> str:
+    return "the recording" if isinstance(value, (bytes, bytearray, memoryview)) else str(value)
+
+
+def _tone(hertz: float, count: int, rng: np.random.Generator) -> bytes:
+    file = io.BytesIO()
+    time = np.arange(count) / 8000
+    samples = 0.3 * np.sin(2 * np.pi * hertz * time) + 0.01 * rng.standard_normal(count)
+    _soundfile().write(file, samples.astype(np.float32), 8000, format="WAV")
+    return file.getvalue()

@@ -1,0 +1,60 @@
+"""What networks of convolutions share: pictures from grids and frames, and padding that changes no answer.
+
+B example, C channel, H row, W column. Frames are a picture of one channel: channels down, time across.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from sonde.base.errors import UserError
+from sonde.columns import Tensors
+from sonde.networks._sequences import inside
+from sonde.task import Shape
+
+
+def picture_shape(shape: Shape, kind: str) -> tuple[int, tuple[int, int]]:
+    """Channels and size of the pictures that an input offers.
+
+    Raises:
+        UserError: the grid is not two-dimensional.
+    """
+    if shape.form == "frames":
+        return 1, (shape.channels, shape.size[0])
+    if len(shape.size) != 2:
+        raise UserError(
+            f"network {kind!r} takes pictures; the input's grid has {len(shape.size)} dimensions",
+            expected="a grid of height and width",
+        )
+    return shape.channels, (shape.size[0], shape.size[1])
+
+
+def picture(tensors: Tensors) -> tuple[Tensor, Tensor | None]:
+    """The picture (B, C, H, W), and which columns hold data (B, 1, 1, W); None where nothing is padded.
+
+    Convolutions run fastest on CPUs and on GPUs in the memory order that is asked for here.
+    """
+    if "frames" in tensors:
+        grid = tensors["frames"].transpose(1, 2)[:, None]
+        inside_BT = inside(tensors, grid.shape[3])
+        grid = hide(grid, None if inside_BT is None else inside_BT[:, None, None])
+        return grid, None if inside_BT is None else inside_BT[:, None, None]
+    return tensors["grid"].contiguous(memory_format=torch.channels_last), None
+
+
+def hide(grid: Tensor, inside_B11W: Tensor | None, fill: float = 0.0) -> Tensor:
+    """`fill` in the padded columns. Convolutions pad with zeros: hidden so, no column has a neighbour more."""
+    return grid if inside_B11W is None else grid.masked_fill(~inside_B11W, fill)
+
+
+def halved(inside_B11W: Tensor | None) -> Tensor | None:
+    """Which columns hold data after a step of stride 2 whose windows are centred or start on the even columns."""
+    return None if inside_B11W is None else inside_B11W[..., ::2]
+
+
+def mean(grid: Tensor, inside_B11W: Tensor | None) -> Tensor:
+    """The mean over the places of each example that hold data: (B, C)."""
+    if inside_B11W is None:
+        return grid.mean(dim=(2, 3))
+    return hide(grid, inside_B11W).sum(dim=(2, 3)) / (inside_B11W.sum(dim=(1, 2, 3)) * grid.shape[2])[:, None]

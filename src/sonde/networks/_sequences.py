@@ -1,0 +1,64 @@
+"""What networks for tokens and frames share: the first layer, what is padding, and one vector for a whole sequence.
+
+B example, T position, W width.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from sonde.columns import Tensors
+from sonde.task import Ask, Shape
+
+
+def inside(tensors: Tensors, steps: int) -> Tensor | None:
+    """Which positions hold data and which padding, bool (B, T); None where nothing is padded.
+
+    An empty example keeps its first position, so that nothing is ever averaged over no position at all.
+    """
+    length_B = tensors.get("length")
+    if length_B is None:
+        return None
+    # Looking costs nothing on the CPU; elsewhere it would wait for the device, and a traced graph cannot look.
+    can_look = length_B.device.type == "cpu" and not torch.compiler.is_compiling()
+    if can_look and bool((length_B >= steps).all()):
+        return None
+    return torch.arange(steps, device=length_B.device) < length_B[:, None].clamp(min=1)
+
+
+def pool(features_BTW: Tensor, inside_BT: Tensor | None, how: Literal["mean", "max"]) -> Tensor:
+    """One vector (B, W) for each sequence, over the positions that hold data."""
+    if how == "max":
+        if inside_BT is not None:
+            features_BTW = features_BTW.masked_fill(~inside_BT[:, :, None], -torch.inf)
+        return features_BTW.amax(dim=1)
+    if inside_BT is None:
+        return features_BTW.mean(dim=1)
+    total_BW = features_BTW.masked_fill(~inside_BT[:, :, None], 0).sum(dim=1)
+    return total_BW / inside_BT.sum(dim=1, keepdim=True)
+
+
+class Entry(nn.Module):
+    """Tokens (B, T) or frames (B, T, channels) to (B, T, width)."""
+
+    def __init__(self, shape: Shape, width: int) -> None:
+        super().__init__()
+        self.form = shape.form
+        self.layer = (
+            nn.Embedding(shape.vocabulary, width) if shape.form == "tokens" else nn.Linear(shape.channels, width)
+        )
+
+    def forward(self, tensors: Tensors) -> Tensor:
+        values = tensors[self.form]
+        if values.shape[1] == 0:
+            # Batches of nothing but empty examples: one position of padding stands for each.
+            values = torch.cat([values, values.new_zeros(len(values), 1, *values.shape[2:])], dim=1)
+        return self.layer(values)
+
+
+def answers_in_tokens(shape: Shape, ask: Ask) -> bool:
+    """Whether every answer is over the same vocabulary as the input, so that head and embedding can share weights."""
+    return shape.form == "tokens" and ask.per == "position" and ask.width == shape.vocabulary

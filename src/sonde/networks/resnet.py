@@ -1,0 +1,157 @@
+"""Residual network (He et al. 2016): depths 10, 18, 34, 50, and the narrow 20, 32, 44, 56 made for 32 x 32 pictures."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional
+
+from sonde.base.config import Config
+from sonde.columns import Tensors
+from sonde.networks._grids import halved, hide, mean, picture, picture_shape
+from sonde.networks._layers import initialize
+from sonde.task import Ask, Body, Form, Per, Shape
+
+# Blocks in each stage.
+STAGES = {
+    10: (1, 1, 1, 1), 18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3),
+    20: (3, 3, 3), 32: (5, 5, 5), 44: (7, 7, 7), 56: (9, 9, 9),
+}  # fmt: skip
+# Pictures of fewer pixels a side keep their full size through the stem.
+SMALL = 100
+
+
+class ResNetConfig(Config):
+    kind: Literal["resnet"] = "resnet"
+    depth: Literal[10, 18, 34, 50, 20, 32, 44, 56] = Field(18, description="10, 18, 34, 50; 20, 32, 44, 56 are narrow")
+    stem: Literal["auto", "small", "imagenet"] = Field(
+        "auto", description="small: 3x3, full size; imagenet: 7x7, a quarter of the size; auto: by the picture's size"
+    )
+    width: float = Field(1.0, gt=0, description="multiplier of all channels: 0.5 is about 4 times quicker")
+    zero_init: bool = Field(False, description="start every residual branch at zero (its last norm)")
+    dropout: float = Field(0.0, ge=0, lt=1, description="share of the final features dropped in training")
+
+
+class ResNet(Body):
+    """(B, C, H, W) or (B, T, C) to (B, width), or to the grids of all stages.
+
+    Layers are named as in torchvision, whose weights of the same depth fit (stem "imagenet", width 1). Depth 50 has
+    its stride in the 3x3 convolution, as torchvision's. The narrow depths have shortcuts without weights (option A).
+    """
+
+    Config = ResNetConfig
+    accepts: ClassVar[tuple[Form, ...]] = ("grid", "frames")
+    gives: ClassVar[tuple[Per, ...]] = ("example", "pixel")
+    tiny: ClassVar[Mapping[str, Any]] = {"depth": 10, "width": 0.125}
+
+    def __init__(self, config: ResNetConfig, shape: Shape, ask: Ask) -> None:
+        nn.Module.__init__(self)
+        channels, size = picture_shape(shape, config.kind)
+        narrow = len(STAGES[config.depth]) == 3
+        first = max(1, round((16 if narrow else 64) * config.width))
+        self.small = config.stem == "small" or (config.stem == "auto" and math.sqrt(math.prod(size)) < SMALL)
+        kernel, stride = (3, 1) if self.small else (7, 2)
+        self.conv1 = nn.Conv2d(channels, first, kernel, stride, kernel // 2, bias=False)
+        self.bn1 = nn.BatchNorm2d(first)
+        widths, before = [], first
+        for number, blocks in enumerate(STAGES[config.depth]):
+            inner = first * 2**number
+            stage = Stage(blocks, before, inner, stride=2 if number else 1, bottleneck=config.depth == 50, bare=narrow)
+            self.add_module(f"layer{number + 1}", stage)
+            before = stage.width
+            widths.append(before)
+        self.dropout = nn.Dropout(config.dropout)
+        self.per = ask.per
+        self.width = tuple(widths) if ask.per == "pixel" else widths[-1]
+        initialize(self)
+        if config.zero_init:
+            for block in self.modules():
+                if isinstance(block, Block):
+                    nn.init.zeros_(block.norms()[-1].weight)
+        self.to(memory_format=torch.channels_last)
+
+    def forward(self, tensors: Tensors) -> Tensor | tuple[Tensor, ...]:
+        grid, inside = picture(tensors)
+        grid = functional.relu(self.bn1(self.conv1(grid)), inplace=True)
+        if not self.small:
+            inside = halved(inside)
+            grid = functional.max_pool2d(hide(grid, inside), 3, stride=2, padding=1)
+            inside = halved(inside)
+        grids = []
+        for stage in self.stages():
+            grid, inside = stage(hide(grid, inside), inside)
+            grids.append(grid)
+        return tuple(grids) if self.per == "pixel" else self.dropout(mean(grid, inside))
+
+    def stages(self) -> list[nn.Module]:
+        return [stage for stage in self.children() if isinstance(stage, Stage)]
+
+
+class Stage(nn.ModuleList):
+    """Residual blocks; the first one changes the size and the width."""
+
+    def __init__(self, blocks: int, before: int, inner: int, *, stride: int, bottleneck: bool, bare: bool) -> None:
+        self.width = inner * (4 if bottleneck else 1)
+        first = Block(before, inner, self.width, stride=stride, bare=bare)
+        super().__init__(
+            [first, *(Block(self.width, inner, self.width, stride=1, bare=bare) for _ in range(blocks - 1))]
+        )
+
+    def forward(self, grid: Tensor, inside: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        for block in self:
+            grid, inside = block(grid, inside)
+        return grid, inside
+
+
+class Block(nn.Module):
+    """x + f(x), f two 3x3 convolutions, or 1x1, 3x3, 1x1 where `width` is wider than `inner`."""
+
+    def __init__(self, before: int, inner: int, width: int, *, stride: int, bare: bool) -> None:
+        super().__init__()
+        self.stride = stride
+        if width == inner:
+            self.conv1 = nn.Conv2d(before, inner, 3, stride, 1, bias=False)
+            self.conv2 = nn.Conv2d(inner, width, 3, 1, 1, bias=False)
+        else:
+            self.conv1 = nn.Conv2d(before, inner, 1, bias=False)
+            self.conv2 = nn.Conv2d(inner, inner, 3, stride, 1, bias=False)
+            self.conv3 = nn.Conv2d(inner, width, 1, bias=False)
+            self.bn3 = nn.BatchNorm2d(width)
+        self.bn1, self.bn2 = nn.BatchNorm2d(inner), nn.BatchNorm2d(inner)
+        if not bare and (stride > 1 or before != width):
+            project = nn.Conv2d(before, width, 1, stride, bias=False)
+            self.downsample = nn.Sequential(project, nn.BatchNorm2d(width))
+        else:
+            # Nothing to learn: places are skipped, and new channels are zero (option A).
+            self.downsample = Skip(stride, width - before)
+        self.bottleneck = width != inner
+
+    def norms(self) -> list[nn.BatchNorm2d]:
+        return [self.bn1, self.bn2, self.bn3] if self.bottleneck else [self.bn1, self.bn2]
+
+    def forward(self, grid: Tensor, inside: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        after = halved(inside) if self.stride > 1 else inside
+        y = functional.relu(self.bn1(self.conv1(grid)), inplace=True)
+        y = self.bn2(self.conv2(hide(y, inside if self.bottleneck else after)))
+        if self.bottleneck:
+            y = self.bn3(self.conv3(functional.relu(y, inplace=True)))
+        y += self.downsample(grid)
+        return hide(functional.relu(y, inplace=True), after), after
+
+
+class Skip(nn.Module):
+    """Every `stride`-th place, and `more` channels of zeros."""
+
+    def __init__(self, stride: int, more: int) -> None:
+        super().__init__()
+        self.stride, self.more = stride, more
+
+    def forward(self, grid: Tensor) -> Tensor:
+        if self.stride > 1:
+            grid = grid[:, :, :: self.stride, :: self.stride]
+        return functional.pad(grid, (0, 0, 0, 0, 0, self.more)) if self.more else grid

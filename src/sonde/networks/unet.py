@@ -1,0 +1,84 @@
+"""U-Net (Ronneberger et al. 2015): down to see far, up to see fine, with skips between; an answer for every pixel."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import pairwise
+from typing import Any, ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional
+
+from sonde.base.config import Config
+from sonde.columns import Tensors
+from sonde.networks._grids import picture, picture_shape
+from sonde.networks._layers import Activation, GridNorm, Widths, activation, grid_norm, initialize
+from sonde.task import Ask, Body, Form, Per, Shape
+
+
+class UNetConfig(Config):
+    kind: Literal["unet"] = "unet"
+    widths: Widths = Field((32, 64, 128, 256), min_length=1, description="channels of each level; each halves the size")
+    activation: Activation = Field("relu", description="relu, leaky-relu, gelu, silu, tanh or sigmoid")
+    norm: GridNorm = Field("batch", description="none, batch, layer or group")
+    residual: bool = Field(False, description="residual blocks instead of plain ones")
+    dropout: float = Field(0.0, ge=0, lt=1, description="share of the deepest channels dropped in training")
+
+
+class UNet(Body):
+    """(B, C, H, W) of any size to one grid (B, widths[0], H, W)."""
+
+    Config = UNetConfig
+    accepts: ClassVar[tuple[Form, ...]] = ("grid",)
+    gives: ClassVar[tuple[Per, ...]] = ("pixel",)
+    tiny: ClassVar[Mapping[str, Any]] = {"widths": [4, 8]}
+
+    def __init__(self, config: UNetConfig, shape: Shape, ask: Ask) -> None:
+        nn.Module.__init__(self)
+        channels, _ = picture_shape(shape, config.kind)
+        upward = config.widths[::-1]
+        self.down = nn.ModuleList(Block(config, *ends) for ends in pairwise((channels, *config.widths)))
+        self.grow = nn.ModuleList(nn.ConvTranspose2d(deep, width, 2, stride=2) for deep, width in pairwise(upward))
+        self.up = nn.ModuleList(Block(config, 2 * width, width) for width in upward[1:])
+        self.dropout = nn.Dropout2d(config.dropout)
+        self.width = (config.widths[0],)
+        initialize(self, config.activation)
+        self.to(memory_format=torch.channels_last)
+
+    def forward(self, tensors: Tensors) -> tuple[Tensor, ...]:
+        grid, _ = picture(tensors)
+        height, width = grid.shape[2:]
+        step = 2 ** (len(self.down) - 1)
+        if height % step or width % step:
+            # Every level has to halve evenly: repeat the edge, and cut it off at the end.
+            grid = functional.pad(grid, (0, -width % step, 0, -height % step), mode="replicate")
+        skips = []
+        for number, block in enumerate(self.down):
+            grid = block(functional.max_pool2d(grid, 2) if number else grid)
+            skips.append(grid)
+        grid = self.dropout(skips.pop())
+        for grow, block in zip(self.grow, self.up, strict=True):
+            grid = block(torch.cat([skips.pop(), grow(grid)], dim=1))
+        return (grid[:, :, :height, :width],)
+
+
+class Block(nn.Module):
+    """Two 3x3 convolutions, each with norm and activation; residual: around a shortcut of one 1x1 convolution."""
+
+    def __init__(self, config: UNetConfig, channels: int, width: int) -> None:
+        super().__init__()
+        bias = config.norm == "none"
+        self.first = nn.Sequential(
+            nn.Conv2d(channels, width, 3, padding=1, bias=bias),
+            grid_norm(config.norm, width),
+            activation(config.activation),
+        )
+        self.second = nn.Sequential(nn.Conv2d(width, width, 3, padding=1, bias=bias), grid_norm(config.norm, width))
+        self.activation = activation(config.activation)
+        self.shortcut = nn.Conv2d(channels, width, 1) if config.residual else None
+
+    def forward(self, grid: Tensor) -> Tensor:
+        y = self.second(self.first(grid))
+        return self.activation(y if self.shortcut is None else y + self.shortcut(grid))
