@@ -33,9 +33,9 @@ def features(shape: Shape, count: int = 4, seed: int = 0) -> Tensors:
     if shape.form == "vector":
         return {"vector": torch.randn(count, shape.channels, generator=drawn)}
     if shape.form == "columns":
-        columns = [torch.randint(0, size, (count,), generator=drawn) for size in shape.categories]
         numbers = torch.randn(count, shape.channels, generator=drawn)
-        return {"numbers": numbers, "categories": torch.stack(columns, dim=1)}
+        sizes = torch.tensor(shape.categories, dtype=torch.float32)
+        return {"numbers": numbers, "categories": (torch.rand(count, len(sizes), generator=drawn) * sizes).long()}
     length = torch.tensor(LENGTHS[:count])
     if shape.form == "tokens":
         tokens = torch.randint(0, shape.vocabulary, (count, shape.size[0]), generator=drawn)

@@ -30,15 +30,16 @@ _RECORDS_PER_CLASS = 10
 
 class Split(Config):
     by: Literal["given", "random", "stratified", "group", "time", "order"] = Field(
-        "random",
+        default="random",
         description="given: by a column or by folders; stratified: every class keeps its share; "
         "group: no group is in two parts; time: the newest records test; order: the last records test",
     )
     field: str | None = Field(
-        None, description="the column to split by; for given 'split', for stratified the target's field if left out"
+        default=None,
+        description="the column to split by; for given 'split', for stratified the target's field if left out",
     )
-    validation: float = Field(0.1, ge=0, lt=1, description="share of the records that pick the best checkpoint")
-    test: float = Field(0.1, ge=0, lt=1, description="share of the records that give the final scores")
+    validation: float = Field(default=0.1, ge=0, lt=1, description="share of the records that pick the best checkpoint")
+    test: float = Field(default=0.1, ge=0, lt=1, description="share of the records that give the final scores")
 
     @model_validator(mode="after")
     def _leaves_training(self) -> Self:
@@ -53,6 +54,13 @@ class Split(Config):
 def split_name(text: str) -> str | None:
     """The part ("train", "validation", "test") that a name stands for in any of its spellings, or None."""
     return _NAMES.get(text.strip().lower())
+
+
+def part_of(value: object) -> str | None:
+    """As `split_name`, for any value of a column: "" for "none", a record that is not used; None for nonsense."""
+    if not isinstance(value, str):
+        return None
+    return "" if value.strip().lower() == _UNUSED else split_name(value)
 
 
 def assign(records: Records, split: Split, *, label: np.ndarray | None, seed: int) -> np.ndarray:
@@ -186,17 +194,16 @@ def _given(records: Records, split: Split, label: np.ndarray | None, rng: np.ran
             hint='use split = { by = "random" }, or name the column with data.split.field',
         )
     values = _column(records, name).tolist()
-    known = {value: _part_of(value) for value in dict.fromkeys(values)}
-    for value, part in known.items():
-        if part is None:
-            close = near(str(value), _NAMES)
-            raise UserError(
-                f"the column {name!r} has the value {value!r} at {records.ids[values.index(value)]}, "
-                "which is no part of a split",
-                expected="train, validation, test, or none for a record that is not used",
-                hint=f"did you mean {close!r}?" if close else None,
-            )
-    parts = np.array([known[value] for value in values], dtype="<U10")
+    found = [part_of(value) for value in values]
+    if None in found:
+        wrong = found.index(None)
+        close = near(str(values[wrong]), _NAMES)
+        raise UserError(
+            f"the column {name!r} has the value {values[wrong]!r} at {records.ids[wrong]}, which is no part of a split",
+            expected="train, validation, test, or none for a record that is not used",
+            hint=f"did you mean {close!r}?" if close else None,
+        )
+    parts = np.array(found, dtype="<U10")
     train = np.flatnonzero(parts == "train")
     if not len(train):
         raise UserError(f"no record is 'train' in the column {name!r}", expected="records to train on")
@@ -205,15 +212,9 @@ def _given(records: Records, split: Split, label: np.ndarray | None, rng: np.ran
     if taken:
         shares = {"train": 1 - sum(taken.values()), **taken}
         if len(train) < len(shares):
-            raise UserError(f"{len(train)} training records cannot be split into {_parts(shares)}")
+            raise UserError(f"{_counted(len(train))} to train on cannot be split into {_parts(shares)}")
         parts[train] = _taken(train, None if label is None else label[train], shares, rng)
     return parts
-
-
-def _part_of(value: object) -> str | None:
-    if not isinstance(value, str):
-        return None
-    return "" if value.strip().lower() == _UNUSED else split_name(value)
 
 
 def _taken(

@@ -39,8 +39,8 @@ class Augment(Config):
         default=0.1, ge=0, le=1, description="latest start, as a share of the length, if there is room"
     )
     time: float = Field(default=0.1, ge=0, le=1, description="longest stretch blanked out, as a share of the recording")
-    frequency: float = Field(default=0.15, ge=0, le=1, description="widest range of bands blanked out, as a share")
-    masks: int = Field(default=2, ge=0, description="how many stretches, and how many ranges (SpecAugment)")
+    frequency: float = Field(default=0.1, ge=0, le=1, description="widest range of bands blanked out, as a share")
+    masks: int = Field(default=1, ge=0, description="how many stretches, and how many ranges (SpecAugment)")
 
 
 class AudioConfig(Config):

@@ -17,7 +17,7 @@ import numpy as np
 from sonde.base.errors import UserError, unknown
 from sonde.data.sources import _folders
 from sonde.data.sources._leaks import gives_away, sample
-from sonde.data.split import split_name
+from sonde.data.split import part_of
 from sonde.records import Records, is_missing
 
 Role = Literal["feature", "text", "image", "audio", "id", "time", "constant", "list"]
@@ -30,7 +30,9 @@ _TARGETS = frozenset(
 _TARGET_WORDS = _TARGETS | {"price", "value", "cost", "quality", "sentiment", "churn", "fraud", "spam", "measured"}
 _ID = re.compile(r"(?i:(.*[_\W])?(id|ids|uuid|guid)|key|index|unnamed.*|row_?names?)|.*[a-z](Id|ID)")
 _GROUP = re.compile(
-    r"\b(patient|subject|speaker|user|customer|client|person|household|family|session|author|site)", re.I
+    r"(.*[_\W])?(patient|subject|speaker|user|customer|client|person|household|family|session|author|site)"
+    r"([_\W]?(id|name|number|no|key))?",
+    re.I,
 )
 # From so many words in the middle value on, texts are read; shorter ones are names.
 _WORDS = 5
@@ -113,20 +115,18 @@ def _column(name: str, values: np.ndarray) -> _Column:
 def _role(name: str, values: np.ndarray, present: list[Any], distinct: int) -> Role:
     if values.dtype.kind == "M":
         return "time"
-    different = distinct > _DIFFERENT * len(present) and distinct > _MANY
+    named = distinct > _MANY and _names_records(name, values)
     if values.dtype != object:
-        if values.dtype.kind == "i" and distinct == len(present) > _MANY:
-            # A column that counts the rows is told by its values, a number given to each by its name.
-            in_a_row = max(present) - min(present) == distinct - 1
-            return "id" if in_a_row or _ID.fullmatch(name) else "feature"
-        return "feature"
+        # Whole numbers in a row only count the rows.
+        counts = values.dtype.kind == "i" and distinct == len(present) > _MANY
+        return "id" if named or (counts and max(present) - min(present) == distinct - 1) else "feature"
     texts = [value for value in present if isinstance(value, str)]
     if len(texts) < len(present):
         return "feature" if all(isinstance(value, (str, bool, int, float)) for value in present) else "list"
     for role, suffixes in (("image", _folders.IMAGES), ("audio", _folders.SOUNDS)):
         if all(PurePath(text).suffix.lower() in suffixes for text in texts):
             return role  # type: ignore[return-value]
-    if different or (distinct > _MANY and _ID.fullmatch(name)):
+    if named or (distinct > _MANY and distinct > _DIFFERENT * len(present)):
         some = texts[:: 1 + len(texts) // _SAMPLE]
         return "text" if np.median([len(text.split()) for text in some]) >= _WORDS else "id"
     return "feature"
@@ -194,29 +194,15 @@ def _inputs(
     """Files if there are any, else texts and features; what is left out is said."""
     by_role: dict[str, list[_Column]] = {}
     for column in others:
-        role = column.role
-        if role == "feature" and column.distinct > _MANY and _names_records(column):
-            role = "id"
-        by_role.setdefault(role, []).append(column)
+        by_role.setdefault(column.role, []).append(column)
     for role in ("image", "audio"):
         if role in by_role:
             column = by_role[role][0]
-            notes[f"inputs.{role}.field"] = _left_out([one for one in others if one is not column])
+            _note(notes, f"inputs.{role}.field", [one for one in others if one is not column])
             return {role: {"kind": role, "field": column.name}}
-    features = [*by_role.get("feature", []), *by_role.get("time", [])]
-    rows = sample(target.values)
-    answers = target.values[rows]
-    leaks = {one.name: why for one in features if (why := gives_away(one.name, one.values[rows], answers, kind))}
-    # Where nothing else is left, it is not for us to take the last column away.
-    if len(leaks) < len(features) or "text" in by_role:
-        features = [column for column in features if column.name not in leaks]
-        doubts += [
-            f"{name!r} {why}, and was left out: is it known when {target.name!r} is asked for?"
-            for name, why in leaks.items()
-        ]
-    else:
-        doubts += [f"{name!r} {why}: is it known when {target.name!r} is asked for?" for name, why in leaks.items()]
     texts = by_role.get("text", [])
+    features = [*by_role.get("feature", []), *by_role.get("time", [])]
+    features = _without_leaks(features, target, kind, needed=not texts, doubts=doubts)
     if not texts and not features:
         texts = [column for column in by_role.get("id", []) if column.values.dtype == object][:1]
     inputs: dict[str, dict[str, Any]] = {}
@@ -231,33 +217,46 @@ def _inputs(
             f"there is no column to learn {target.name!r} from",
             expected="columns with numbers, categories, texts or file names",
         )
-    left = _left_out([column for column in others if column not in (*texts, *features)])
-    notes["inputs.table.fields" if features else "inputs.text.field"] = left
+    left = [column for column in others if column not in (*texts, *features)]
+    _note(notes, "inputs.table.fields" if features else "inputs.text.field", left)
     return inputs
 
 
-def _names_records(column: _Column) -> bool:
-    return column.values.dtype.kind != "f" and bool(_ID.fullmatch(column.name) or _GROUP.fullmatch(column.name))
+def _without_leaks(
+    features: list[_Column], target: _Column, kind: str, *, needed: bool, doubts: list[str]
+) -> list[_Column]:
+    """The features that do not give the answer away; all of them where nothing else would be left."""
+    rows = sample(target.values)
+    answers = target.values[rows]
+    leaks = {one.name: why for one in features if (why := gives_away(one.name, one.values[rows], answers, kind))}
+    kept = [column for column in features if column.name not in leaks]
+    if needed and not kept:
+        kept = features
+    for name, why in leaks.items():
+        left = "" if kept is features else ", and was left out"
+        doubts.append(f"{name!r} {why}{left}: is it known when {target.name!r} is asked for?")
+    return kept
+
+
+def _names_records(name: str, values: np.ndarray) -> bool:
+    return values.dtype.kind != "f" and bool(_ID.fullmatch(name) or _GROUP.fullmatch(name))
 
 
 def _names_group(column: _Column) -> bool:
     return column.values.dtype.kind != "f" and bool(_GROUP.fullmatch(column.name))
 
 
-def _left_out(columns: Sequence[_Column]) -> str:
-    if not columns:
-        return "every other column"
-    why = {"id": "names records", "constant": "one value", "list": "lists"}
-    return "left out: " + ", ".join(
-        f"{column.name} ({why[column.role]})" if column.role in why else column.name for column in columns
-    )
+def _note(notes: dict[str, str], setting: str, left_out: Sequence[_Column]) -> None:
+    why = {"id": " (names records)", "constant": " (one value)", "list": " (lists)"}
+    if left_out:
+        notes[setting] = "left out: " + ", ".join(column.name + why.get(column.role, "") for column in left_out)
 
 
 def _split_field(records: Records) -> str | None:
     """The column that says which split a record belongs to."""
     for name, values in records.fields.items():
         if name.lower() in _SPLIT_NAMES and values.dtype == object:
-            parts = {split_name(value) if isinstance(value, str) else None for value in dict.fromkeys(values.tolist())}
+            parts = {part_of(value) for value in values}
             if None not in parts and "train" in parts:
                 return name
     return None
@@ -265,27 +264,25 @@ def _split_field(records: Records) -> str | None:
 
 def _split(records: Records, given: str | None, target: _Column, kind: str, doubts: list[str]) -> dict[str, Any]:
     if given is not None:
-        parts = {split_name(value) for value in dict.fromkeys(records.fields[given])}
+        parts = {part_of(value) for value in records.fields[given]}
         setting, doubt = _folders.given_split({part for part in parts if part})
         doubts += [doubt] if doubt else []
         unseen = _unseen(target.values, records.fields[given]) if kind == "category" else []
         if unseen:
-            doubts.append(
-                f"{len(unseen)} classes of {target.name!r} are not in the training rows, such as {unseen[0]!r}"
-            )
+            doubts.append(f"{_classes(unseen)} of {target.name!r} without a training row")
         return setting if given == "split" else {**setting, "field": given}
     rare = _rare(target.values) if kind == "category" else []
     if rare:
-        doubts.append(f"{len(rare)} classes of {target.name!r} have fewer than 3 rows, such as {rare[0]!r}")
+        doubts.append(f"{_classes(rare)} of {target.name!r} with fewer than {_FEW_RECORDS} rows")
     by = "stratified" if kind == "category" and not rare else "random"
     return {"by": by, "validation": 0.1, "test": 0.1}
 
 
 def _unseen(target: np.ndarray, splits: np.ndarray) -> list[str]:
     """The classes that some split has and the training split has not."""
-    trains = np.array([split_name(split) == "train" for split in splits])
+    parts = np.array([part_of(split) for split in splits])
     names = _folders.objects([str(value) for value in target])
-    return sorted(set(names[~trains]) - set(names[trains]))
+    return sorted(set(names[np.isin(parts, ("validation", "test"))]) - set(names[parts == "train"]))
 
 
 def _rare(values: np.ndarray) -> list[str]:
@@ -309,6 +306,14 @@ def _other_splits(columns: Sequence[_Column]) -> list[str]:
                 f'split = {{ by = "group", field = "{column.name}" }}'
             )
     return found
+
+
+def _classes(names: list[str]) -> str:
+    return (
+        f"there is the class {names[0]!r}"
+        if len(names) == 1
+        else f"there are {len(names)} classes such as {names[0]!r}"
+    )
 
 
 def _records(count: int) -> str:

@@ -27,15 +27,15 @@ _PLAIN = (polars.Int64, polars.Float64, polars.Boolean, polars.String, polars.Nu
 
 class TableConfig(Config):
     kind: Literal["table"] = "table"
-    header: bool = Field(True, description="whether the first row of a CSV file names the columns")
-    quoting: bool = Field(True, description="whether double quotes in a CSV file enclose values")
+    header: bool = Field(default=True, description="whether the first row of a CSV file names the columns")
+    quoting: bool = Field(default=True, description="whether double quotes in a CSV file enclose values")
     separator: str | None = Field(
-        None,
+        default=None,
         min_length=1,
         max_length=1,
         description="what stands between the values; seen from the first line if left out",
     )
-    columns: list[str] = Field([], description="the names of the columns, for a CSV file without a header")
+    columns: list[str] = Field(default=[], description="the names of the columns, for a CSV file without a header")
 
     @property
     def dialect(self) -> _csv.Dialect:

@@ -1,0 +1,250 @@
+"""What `sonde new` is told: exactly one source knows each real data set, and the task that it suggests."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sonde.base.errors import UserError
+from sonde.base.lookup import find, kinds
+from sonde.data.source import Guess, Source
+from sonde.data.sources import _roles
+from sonde.records import Records
+
+REAL = {
+    "flowers5": ("class-folders", {"image"}, "category"),
+    "fsdd_4speakers": ("table", {"audio"}, "category"),
+    "sms_spam": ("table", {"text"}, "category"),
+    "sms_spam/sms.tsv": ("table", {"text"}, "category"),
+    "ag_news_small": ("table", {"text"}, "category"),
+    "california_housing": ("table", {"table"}, "number"),
+    "titanic": ("table", {"table"}, "category"),
+    "camvid_small": ("masks", {"image"}, "mask"),
+    "fashion_mnist": ("idx", {"image"}, "category"),
+    "tinyshakespeare": ("text-files", {"text"}, "next-token"),
+    "tinyshakespeare/input.txt": ("text-files", {"text"}, "next-token"),
+    "openmoji_captions": ("table", {"image"}, "category"),
+    "esol": ("table", {"table"}, "number"),
+}
+# Formats that no source reads yet: none may claim them.
+OTHERS = ["bccd", "cora", "hippocampus3d", "multi30k_en_de", "omniglot_small1", "ucr_small", "ud_english_partut"]
+
+
+def recognising(path: Path) -> list[str]:
+    return [name for name in kinds("sources") if find("sources", name, Source).recognise(path)]
+
+
+def real(shared: Path, name: str, target: str | None = None) -> Guess:
+    (kind,) = recognising(shared / name)
+    return find("sources", kind, Source).guess(shared / name, target)
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_exactly_one_source_knows_it(shared: Path, name: str) -> None:
+    kind, inputs, target = REAL[name]
+    assert recognising(shared / name) == [kind]
+    guess = real(shared, name)
+    assert set(guess.inputs) == inputs
+    assert guess.target["kind"] == target
+    assert guess.data["kind"] == kind
+    source = find("sources", kind, Source)
+    options = {key: value for key, value in guess.data.items() if key not in ("source", "split")}
+    assert len(source.read(shared / name, source.Config(**options))) == guess.count
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_nobody_claims_what_is_not_read(shared: Path, name: str) -> None:
+    assert recognising(shared / name) == []
+
+
+def test_every_source_knows_its_own_sample_alone(tmp_path: Path) -> None:
+    for name in kinds("sources"):
+        folder = tmp_path / name
+        folder.mkdir()
+        assert recognising(find("sources", name, Source).sample(folder)) == [name]
+
+
+def test_housing_and_passengers(shared: Path) -> None:
+    guess = real(shared, "california_housing")
+    assert guess.target == {"kind": "number", "field": "median_house_value"}
+    assert len(guess.inputs["table"]["fields"]) == 9
+    assert real(shared, "california_housing", "ocean_proximity").target["kind"] == "category"
+    guess = real(shared, "titanic")
+    assert guess.target["field"] == "Survived"
+    assert guess.inputs["table"]["fields"] == ["Pclass", "Sex", "Age", "SibSp", "Parch", "Fare", "Embarked"]
+    assert guess.notes["inputs.table.fields"] == (
+        "left out: PassengerId (names records), Name (names records), Ticket (names records), Cabin (names records)"
+    )
+    assert guess.data["split"] == {"by": "stratified", "validation": 0.1, "test": 0.1}
+
+
+def test_texts_and_files(shared: Path) -> None:
+    guess = real(shared, "ag_news_small")
+    assert guess.inputs["text"] == {"kind": "text", "field": "title", "also": ["description"]}
+    assert guess.data["split"] == {"by": "given", "validation": 0.1}
+    guess = real(shared, "sms_spam")
+    assert guess.data["columns"] == ["label", "text"]
+    assert (guess.data["header"], guess.data["quoting"]) == (False, False)
+    guess = real(shared, "fsdd_4speakers")
+    assert guess.inputs["audio"] == {"kind": "audio", "field": "path"}
+    assert guess.target["field"] == "label"
+    guess = real(shared, "openmoji_captions")
+    assert guess.inputs["image"]["field"] == "file_name"
+    assert guess.target["field"] == "group"  # subgroup has classes of one picture
+
+
+def test_a_prediction_among_the_columns_is_left_out(shared: Path) -> None:
+    guess = real(shared, "esol")
+    assert guess.target["field"] == "measured log solubility in mols per litre"
+    assert not any("predicted" in name for name in guess.inputs["table"]["fields"])
+    assert guess.doubts[0].startswith(
+        "'ESOL predicted log solubility in mols per litre' is named a prediction (correlation 0.91), and was left out: "
+    )
+
+
+def roles(target: str | None = None, **fields: object) -> _roles.Roles:
+    columns = {}
+    for name, values in fields.items():
+        columns[name] = np.array(values, dtype=object if isinstance(values[0], (str, list, type(None))) else None)
+        if isinstance(values[0], list):
+            columns[name] = np.empty(len(values), dtype=object)
+            columns[name][:] = values
+    count = len(next(iter(columns.values())))
+    return _roles.guess(Records(fields=columns, ids=[f"row {i}" for i in range(count)]), target)
+
+
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=200)
+KIND = ["ant", "bee"] * 100
+
+
+def test_the_column_to_learn() -> None:
+    assert roles(y=KIND, x=X).target == {"kind": "category", "field": "y"}
+    assert roles(x=X, unit_price=X + RNG.normal(size=200), z=X).target == {"kind": "number", "field": "unit_price"}
+    assert roles(x=X, kind=KIND).target["field"] == "kind"
+    assert roles("x", x=X, kind=KIND).target == {"kind": "number", "field": "x"}
+    assert roles(x=X, label=np.arange(200) % 7).target["kind"] == "category"
+    assert roles(x=X, label=np.arange(200) % 20).notes["target.kind"] == (
+        "20 different whole numbers; for a quantity: number"
+    )
+    assert roles(x=X, count=np.arange(200) % 150).target["kind"] == "number"
+    assert roles(x=X, tags=[["a"], ["a", "b"]] * 100).target == {"kind": "labels", "field": "tags"}
+    assert roles(x=X, tags=["a;b", "a", "b;c", "c"] * 50).target == {
+        "kind": "labels",
+        "field": "tags",
+        "separator": ";",
+    }
+
+
+def test_columns_to_learn_from() -> None:
+    found = roles(
+        label=KIND,
+        row=np.arange(200),
+        customer_id=RNG.integers(0, 90, 200),
+        acid=RNG.permutation(10_000)[:200],
+        same=["x"] * 200,
+        name=[f"n{number}" for number in range(200)],
+        note=[f"the {number} th of the long notes" for number in range(200)],
+        x=X,
+    )
+    assert found.inputs == {
+        "text": {"kind": "text", "field": "note"},
+        "table": {"kind": "table", "fields": ["acid", "x"]},
+    }
+    assert found.notes["inputs.table.fields"] == (
+        "left out: row (names records), customer_id (names records), same (one value), name (names records)"
+    )
+    assert found.doubts == [
+        'records share a \'customer_id\': if new ones bring their own, split = { by = "group", field = "customer_id" }'
+    ]
+    # Where only names are left, they are what is learnt from.
+    found = roles(label=KIND, name=[f"n{number}" for number in range(200)])
+    assert found.inputs == {"text": {"kind": "text", "field": "name"}}
+
+
+def test_leaks_are_left_out_and_doubted() -> None:
+    found = roles("price", price=X, cents=X * 100, other=RNG.normal(size=200))
+    assert found.inputs["table"]["fields"] == ["other"]
+    assert found.doubts == [
+        "'cents' repeats the target (correlation 1.000), and was left out: is it known when 'price' is asked for?"
+    ]
+    code = np.array([0.0, 1.0] * 100)
+    found = roles(label=KIND, code=code, x=X)
+    assert found.inputs["table"]["fields"] == ["x"]
+    assert found.doubts[0].startswith("'code' alone tells 100.0% of the classes, and was left out")
+    # The last column is never taken away.
+    assert roles(label=KIND, code=code).inputs["table"]["fields"] == ["code"]
+    # A value that is missing with one class only tells it too.
+    seen = [None if kind == "ant" else str(number % 4) for number, kind in enumerate(KIND)]
+    assert roles(label=KIND, seen=seen, x=X).inputs["table"]["fields"] == ["x"]
+
+
+def test_splits_and_doubts() -> None:
+    parts = ["train", "dev"] * 90 + ["test"] * 20
+    assert roles(x=X, label=KIND, split=parts).split == {"by": "given"}
+    assert roles(x=X, label=KIND, fold=parts).split == {"by": "given", "field": "fold"}
+    assert roles(x=X, label=KIND, split=[*parts[:-1], "none"]).split == {"by": "given"}
+    found = roles(x=X, label=["ant"] * 180 + ["bee"] * 20, split=parts)
+    assert found.doubts == ["there is the class 'bee' of 'label' without a training row"]
+    found = roles(x=X, label=["ant"] * 199 + ["bee"])
+    assert found.split["by"] == "random"
+    assert found.doubts == ["there is the class 'bee' of 'label' with fewer than 3 rows"]
+    day = np.datetime64("2024-01-01", "us") + np.arange(200).astype("timedelta64[D]")
+    assert roles(x=X, y=X + RNG.normal(size=200), day=day).doubts == [
+        '\'day\' is a time: if later records are to be predicted, split = { by = "time", field = "day" }'
+    ]
+    holes = np.where(np.arange(200) < 2, np.nan, X + RNG.normal(size=200))
+    assert roles(x=X, y=holes).doubts == ["2 rows have no value in 'y': remove them, or fit stops there"]
+
+
+def fails(target: str | None = None, **fields: object) -> str:
+    with pytest.raises(UserError) as caught:
+        roles(target, **fields)
+    return str(caught.value)
+
+
+def test_errors() -> None:
+    assert fails("pric", x=X, price=X) == (
+        "--target: the column 'pric' does not exist. Expected one of: price, x. hint: did you mean 'price'?"
+    )
+    assert fails("same", x=X, same=["a"] * 200) == (
+        "the column 'same' has one value in all rows: there is nothing to learn."
+    )
+    names = [f"n{number}" for number in range(200)]
+    assert fails("name", x=X, name=names) == (
+        "the column 'name' has 200 different texts in 200 rows. Expected a column of classes or numbers to learn."
+    )
+    assert fails(name=names) == (
+        "none of the columns name looks like something to learn. Expected a column of classes or numbers. "
+        "hint: sonde new --target names it"
+    )
+    assert fails(label=KIND) == (
+        "there is no column to learn 'label' from. Expected columns with numbers, categories, texts or file names."
+    )
+
+
+def test_headers_are_seen(tmp_path: Path) -> None:
+    table = find("sources", "table", Source)
+    rows = "".join(f"{x:.3f},{kind}\n" for x, kind in zip(X, KIND, strict=True))
+    for content, names in (
+        (rows, ["column_1", "label"]),
+        ("x,kind\n" + rows, None),
+        ("0,1\n" + rows, None),  # numbered, as unnamed columns are when written
+    ):
+        (tmp_path / "a.csv").write_text(content)
+        guess = table.guess(tmp_path / "a.csv", None)
+        assert guess.data.get("columns") == names
+        assert guess.count == 200
+
+
+def test_a_manifest_of_sounds(tmp_path: Path) -> None:
+    lines = [f'{{"audio_filepath": "wav/{n}.wav", "duration": {n / 7}, "label": "{n % 2}"}}\n' for n in range(12)]
+    (tmp_path / "manifest.jsonl").write_text("".join(lines))
+    (tmp_path / "wav").mkdir()
+    assert recognising(tmp_path) == ["table"]
+    guess = find("sources", "table", Source).guess(tmp_path, None)
+    assert guess.inputs == {"audio": {"kind": "audio", "field": "audio_filepath"}}
+    assert guess.target == {"kind": "category", "field": "label"}
+    assert guess.notes["inputs.audio.field"] == "left out: duration"

@@ -1,0 +1,272 @@
+"""Tables: what becomes of every sort of column, and what each error says and where."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import random
+from pathlib import Path
+
+import numpy as np
+import polars
+import pytest
+
+from sonde.base.errors import UserError
+from sonde.data.sources.table import Table, TableConfig
+from sonde.records import Records
+
+
+def read(path: Path, content: str | bytes | None = None, config: TableConfig | None = None) -> Records:
+    if content is not None:
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return Table.read(path, config or TableConfig())
+
+
+def column(tmp_path: Path, *values: str) -> np.ndarray:
+    return read(tmp_path / "one.csv", "x,y\n" + "".join(f"{value},1\n" for value in values)).fields["x"]
+
+
+def fails(path: Path, content: str | bytes | None = None, config: TableConfig | None = None) -> str:
+    with pytest.raises(UserError) as caught:
+        read(path, content, config)
+    return str(caught.value).replace(str(path.parent), "DIR").replace(str(path), "PATH")
+
+
+def test_types_of_columns(tmp_path: Path) -> None:
+    for values, expected in [
+        (["1", "-2", " 3 "], np.array([1, -2, 3])),
+        (["1", "", "3"], np.array([1, np.nan, 3])),
+        (["1.5", "NA", "?", "1e3"], np.array([1.5, np.nan, np.nan, 1000])),
+        (["2024-05-31", "", "2024-06-01"], np.array(["2024-05-31", "NaT", "2024-06-01"], dtype="datetime64[us]")),
+        (["2024-05-31 14:00", "2024-06-01 0:30"], np.array(["2024-05-31T14:00", "2024-06-01T00:30"], "datetime64[us]")),
+        (["2024-05-31T14:00:00.25Z"], np.array(["2024-05-31T14:00:00.25"], "datetime64[us]")),
+        (["31/05/2024", "01/06/2024"], np.array(["2024-05-31", "2024-06-01"], dtype="datetime64[us]")),
+        (["1949-01", "1949-02"], np.array(["1949-01-01", "1949-02-01"], dtype="datetime64[us]")),
+    ]:
+        found = column(tmp_path, *values)
+        assert found.dtype == expected.dtype, values
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_what_stays_text_or_truth(tmp_path: Path) -> None:
+    for values, expected in [
+        (["007", "123"], ["007", "123"]),  # a code, not a number
+        (["NA", "b", ""], ["NA", "b", None]),
+        (["1", "two"], ["1", "two"]),
+        (["NA", "?"], ["NA", "?"]),
+        (["", ""], [None, None]),
+        (["TRUE", "false", ""], [True, False, None]),
+        (["01/02/2024", "02/03/2024"], ["01/02/2024", "02/03/2024"]),  # whose day is which is not known
+        (["2024-13-45", "2024-01-01"], ["2024-13-45", "2024-01-01"]),
+        (['"a, ""b"""', '"two\nlines"'], ['a, "b"', "two\nlines"]),
+    ]:
+        found = column(tmp_path, *values)
+        assert found.dtype == object
+        assert found.tolist() == expected
+
+
+def test_numbers_are_exact(tmp_path: Path) -> None:
+    source = random.Random(0)
+    values = [source.uniform(-1, 1) * 10 ** source.randint(-300, 300) for _ in range(2000)]
+    assert column(tmp_path, *map(repr, values)).tolist() == values
+    lines = "".join(json.dumps({"x": value}) + "\n" for value in values)
+    assert read(tmp_path / "a.jsonl", lines).fields["x"].tolist() == values
+
+
+def test_like_the_csv_module(tmp_path: Path) -> None:
+    source = random.Random(1)
+    words = ["", "a", 'say "no"', "x,y", "line\nbreak", "\r\n", "é", " b ", '"', "café; naïve"]
+    rows = [[source.choice(words) + "t" for _ in range(4)] for _ in range(200)]
+    text = io.StringIO(newline="")
+    csv.writer(text).writerows([["a", "b", "c", "d"], *rows])
+    found = read(tmp_path / "a.csv", text.getvalue())
+    assert [list(record.values()) for record in found] == rows
+    assert found.ids[:2] == ["row 1", "row 2"]
+
+
+def test_separators_marks_and_blank_lines(tmp_path: Path) -> None:
+    for content in ("a;b\n1;2,5\n", "a\tb\n1\t2,5\n", "\ufeffa|b\r\n\r\n1|2,5\r\n\r\n"):
+        found = read(tmp_path / "a.csv", content)
+        assert (list(found.fields), len(found)) == (["a", "b"], 1)
+        assert found.fields["b"].tolist() == ["2,5"]
+    found = read(tmp_path / "a.csv", " a ,,c\n1,2,3\n")
+    assert list(found.fields) == ["a", "column_2", "c"]
+    found = read(tmp_path / "a.csv", "a^b\n1^2\n", TableConfig(separator="^"))
+    assert found.fields["b"].tolist() == [2]
+
+
+def test_no_header_and_no_quoting(tmp_path: Path) -> None:
+    config = TableConfig(header=False, quoting=False, columns=["label", "text"])
+    found = read(tmp_path / "sms.tsv", 'ham\the said "go\nspam\t"win\n', config)
+    assert found.fields["text"].tolist() == ['he said "go', '"win']
+    found = read(tmp_path / "sms.tsv", "1\t2\n", TableConfig(header=False))
+    assert list(found.fields) == ["column_1", "column_2"]
+
+
+def test_jsonl(tmp_path: Path) -> None:
+    lines = [
+        {"n": 1, "x": 1, "tags": ["a"], "day": "2024-05-31", "yes": True, "who": "a"},
+        {"n": 2, "x": 0.5, "tags": [], "day": "2024-06-01", "yes": False},
+    ]
+    found = read(tmp_path / "a.jsonl", "".join(json.dumps(line) + "\n\n" for line in lines))
+    assert found.fields["n"].dtype == np.int64
+    assert found.fields["x"].tolist() == [1.0, 0.5]
+    assert found.fields["tags"].tolist() == [["a"], []]
+    assert found.fields["day"].dtype == np.dtype("datetime64[us]")
+    assert found.fields["who"].tolist() == ["a", None]
+    # Without lists polars reads them; the fields are the same.
+    plain = [{name: value for name, value in line.items() if name != "tags"} for line in lines]
+    again = read(tmp_path / "b.ndjson", "".join(json.dumps(line) + "\n" for line in plain))
+    for name, values in again.fields.items():
+        assert values.dtype == found.fields[name].dtype
+        assert values.tolist() == found.fields[name].tolist()
+    assert read(tmp_path / "c.jsonl", f'{{"id": {2**70}}}\n').fields["id"].tolist() == [str(2**70)]
+
+
+def test_parquet(tmp_path: Path) -> None:
+    frame = polars.DataFrame(
+        {
+            "small": polars.Series([1, None, 3], dtype=polars.Int16),
+            "text": ["a", None, "c"],
+            "kind": polars.Series(["u", "v", "u"], dtype=polars.Categorical),
+            "when": polars.Series([0, 1, None], dtype=polars.Datetime("ms", "Europe/Berlin")),
+            "price": polars.Series(["1.5", "2", None]).cast(polars.Decimal(10, 2)),
+            "many": [[1, 2], [], None],
+        }
+    )
+    frame.write_parquet(tmp_path / "a.parquet")
+    fields = read(tmp_path / "a.parquet").fields
+    np.testing.assert_array_equal(fields["small"], [1, np.nan, 3])
+    np.testing.assert_array_equal(fields["price"], [1.5, 2, np.nan])
+    assert fields["text"].tolist() == ["a", None, "c"]
+    assert fields["kind"].tolist() == ["u", "v", "u"]
+    assert fields["many"].tolist() == [[1, 2], [], None]
+    assert fields["when"][1] == np.datetime64("1970-01-01T00:00:00.001", "us")
+
+
+def test_folder_of_splits(tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text("about")
+    (tmp_path / "classes.txt").write_text("names")
+    (tmp_path / "test.csv").write_text("b,a\n1,x\n")
+    (tmp_path / "train.csv").write_text("a,b\n2,1\n3,1\n")
+    (tmp_path / "dev.csv").write_text("a,b\n4,1\n")
+    found = read(tmp_path)
+    assert found.ids == ["train.csv row 1", "train.csv row 2", "dev.csv row 1", "test.csv row 1"]
+    assert found.fields["split"].tolist() == ["train", "train", "validation", "test"]
+    # Types are those of the whole column, so that no file is read otherwise than another.
+    assert found.fields["a"].tolist() == ["2", "3", "4", "x"]
+
+
+def test_folder_of_jsonl_and_parquet(tmp_path: Path) -> None:
+    for suffix in ("jsonl", "parquet"):
+        folder = tmp_path / suffix
+        folder.mkdir()
+        for name, value in (("train", 1), ("test", 2.5)):
+            frame = polars.DataFrame({"x": [value]})
+            frame.write_ndjson(folder / f"{name}.jsonl") if suffix == "jsonl" else frame.write_parquet(
+                folder / f"{name}-00000-of-00001.parquet"
+            )
+        found = read(folder)
+        assert found.fields["x"].tolist() == [1.0, 2.5]
+        assert found.fields["split"].tolist() == ["train", "test"]
+
+
+def test_errors_of_csv(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    assert fails(tmp_path / "no.csv") == "the table DIR/no.csv does not exist."
+    assert fails(path, "") == "DIR/a.csv is empty. Expected a header and rows."
+    assert fails(path, " \n\n") == "DIR/a.csv is empty. Expected a header and rows."
+    assert fails(path, "a,b\n") == (
+        "DIR/a.csv has a header and no rows. hint: if its first row is data: header = false"
+    )
+    assert fails(path, "a,b\n1,2\n\n1,2,3\n") == (
+        "DIR/a.csv line 4 has 3 values, where there are 2 columns. Expected the columns a, b. "
+        "hint: a value that holds the separator ',' stands in double quotes"
+    )
+    assert "DIR/a.csv line 5 has 1 value, where" in fails(path, 'a,b\n"1\n\n",2\n1\n')
+    assert fails(path, "a,b,a\n1,2,3\n") == (
+        "DIR/a.csv has two columns named 'a'. Expected a header with different names. "
+        "hint: if its first row is data: header = false"
+    )
+    assert fails(path, "a,b\n1,2\n3,caf\xe9\n".encode("latin-1")) == (
+        "DIR/a.csv line 3 is not UTF-8: byte 0xe9 at offset 13. Expected text in UTF-8. "
+        "hint: iconv -f LATIN1 -t UTF-8 a.csv > converted.csv, if it is Latin-1"
+    )
+    assert fails(path, 'a,b\n1,2\n1,5" pipe\n') == (
+        "DIR/a.csv line 3 has a double quote that stands inside a value. Expected quotes around whole values, "
+        "doubled within them. hint: quoting = false in [data] takes quotes as any other character"
+    )
+    assert "line 2 has a double quote that is never closed." in fails(path, 'a,b\n1,"2\n3,4\n')
+    config = TableConfig(header=False, columns=["a"])
+    assert fails(path, "1,2\n", config) == "DIR/a.csv has 2 columns, and data.columns names 1."
+    config = TableConfig(header=False, columns=["a", "a"])
+    assert fails(path, "1,2\n", config) == (
+        "DIR/a.csv has two columns named 'a'. Expected different names in data.columns."
+    )
+
+
+def test_errors_of_jsonl_and_parquet(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    assert fails(path, '{"a": 1}\n\n{"a": 1,}\n') == (
+        "DIR/a.jsonl:3 is not JSON: Expecting property name enclosed in double quotes at character 9. "
+        "Expected one JSON object a line."
+    )
+    assert fails(path, '{"a": 1}\n[1, 2]\n') == (
+        'DIR/a.jsonl:2 is JSON, but not an object: [1, 2]. Expected a line such as {"text": "...", "label": 1}.'
+    )
+    assert "line 2 is not UTF-8: byte 0xff" in fails(path, b'{"a": 1}\n{"a": "\xff"}\n')
+    assert "DIR/a.jsonl is empty." in fails(path, "\n")
+    assert fails(tmp_path / "a.parquet", b"PAR1 no").startswith("DIR/a.parquet is not a readable Parquet file: ")
+    polars.DataFrame({"a": []}).write_parquet(tmp_path / "b.parquet")
+    assert fails(tmp_path / "b.parquet") == "DIR/b.parquet has no rows."
+    assert "DIR/a.xlsx is not a table of a known format: .xlsx." in fails(tmp_path / "a.xlsx", b"")
+
+
+def test_errors_of_folders(tmp_path: Path) -> None:
+    empty, several, unlike = tmp_path / "empty", tmp_path / "several", tmp_path / "unlike"
+    for folder in (empty, several, unlike):
+        folder.mkdir()
+    assert fails(empty) == (
+        "the folder DIR/empty has 0 tables. Expected one table, or one each for train, validation and test."
+    )
+    for name in ("edges", "nodes"):
+        (several / f"{name}.csv").write_text("a\n1\n")
+    assert fails(several) == (
+        "the folder DIR/several has 2 tables: edges.csv, nodes.csv. Expected one table, or one each for train, "
+        "validation and test. hint: name one of them: DIR/several/edges.csv"
+    )
+    assert not Table.recognise(several)
+    (unlike / "train.csv").write_text("id,label\n1,2\n")
+    (unlike / "test.csv").write_text("id\n1\n")
+    assert fails(unlike) == (
+        "DIR/unlike/test.csv has no column 'label', which train.csv has. Expected the same columns in all files of a "
+        "folder. hint: data.source = 'DIR/unlike/train.csv' takes that file alone"
+    )
+    (unlike / "test.csv").write_text("id,Label\n1,2\n")
+    assert "hint: did you mean 'Label'?" in fails(unlike)
+    (unlike / "test.csv").write_text("id,label,more\n1,2,3\n")
+    assert "test.csv has a column 'more', which no train.csv knows." in fails(unlike)
+    (unlike / "test.csv").unlink()
+    polars.DataFrame({"id": [1], "label": [2]}).write_parquet(unlike / "test.parquet")
+    assert "is not a table of a known format: .csv, .parquet. Expected files of one kind" in fails(unlike)
+
+
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [("california_housing", 20640), ("titanic", 891), ("fsdd_4speakers", 1000), ("openmoji_captions", 2339)],
+)
+def test_real_tables(shared: Path, name: str, count: int) -> None:
+    found = read(shared / name)
+    assert len(found) == count
+    assert len(set(found.ids)) == count
+
+
+def test_real_messages(shared: Path) -> None:
+    config = TableConfig(header=False, quoting=False, columns=["label", "text"])
+    found = read(shared / "sms_spam", config=config)
+    labels, counts = np.unique(found.fields["label"].astype(str), return_counts=True)
+    assert dict(zip(labels, counts, strict=True)) == {"ham": 4827, "spam": 747}
+    lines = (shared / "sms_spam" / "sms.tsv").read_text(encoding="utf-8").split("\n")
+    assert found.fields["text"].tolist() == [line.split("\t")[1] for line in lines if line]
+    assert "sms.tsv line 54 has a double quote that stands inside a value." in fails(shared / "sms_spam")

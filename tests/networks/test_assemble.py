@@ -1,0 +1,196 @@
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from network_fakes import SHAPES, Offer, features
+from safetensors.torch import save
+from torch import nn
+
+from sonde.base import lookup
+from sonde.base.errors import UserError
+from sonde.networks import assemble
+from sonde.networks._assemble import wrap
+from sonde.task import Ask, Body, Shape
+
+EXAMPLE = Ask(per="example", width=5)
+PIXEL = Ask(per="pixel", width=5)
+CAUSAL = Ask(per="position", width=13, causal=True)
+
+
+def network(kinds, ask, shapes=None, settings=None, **options):
+    """A network of tiny bodies; `kinds` maps inputs, named by their form, to kinds."""
+    torch.manual_seed(0)
+    bodies = {name: lookup.find("networks", kind, Body) for name, kind in kinds.items()}
+    configs = {name: body.Config.model_validate({**body.tiny, **(settings or {})}) for name, body in bodies.items()}
+    inputs = {name: Offer(offered=(shapes or SHAPES)[name]) for name in kinds}
+    return assemble(inputs, ask, configs, bodies, **options)
+
+
+def refused(kinds, ask, **options):
+    with pytest.raises(UserError) as caught:
+        network(kinds, ask, **options)
+    return str(caught.value)
+
+
+def test_the_front_comes_before_the_body():
+    torch.manual_seed(0)
+    body = lookup.find("networks", "mlp", Body)
+    config = body.Config(hidden=[])
+    net = assemble({"v": Offer(offered=SHAPES["vector"], doubled=True)}, EXAMPLE, {"v": config}, {"v": body})
+    vector = torch.randn(2, 6)
+    torch.testing.assert_close(net({"v": {"vector": vector}}), net.head(2 * vector))
+
+
+def test_several_inputs_meet_in_one_answer():
+    kinds = {"grid": "resnet", "tokens": "recurrent", "columns": "mlp"}
+    net = network(kinds, EXAMPLE)
+    inputs = {form: features(SHAPES[form]) for form in kinds}
+    answer = net(inputs)
+    assert answer.shape == (4, 5)
+    answer.square().sum().backward()
+    assert not [name for name, parameter in net.named_parameters() if parameter.grad is None]
+    net.eval()
+    before = net(inputs)
+    for form in kinds:
+        # Every input counts, and none by the size of its features.
+        changed = net({**inputs, form: features(SHAPES[form], seed=1)})
+        assert 1e-4 < (changed - before).abs().mean() < 1
+
+
+def test_features_of_several_sizes_are_brought_to_the_picture():
+    shape = {"grid": Shape(form="grid", channels=3, size=(37, 50))}
+    for kind in ("cnn", "resnet", "unet"):
+        net = network({"grid": kind}, PIXEL, shapes=shape)
+        assert net({"grid": features(shape["grid"])}).shape == (4, 5, 37, 50)
+
+
+def test_a_language_model_answers_with_its_embedding():
+    net = network({"tokens": "transformer"}, CAUSAL)
+    assert net.head is None
+    body = net.bodies["tokens"]
+    tensors = {"tokens": features(SHAPES["tokens"])}
+    expected = body(tensors["tokens"]) @ body.entry.layer.weight.T
+    torch.testing.assert_close(net.eval()(tensors), body.eval()(tensors["tokens"]) @ body.entry.layer.weight.T)
+    assert expected.shape == (4, 9, 13)
+    # No weight is held twice, so that weights can be saved; a copy answers with its own.
+    save(net.state_dict())
+    twin = copy.deepcopy(net)
+    twin.bodies["tokens"].entry.layer.weight.data.zero_()
+    assert not twin(tensors).any()
+    assert net(tensors).any()
+    untied = network({"tokens": "transformer"}, CAUSAL, settings={"tie": False})
+    assert isinstance(untied.head, nn.Linear)
+    # Answers that are not tokens have a head of their own.
+    assert network({"tokens": "transformer"}, EXAMPLE).head is not None
+    assert network({"tokens": "transformer"}, Ask(per="position", width=4)).head is not None
+
+
+def test_first_answers_are_close_to_no_opinion():
+    for kinds, ask in (({"grid": "cnn"}, EXAMPLE), ({"grid": "cnn"}, PIXEL), ({"columns": "mlp"}, EXAMPLE)):
+        (form,) = kinds
+        assert network(kinds, ask)({form: features(SHAPES[form])}).abs().max() < 1
+
+
+def test_a_network_that_does_not_give_what_is_asked():
+    assert refused({"grid": "unet"}, EXAMPLE) == (
+        "network 'unet' answers per pixel; the target needs one answer per example. "
+        "hint: use network 'cnn', 'mlp', 'resnet', 'timm' or 'transformer', or a target such as 'mask'"
+    )
+    assert refused({"grid": "mlp"}, PIXEL) == (
+        "network 'mlp' answers per example; the target needs an answer per pixel. "
+        "hint: use network 'cnn', 'resnet', 'timm' or 'unet', or a target such as 'category'"
+    )
+
+
+def test_a_network_that_does_not_take_the_input():
+    assert refused({"tokens": "resnet"}, EXAMPLE) == (
+        "network 'resnet' takes grid or frames; input 'tokens' offers tokens. "
+        "hint: use network 'recurrent' or 'transformer'"
+    )
+    assert refused({"columns": "cnn"}, EXAMPLE).endswith("hint: use network 'mlp'")
+
+
+def test_a_target_that_no_network_can_answer_for_the_input():
+    assert refused({"tokens": "transformer"}, PIXEL) == (
+        "the target needs an answer per pixel; input 'tokens' offers tokens, which have none. "
+        "Expected an input that offers grid. hint: use a target of one answer per example, such as 'category'"
+    )
+    assert refused({"grid": "transformer"}, CAUSAL).startswith(
+        "the target needs an answer per position; input 'grid' offers grid, which have none. "
+        "Expected an input that offers tokens or frames."
+    )
+
+
+def test_several_inputs_answer_per_example_only():
+    assert refused({"grid": "unet", "columns": "mlp"}, PIXEL) == (
+        "the target needs an answer per pixel; that takes exactly one input, and there are 2: grid, columns. "
+        "hint: keep one input, or use a target of one answer per example, such as 'category'"
+    )
+
+
+class LooksAhead(lookup.find("networks", "recurrent", Body)):
+    causal = False
+
+
+def test_a_network_that_looks_ahead():
+    body = LooksAhead
+    with pytest.raises(UserError) as caught:
+        assemble({"text": Offer(offered=SHAPES["tokens"])}, CAUSAL, {"text": body.Config()}, {"text": body})
+    assert str(caught.value) == (
+        "network 'recurrent' looks ahead; the target's answers may depend on earlier positions only. "
+        "hint: use network 'recurrent' or 'transformer'"
+    )
+
+
+def test_a_word_that_no_input_can_be_named():
+    body = lookup.find("networks", "mlp", Body)
+    with pytest.raises(UserError, match=r"an input cannot be named 'values': PyTorch uses that word\. hint: choose"):
+        assemble({"values": Offer(offered=SHAPES["vector"])}, EXAMPLE, {"values": body.Config()}, {"values": body})
+
+
+class Mine(nn.Module):
+    def __init__(self, layer: nn.Module, *swap: int) -> None:
+        super().__init__()
+        self.layer, self.swap = layer, swap
+
+    def forward(self, given):
+        return self.layer(given.movedim(*self.swap)).movedim(*self.swap[::-1]) if self.swap else self.layer(given)
+
+
+@pytest.mark.parametrize(
+    ("form", "module", "ask"),
+    [
+        ("vector", Mine(nn.Linear(6, 5)), EXAMPLE),
+        ("columns", Mine(nn.Linear(4, 5)), EXAMPLE),
+        ("frames", Mine(nn.Linear(12, 5)), Ask(per="position", width=5)),
+        ("tokens", Mine(nn.Embedding(13, 5)), Ask(per="position", width=5)),
+        ("grid", Mine(nn.Linear(3, 5), 1, 3), PIXEL),
+    ],
+)
+def test_anyones_module_answers_for_itself(form, module, ask):
+    net = wrap(module, {"given": Offer(offered=SHAPES[form])}, ask)
+    tensors = features(SHAPES[form])
+    main = {"columns": "numbers"}.get(form, form)
+    assert torch.equal(net({"given": tensors}), module(tensors[main]))
+    with pytest.raises(NotImplementedError):
+        net.extend({"given": tensors}, None)
+
+
+def test_a_module_whose_answers_have_another_shape():
+    net = wrap(nn.Linear(6, 4), {"given": Offer(offered=SHAPES["vector"])}, EXAMPLE)
+    with pytest.raises(UserError) as caught:
+        net({"given": features(SHAPES["vector"])})
+    assert str(caught.value) == (
+        "the module Linear answered with shape (4, 4). Expected a tensor of shape (4, 5), for vector of shape (4, 6)."
+    )
+    net = wrap(nn.LSTM(12, 5, batch_first=True), {"given": Offer(offered=SHAPES["frames"])}, CAUSAL)
+    with pytest.raises(UserError, match="the module LSTM answered with tuple"):
+        net({"given": features(SHAPES["frames"])})
+
+
+def test_a_module_takes_one_input():
+    inputs = {"a": Offer(offered=SHAPES["vector"]), "b": Offer(offered=SHAPES["grid"])}
+    with pytest.raises(UserError, match="a module of your own takes one input; this task has 2: a, b"):
+        wrap(nn.Identity(), inputs, EXAMPLE)

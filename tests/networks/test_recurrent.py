@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from network_fakes import SHAPES, features
+from torch import nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+from sonde.base.errors import UserError
+from sonde.networks.recurrent import CELLS, Recurrent, RecurrentConfig
+from sonde.task import Ask
+
+POSITION = Ask(per="position", width=13)
+
+
+@pytest.mark.parametrize("cell", ["rnn", "lstm", "gru"])
+@pytest.mark.parametrize("both", [False, True])
+def test_it_is_torchs_network_on_packed_sequences(cell, both):
+    torch.manual_seed(0)
+    config = RecurrentConfig(cell=cell, width=6, layers=2, embedding=5, bidirectional=both, dropout=0.0)
+    body = Recurrent(config, SHAPES["tokens"], POSITION).eval()
+    theirs = CELLS[cell](5, 6, num_layers=2, batch_first=True, bidirectional=both)
+    for layer in range(2):
+        for cells, suffix in ((body.forwards, ""), (body.backwards, "_reverse")):
+            for name, weight in cells[layer].named_parameters() if len(cells) else ():
+                theirs.get_parameter(name.replace("_l0", f"_l{layer}{suffix}")).data.copy_(weight.data)
+    tensors = features(SHAPES["tokens"])
+    packed = pack_padded_sequence(body.entry(tensors), tensors["length"], batch_first=True, enforce_sorted=False)
+    expected, _ = pad_packed_sequence(theirs(packed)[0], batch_first=True)
+    ours = body(tensors)
+    for index, length in enumerate(tensors["length"].tolist()):
+        torch.testing.assert_close(ours[index, :length], expected[index, :length])
+
+
+@pytest.mark.parametrize("both", [False, True])
+def test_last_is_the_final_state_of_each_direction(both):
+    torch.manual_seed(0)
+    config = RecurrentConfig(cell="gru", width=6, embedding=5, bidirectional=both, pool="last", dropout=0.0)
+    body = Recurrent(config, SHAPES["tokens"], Ask(per="example", width=2)).eval()
+    theirs = nn.GRU(5, 6, batch_first=True, bidirectional=both)
+    for cells, suffix in ((body.forwards, ""), (body.backwards, "_reverse")):
+        for cell in cells:
+            for name, weight in cell.named_parameters():
+                theirs.get_parameter(name + suffix).data.copy_(weight.data)
+    tensors = features(SHAPES["tokens"])
+    packed = pack_padded_sequence(body.entry(tensors), tensors["length"], batch_first=True, enforce_sorted=False)
+    _, final = theirs(packed)
+    torch.testing.assert_close(body(tensors), torch.cat(list(final), dim=1))
+
+
+def test_causal_answers_are_never_read_backwards():
+    body = Recurrent(RecurrentConfig(bidirectional=True), SHAPES["tokens"], Ask(per="position", width=13, causal=True))
+    assert len(body.backwards) == 0
+    assert body.width == 128
+    looking_ahead = Recurrent(RecurrentConfig(width=4), SHAPES["tokens"], POSITION)
+    with pytest.raises(NotImplementedError, match="reads backwards"):
+        looking_ahead.extend(features(SHAPES["tokens"]), None)
+
+
+def test_weights_are_tied_only_where_widths_agree():
+    ask = Ask(per="position", width=13, causal=True)
+    body = Recurrent(RecurrentConfig(width=8, embedding=8, tie=True), SHAPES["tokens"], ask)
+    assert body.embedding_weight is body.entry.layer.weight
+    assert Recurrent(RecurrentConfig(width=8, embedding=8), SHAPES["tokens"], ask).embedding_weight is None
+    with pytest.raises(UserError) as caught:
+        Recurrent(RecurrentConfig(width=8, embedding=4, tie=True), SHAPES["tokens"], ask)
+    assert str(caught.value) == (
+        "network 'recurrent' cannot tie its embedding (width 4) to its answers, which come from features of width 8. "
+        "hint: embedding = 8, or tie = false"
+    )
+
+
+def test_an_lstm_begins_by_remembering():
+    body = Recurrent(RecurrentConfig(width=4, embedding=3), SHAPES["tokens"], POSITION)
+    for cell in (*body.forwards, *body.backwards):
+        assert (cell.bias_ih_l0 + cell.bias_hh_l0).tolist() == [0.0] * 4 + [1.0] * 4 + [0.0] * 8
+        gate = cell.weight_hh_l0[4:8]
+        torch.testing.assert_close(gate @ gate.T, torch.eye(4))

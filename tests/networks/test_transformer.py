@@ -1,0 +1,164 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from network_fakes import SHAPES, features
+from pydantic import ValidationError
+from torch import nn
+
+from sonde.networks.transformer import Transformer, TransformerConfig, rotate, waves
+from sonde.task import Ask, Shape
+
+TINY = {"width": 16, "layers": 2, "heads": 2, "dropout": 0.0}
+CAUSAL = Ask(per="position", width=13, causal=True)
+POSITION = Ask(per="position", width=13)
+EXAMPLE = Ask(per="example", width=3)
+
+
+def transformer(ask, shape=SHAPES["tokens"], **settings):
+    torch.manual_seed(0)
+    body = Transformer(TransformerConfig(**{**TINY, **settings}), shape, ask).eval()
+    for parameter in body.parameters():
+        # Norms and biases too, so that a wrong one shows.
+        parameter.data += 0.1 * torch.randn_like(parameter)
+    return body
+
+
+def test_the_decoder_is_gpt2():
+    from transformers import GPT2Config, GPT2Model
+
+    body = transformer(CAUSAL)
+    settings = {"n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": body.steps, "vocab_size": 13}
+    theirs = GPT2Model(GPT2Config(**settings, activation_function="gelu", bos_token_id=0, eos_token_id=0)).eval()
+    names = {"wte.weight": body.entry.layer.weight, "wpe.weight": body.places.weight}
+    names |= {"ln_f.weight": body.norm.weight, "ln_f.bias": body.norm.bias}
+    for number, block in enumerate(body.blocks):
+        for their_name, module in (
+            ("ln_1", block.norm1),
+            ("ln_2", block.norm2),
+            ("attn.c_attn", block.attention.inner),
+            ("attn.c_proj", block.attention.out),
+            ("mlp.c_fc", block.grow),
+            ("mlp.c_proj", block.shrink),
+        ):
+            weight = module.weight.T if isinstance(module, nn.Linear) else module.weight
+            names |= {f"h.{number}.{their_name}.weight": weight, f"h.{number}.{their_name}.bias": module.bias}
+    theirs.load_state_dict({name: value.detach() for name, value in names.items()})
+    tokens = features(SHAPES["tokens"])["tokens"]
+    with torch.inference_mode():
+        expected = theirs(input_ids=tokens).last_hidden_state
+        torch.testing.assert_close(body({"tokens": tokens}), expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_the_encoder_is_torchs(bias):
+    body = transformer(POSITION, bias=bias)
+    layer = nn.TransformerEncoderLayer(16, 2, 64, 0.0, "gelu", batch_first=True, norm_first=True, bias=bias)
+    theirs = nn.TransformerEncoder(layer, 2, norm=nn.LayerNorm(16, bias=bias), enable_nested_tensor=False).eval()
+    for their_layer, block in zip(theirs.layers, body.blocks, strict=True):
+        for their_module, module in (
+            (their_layer.norm1, block.norm1),
+            (their_layer.norm2, block.norm2),
+            (their_layer.self_attn.out_proj, block.attention.out),
+            (their_layer.linear1, block.grow),
+            (their_layer.linear2, block.shrink),
+        ):
+            their_module.load_state_dict(module.state_dict())
+        their_layer.self_attn.in_proj_weight.data.copy_(block.attention.inner.weight)
+        if bias:
+            their_layer.self_attn.in_proj_bias.data.copy_(block.attention.inner.bias)
+    theirs.norm.load_state_dict(body.norm.state_dict())
+    tensors = features(SHAPES["tokens"])
+    embedded = body.entry(tensors) + body.places(torch.arange(9))
+    padded = torch.arange(9) >= tensors["length"][:, None]
+    expected = theirs(embedded, src_key_padding_mask=padded)
+    ours = body(tensors)
+    for index, length in enumerate(tensors["length"].tolist()):
+        torch.testing.assert_close(ours[index, :length], expected[index, :length], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("positions", ["learned", "rotary", "sinusoidal"])
+@pytest.mark.parametrize("causal", [False, True])
+def test_packed_texts_are_answered_as_if_alone(positions, causal):
+    body = transformer(CAUSAL if causal else POSITION, positions=positions)
+    tokens = features(SHAPES["tokens"], count=2)["tokens"]
+    segment = torch.tensor([[0, 0, 0, 0, 1, 1, 1, 1, 1], [0, 0, 1, 1, 1, 2, 2, 7, 7]])
+    place = torch.tensor([[0, 1, 2, 3, 0, 1, 2, 3, 4], [0, 1, 0, 1, 2, 0, 1, 0, 1]])
+    packed = body({"tokens": tokens, "segment": segment, "place": place})
+    for row, spans in enumerate(([(0, 4), (4, 9)], [(0, 2), (2, 5), (5, 7)])):
+        for start, stop in spans:
+            single = body({"tokens": tokens[row : row + 1, start:stop]})
+            torch.testing.assert_close(packed[row, start:stop], single[0], rtol=1e-5, atol=1e-5)
+
+
+def test_padding_of_packed_texts_is_a_segment_of_its_own():
+    body = transformer(POSITION)
+    tokens = features(SHAPES["tokens"], count=2)["tokens"]
+    segment = torch.zeros(2, 9, dtype=torch.int64)
+    tensors = {"tokens": tokens, "segment": segment, "length": torch.tensor([9, 4])}
+    answer = body(tensors)
+    assert torch.isfinite(answer).all()
+    torch.testing.assert_close(answer[1, :4], body({"tokens": tokens[1:, :4]})[0], rtol=1e-5, atol=1e-5)
+
+
+def test_rotary_attention_depends_on_distances_alone():
+    torch.manual_seed(0)
+    query, key = torch.randn(2, 8)
+    near = rotate(query, waves(torch.tensor(3), 8)) @ rotate(key, waves(torch.tensor(1), 8))
+    far = rotate(query, waves(torch.tensor(103), 8)) @ rotate(key, waves(torch.tensor(101), 8))
+    torch.testing.assert_close(near, far, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(rotate(query, waves(torch.tensor(9), 8)).norm(), query.norm())
+
+
+def test_first_weights_are_those_of_gpt2():
+    torch.manual_seed(0)
+    config = TransformerConfig(width=64, layers=8)
+    body = Transformer(config, Shape(form="tokens", vocabulary=500, size=(64,)), CAUSAL)
+    for block in body.blocks:
+        assert block.attention.inner.weight.std().item() == pytest.approx(0.02, rel=0.05)
+        assert block.attention.out.weight.std().item() == pytest.approx(0.02 / 4, rel=0.05)
+        assert block.shrink.weight.std().item() == pytest.approx(0.02 / 4, rel=0.05)
+        assert not block.grow.bias.any()
+        assert torch.equal(block.norm1.weight, torch.ones(64))
+    assert body.entry.layer.weight.std().item() == pytest.approx(0.02, rel=0.05)
+
+
+def test_patches_cut_the_picture_row_by_row():
+    shape = Shape(form="grid", channels=1, size=(4, 6))
+    body = Transformer(TransformerConfig(**TINY, patch=2), shape, EXAMPLE)
+    grid = torch.arange(24.0).reshape(1, 1, 4, 6)
+    with torch.no_grad():
+        body.entry.layer.weight.fill_(0.25)
+        body.entry.layer.bias.zero_()
+    expected = [grid[0, 0, row : row + 2, column : column + 2].mean() for row in (0, 2) for column in (0, 2, 4)]
+    torch.testing.assert_close(body.entry({"grid": grid})[0, :, 0], torch.stack(expected))
+    assert body.steps == 6
+
+
+@pytest.mark.parametrize(("size", "patch"), [((28, 28), 4), ((64, 64), 8), ((5, 9), 1), ((224, 224), 28)])
+def test_a_patch_is_an_eighth_of_the_picture(size, patch):
+    body = Transformer(TransformerConfig(**TINY), Shape(form="grid", channels=1, size=size), EXAMPLE)
+    assert body.entry.patch == patch
+
+
+def test_more_positions_than_were_learnt():
+    body = transformer(CAUSAL)
+    tokens = torch.zeros(1, 11, dtype=torch.int64)
+    with pytest.raises(ValueError, match="position 11 is beyond the 10 positions that were learnt"):
+        body({"tokens": tokens})
+    _, cache = body.extend({"tokens": tokens[:, :8]}, None)
+    with pytest.raises(ValueError, match="position 11 is beyond"):
+        body.extend({"tokens": tokens[:, :3]}, cache)
+    assert transformer(CAUSAL, positions="rotary")({"tokens": tokens}).shape == (1, 11, 16)
+
+
+def test_an_encoder_cannot_be_extended():
+    with pytest.raises(NotImplementedError, match="looks ahead"):
+        transformer(POSITION).extend(features(SHAPES["tokens"]), None)
+
+
+def test_settings_that_do_not_fit_each_other():
+    with pytest.raises(ValidationError, match="width 10 is not a multiple of heads 4"):
+        TransformerConfig(width=10)
+    with pytest.raises(ValidationError, match="rotary positions need an even width / heads; it is 5"):
+        TransformerConfig(width=10, heads=2, positions="rotary")
