@@ -177,7 +177,7 @@ def test_anyones_module_can_be_trained_and_loaded(tmp_path):
 
     found = sonde.fit(recipe(), out=tmp_path / "run", network=module())
     assert found.scores["test"]["accuracy"].value > 0.8
-    with pytest.raises(UserError, match="holds the weights of a network that is not sonde's own"):
+    with pytest.raises(UserError, match=r"holds the weights of a network that is not sonde's own"):
         sonde.load(found.artifact)
     assert sonde.load(found.artifact, network=module()).predict([np.zeros((8, 8), dtype=np.uint8)])[0]["label"]
 
@@ -190,18 +190,18 @@ def test_a_flipped_byte_in_the_artifact_is_found(tmp_path):
     path.write_bytes(broken)
     with pytest.raises(UserError, match=r"is damaged: weights.safetensors differs from its hash"):
         sonde.load(found.artifact)
-    with pytest.raises(UserError, match="is not a sonde artifact"):
+    with pytest.raises(UserError, match=r"is not a sonde artifact"):
         sonde.load(tmp_path)
 
 
 def test_a_folder_in_use_is_refused_before_anything_is_computed(tmp_path):
     sonde.fit(recipe(steps=2), out=tmp_path / "run")
     before = sorted((tmp_path / "run").rglob("*"))
-    with pytest.raises(UserError, match="already holds another run.*or go on with that run by --resume"):
+    with pytest.raises(UserError, match=r"already holds another run.*or go on with that run by --resume"):
         sonde.fit(recipe(steps=2), out=tmp_path / "run")
-    with pytest.raises(UserError, match="the recipe differs from that of the run"):
+    with pytest.raises(UserError, match=r"the recipe differs from that of the run"):
         sonde.fit(recipe(steps=3), out=tmp_path / "run", resume=True)
-    with pytest.raises(UserError, match="holds no run to resume"):
+    with pytest.raises(UserError, match=r"holds no run to resume"):
         sonde.fit(recipe(steps=3), out=tmp_path / "other", resume=True)
     assert sorted((tmp_path / "run").rglob("*")) == before
 
@@ -219,7 +219,7 @@ def test_a_disk_that_fills_up_while_saving_keeps_the_last_good_state(tmp_path, m
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", full)
-        with pytest.raises(UserError, match="cannot be written: No space left on device") as caught:
+        with pytest.raises(UserError, match=r"cannot be written: No space left on device") as caught:
             sonde.fit(plan, out=tmp_path / "full")
     assert caught.value.exit_code == 2
     sonde.fit(plan, out=tmp_path / "full", resume=True)
@@ -228,7 +228,7 @@ def test_a_disk_that_fills_up_while_saving_keeps_the_last_good_state(tmp_path, m
 
 def test_a_folder_that_cannot_be_written_is_told(tmp_path):
     (tmp_path / "file").write_text("x")
-    with pytest.raises(UserError, match="cannot be written: Not a directory"):
+    with pytest.raises(UserError, match=r"cannot be written: Not a directory"):
         sonde.fit(recipe(), out=tmp_path / "file" / "run")
 
 

@@ -27,7 +27,19 @@ _PLACES = {
     "load": "sonde.artifact",
 }
 
-__all__ = ["__version__", *_PLACES]  # noqa: PLE0604
+__all__ = [
+    "CheckFailed",
+    "Diverged",
+    "Interrupted",
+    "Model",
+    "Recipe",
+    "Run",
+    "SondeError",
+    "UserError",
+    "__version__",
+    "fit",
+    "load",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -32,7 +32,7 @@ def write(
     weights: Mapping[str, Tensor],
     card: Mapping[str, Any],
 ) -> None:
-    """Write an artifact folder, whole or not at all. `network` holds the settings of each body; None: not sonde's own."""
+    """Write an artifact folder, whole or not at all. `network` holds the settings of each body; None: someone's own."""
     described, tensors = {}, {}
     for name, part in {**{f"inputs.{key}": value for key, value in task.inputs.items()}, "target": task.target}.items():
         values, held = part.save()

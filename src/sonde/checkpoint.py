@@ -72,7 +72,7 @@ def _all(folder: Path) -> list[Path]:
     return sorted(folder.glob("step-*.safetensors"))
 
 
-def _names(network: nn.Module) -> dict[nn.Parameter, str]:
+def _names(network: nn.Module) -> dict[Tensor, str]:
     return {parameter: name for name, parameter in network.named_parameters()}
 
 

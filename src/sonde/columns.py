@@ -76,7 +76,7 @@ def concatenate(parts: Sequence[Columns]) -> Columns:
     joined: Columns = {}
     for name, first in parts[0].items():
         if isinstance(first, Ragged):
-            columns = [part[name] for part in parts]
+            columns = [column for part in parts if isinstance(column := part[name], Ragged)]
             offsets = np.cumsum([0, *(len(column.values) for column in columns[:-1])])
             joined[name] = Ragged(
                 values=torch.cat([column.values for column in columns]),
@@ -86,5 +86,5 @@ def concatenate(parts: Sequence[Columns]) -> Columns:
                 lengths=torch.cat([column.lengths for column in columns]),
             )
         else:
-            joined[name] = torch.cat([part[name] for part in parts])
+            joined[name] = torch.cat([column for part in parts if isinstance(column := part[name], Tensor)])
     return joined

@@ -1,4 +1,4 @@
-"""`sonde demo`: the whole way on the handwritten digits that scikit-learn carries, through the same doors as any data."""
+"""`sonde demo`: the whole way on scikit-learn's handwritten digits, through the same doors as any data."""
 
 from __future__ import annotations
 

@@ -11,12 +11,12 @@ from typing import Any, Self
 
 from sonde.base import files
 from sonde.base.errors import UserError
-from sonde.data.snapshot import Snapshot
+from sonde.data.snapshot import Snapshot, changes
 from sonde.loop import Step
 
 
 class RunFolder:
-    """The places of one run. Opened before anything is computed, so that a folder that cannot be used is found first."""
+    """The places of one run. Opened first, so that one that cannot be used costs no time."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -80,10 +80,9 @@ class RunFolder:
             )
         before = Snapshot.from_json(files.read_json(self.snapshot))
         if before.fingerprint != snapshot.fingerprint:
-            from sonde.data.snapshot import changes
-
+            what = "; ".join(changes(before, snapshot))
             raise UserError(
-                f"the data has changed since the run in {self.path} was started: {'; '.join(changes(before, snapshot))}",
+                f"the data has changed since the run in {self.path} was started: {what}",
                 expected="the same records in the same splits",
                 hint="put the data back, or start a new run with another --out",
             )

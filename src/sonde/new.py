@@ -11,8 +11,10 @@ from typing import Any
 
 from sonde.base import files, lookup
 from sonde.base.errors import UserError
-from sonde.data.load import locate, missing, source_of
+from sonde.data.load import as_paths, locate, missing, source_of
+from sonde.data.settings import DataConfig
 from sonde.data.source import Guess
+from sonde.records import Records
 from sonde.task import Input, Target
 
 
@@ -44,7 +46,7 @@ def write_recipe(source: str, out: Path, *, target: str | None = None, force: bo
         raise missing(path)
     _, reader = source_of(None, path)
     guess = reader.guess(path, target)
-    sections = recommend(guess)
+    sections = recommend(guess, _records(guess, path))
     sections["data"]["source"] = _relative(source, path, out)
     text = to_toml(sections, guess)
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -52,23 +54,36 @@ def write_recipe(source: str, out: Path, *, target: str | None = None, force: bo
     return Written(path=out, guess=guess)
 
 
+def _records(guess: Guess, path: Path) -> Records:
+    """The records as the recipe will read them, for the inputs to look at."""
+    data = {name: value for name, value in guess.data.items() if name not in DataConfig.model_fields}
+    kind, reader = source_of(guess.data["kind"], path)
+    records = reader.read(path, reader.Config.model_validate({**data, "kind": kind}))
+    root = path if path.is_dir() else path.parent
+    parts = [(lookup.find("inputs", each["kind"], Input), each) for each in guess.inputs.values()]  # type: ignore[type-abstract]
+    names = [
+        name for part, each in parts if part.reads_file for name in part.fields(part.Config.model_validate(dict(each)))
+    ]
+    return records.with_fields(**{name: as_paths(records.fields[name], root) for name in names})
+
+
 def _relative(source: str, path: Path, out: Path) -> str:
     """The source as seen from the recipe's folder, so that both can be moved together."""
     return source if ":" in source else Path(os.path.relpath(path, out.parent.resolve())).as_posix()
 
 
-def recommend(guess: Guess) -> dict[str, dict[str, Any]]:
+def recommend(guess: Guess, records: Records) -> dict[str, dict[str, Any]]:
     """The sections of a recipe: what the source found, and what the inputs recommend for it."""
     target = dict(guess.target)
+    settings = lookup.find("targets", target["kind"], Target).Config.model_fields  # type: ignore[type-abstract]
     inputs, networks, training = {}, {}, {}
-    for name, settings in guess.inputs.items():
-        kind = lookup.find("inputs", settings["kind"], Input)  # type: ignore[type-abstract]
-        advice = kind.recommend(target["kind"], guess.count)
-        inputs[name] = {**settings, **advice.get("input", {})}
+    for name, found in guess.inputs.items():
+        kind = lookup.find("inputs", found["kind"], Input)  # type: ignore[type-abstract]
+        advice = kind.recommend(target["kind"], kind.Config.model_validate(dict(found)), records)
+        inputs[name] = {**found, **advice.get("input", {})}
         networks[name] = advice.get("network", {})
         training = _longer(training, advice.get("training", {}))
-        known = lookup.find("targets", target["kind"], Target).Config.model_fields  # type: ignore[type-abstract]
-        target |= {key: value for key, value in advice.get("target", {}).items() if key in known and key not in target}
+        target |= {key: value for key, value in advice.get("target", {}).items() if key in settings}
     network = next(iter(networks.values())) if len(networks) == 1 else networks
     return {"data": dict(guess.data), "inputs": inputs, "target": target, "network": network, "training": training}
 
@@ -99,7 +114,6 @@ def to_toml(sections: Mapping[str, Any], guess: Guess) -> str:
 
 def _comments(section: str, table: Mapping[str, Any]) -> dict[str, str]:
     """The descriptions of the settings, from where they are defined."""
-    from sonde.data.settings import DataConfig
     from sonde.data.source import Source
     from sonde.recipe import TrainingConfig
     from sonde.task import Body

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from pydantic import Field, model_validator
@@ -17,14 +17,18 @@ from sonde.base.config import Config
 
 
 class OptimizerConfig(Config):
-    kind: Literal["sgd", "adam", "adamw", "muon"] = Field("adamw", description="sgd, adam, adamw or muon")
-    lr: float = Field(1e-3, gt=0, description="highest learning rate; the schedule scales it")
-    weight_decay: float = Field(0.01, ge=0, description="decay of weight matrices; norms and biases are left out")
-    momentum: float = Field(0.9, ge=0, lt=1, description="sgd and muon")
-    nesterov: bool = Field(True, description="sgd and muon: look ahead along the momentum")
-    betas: tuple[float, float] = Field((0.9, 0.999), description="adam and adamw, and muon's other parameters")
-    eps: float = Field(1e-8, gt=0, description="adam and adamw")
-    lr_other: float | None = Field(None, gt=0, description="muon: learning rate of what AdamW trains (default lr / 10)")
+    kind: Literal["sgd", "adam", "adamw", "muon"] = Field(default="adamw", description="sgd, adam, adamw or muon")
+    lr: float = Field(default=1e-3, gt=0, description="highest learning rate; the schedule scales it")
+    weight_decay: float = Field(
+        default=0.01, ge=0, description="decay of weight matrices; norms and biases are left out"
+    )
+    momentum: float = Field(default=0.9, ge=0, lt=1, description="sgd and muon")
+    nesterov: bool = Field(default=True, description="sgd and muon: look ahead along the momentum")
+    betas: tuple[float, float] = Field(default=(0.9, 0.999), description="adam and adamw, and muon's other parameters")
+    eps: float = Field(default=1e-8, gt=0, description="adam and adamw")
+    lr_other: float | None = Field(
+        default=None, gt=0, description="muon: learning rate of what AdamW trains (default lr / 10)"
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -39,13 +43,13 @@ class OptimizerConfig(Config):
 
 class ScheduleConfig(Config):
     kind: Literal["constant", "warmup-cosine", "one-cycle", "step", "plateau"] = Field(
-        "warmup-cosine", description="constant, warmup-cosine, one-cycle, step or plateau"
+        default="warmup-cosine", description="constant, warmup-cosine, one-cycle, step or plateau"
     )
-    warmup: float = Field(0.05, ge=0, le=1, description="share of the steps over which the rate rises")
-    final: float = Field(0.0, ge=0, le=1, description="rate at the end, as a share of lr")
-    gamma: float = Field(0.1, gt=0, lt=1, description="step and plateau: factor of each decrease")
-    at: tuple[float, ...] = Field((0.5, 0.75), description="step: where the rate falls, as shares of the steps")
-    patience: int = Field(5, ge=1, description="plateau: evaluations without improvement before the rate falls")
+    warmup: float = Field(default=0.05, ge=0, le=1, description="share of the steps over which the rate rises")
+    final: float = Field(default=0.0, ge=0, le=1, description="rate at the end, as a share of lr")
+    gamma: float = Field(default=0.1, gt=0, lt=1, description="step and plateau: factor of each decrease")
+    at: tuple[float, ...] = Field(default=(0.5, 0.75), description="step: where the rate falls, as shares of the steps")
+    patience: int = Field(default=5, ge=1, description="plateau: evaluations without improvement before the rate falls")
 
 
 def rate(schedule: ScheduleConfig, step: int, steps: int) -> float:
@@ -150,20 +154,23 @@ class Muon(torch.optim.Optimizer):
             for (rows, columns), parameters in by_shape.items():
                 self._update(group, parameters, rows, columns)
 
-    def _update(self, group: dict[str, float], parameters: list[nn.Parameter], rows: int, columns: int) -> None:
-        gradients = [parameter.grad for parameter in parameters]
+    def _update(self, group: dict[str, Any], parameters: list[nn.Parameter], rows: int, columns: int) -> None:
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
         buffers = []
         for parameter in parameters:
             state = self.state[parameter]
             if "momentum_buffer" not in state:
                 state["momentum_buffer"] = torch.zeros_like(parameter)
             buffers.append(state["momentum_buffer"])
-        torch._foreach_lerp_(buffers, gradients, 1 - group["momentum"])
-        updates = torch._foreach_lerp(gradients, buffers, group["momentum"]) if group["nesterov"] else buffers
+        for buffer, gradient in zip(buffers, gradients, strict=True):
+            buffer.lerp_(gradient, 1 - group["momentum"])
+        updates = buffers
+        if group["nesterov"]:
+            updates = [grad.lerp(buffer, group["momentum"]) for grad, buffer in zip(gradients, buffers, strict=True)]
         whole = orthogonalize(torch.stack([update.reshape(rows, columns) for update in updates]))
         scale = max(1.0, rows / columns) ** 0.5
-        torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
         for parameter, update in zip(parameters, whole.unbind(), strict=True):
+            parameter.mul_(1 - group["lr"] * group["weight_decay"])
             parameter.add_(update.to(parameter.dtype).reshape(parameter.shape), alpha=-group["lr"] * scale)
 
 
@@ -195,7 +202,8 @@ class Average:
     def update(self, network: nn.Module, step: int) -> None:
         decay = min(self.decay, (1 + step) / (10 + step))
         values = [value for _, value in _averaged(network)]
-        torch._foreach_lerp_(list(self.weights.values()), values, 1 - decay)
+        for mine, value in zip(self.weights.values(), values, strict=True):
+            mine.lerp_(value, 1 - decay)
 
     @torch.no_grad()
     def swap(self, network: nn.Module) -> None:

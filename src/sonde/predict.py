@@ -1,4 +1,4 @@
-"""Offline prediction: files, folders and tables in, one answer each out; what cannot be read is named and passed over."""
+"""Offline prediction: files, folders and tables in, an answer each out; what cannot be read is named."""
 
 from __future__ import annotations
 
@@ -64,9 +64,9 @@ def _records(model: Model, path: Path) -> list[tuple[str, Any]]:
 
 
 def _rows(model: Model, path: Path) -> list[tuple[str, Any]]:
-    from sonde.data.sources.table import Table
+    from sonde.data.sources.table import Table, TableConfig
 
-    records = Table.read(path, Table.Config())
+    records = Table.read(path, TableConfig())
     for field in _fields(model):
         if field not in records.fields:
             raise UserError(

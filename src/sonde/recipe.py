@@ -19,24 +19,38 @@ from sonde.optim import OptimizerConfig, ScheduleConfig
 
 
 class TrainingConfig(Config):
-    epochs: float | None = Field(None, gt=0, description="passes over the training split; give this or steps")
-    steps: int | None = Field(None, ge=1, description="optimizer steps; give this or epochs")
-    batch_size: int = Field(64, ge=1, description="examples per optimizer step, over all micro-batches and machines")
-    micro_batch: int | None = Field(None, ge=1, description="examples at once, when a whole batch does not fit")
-    optimizer: OptimizerConfig = Field(OptimizerConfig(), description="how weights follow the gradient")
-    schedule: ScheduleConfig = Field(ScheduleConfig(), description="how the learning rate goes")
-    clip: float | None = Field(1.0, gt=0, description="largest norm of the gradient; longer ones are scaled down")
-    average: float = Field(0.0, ge=0, lt=1, description="decay of the moving average of weights (EMA); 0 is off")
-    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="number format of the heavy operations")
-    seed: int = Field(0, ge=0, description="same seed, same machine: same bits")
-    evaluate_every: int | None = Field(None, ge=1, description="steps between validations; an epoch if left out")
-    log_every: int | None = Field(None, ge=1, description="steps between log lines; chosen to give some hundreds")
-    monitor: str | None = Field(
-        None, description="the validation score that picks the weights; the target's if left out"
+    epochs: float | None = Field(default=None, gt=0, description="passes over the training split; give this or steps")
+    steps: int | None = Field(default=None, ge=1, description="optimizer steps; give this or epochs")
+    batch_size: int = Field(
+        default=64, ge=1, description="examples per optimizer step, over all micro-batches and machines"
     )
-    keep: Literal["best", "last"] = Field("best", description="which weights become the artifact")
-    patience: int | None = Field(None, ge=1, description="validations without improvement before training stops early")
-    group_by_length: bool = Field(True, description="batch examples of like length together, to pad less")
+    micro_batch: int | None = Field(default=None, ge=1, description="examples at once, when a whole batch does not fit")
+    optimizer: OptimizerConfig = Field(default=OptimizerConfig(), description="how weights follow the gradient")
+    schedule: ScheduleConfig = Field(default=ScheduleConfig(), description="how the learning rate goes")
+    clip: float | None = Field(
+        default=1.0, gt=0, description="largest norm of the gradient; longer ones are scaled down"
+    )
+    average: float = Field(
+        default=0.0, ge=0, lt=1, description="decay of the moving average of weights (EMA); 0 is off"
+    )
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        default="auto", description="number format of the heavy operations"
+    )
+    seed: int = Field(default=0, ge=0, description="same seed, same machine: same bits")
+    evaluate_every: int | None = Field(
+        default=None, ge=1, description="steps between validations; an epoch if left out"
+    )
+    log_every: int | None = Field(
+        default=None, ge=1, description="steps between log lines; chosen to give some hundreds"
+    )
+    monitor: str | None = Field(
+        default=None, description="the validation score that picks the weights; the target's if left out"
+    )
+    keep: Literal["best", "last"] = Field(default="best", description="which weights become the artifact")
+    patience: int | None = Field(
+        default=None, ge=1, description="validations without improvement before training stops early"
+    )
+    group_by_length: bool = Field(default=True, description="batch examples of like length together, to pad less")
 
 
 class Recipe(Config):
@@ -91,10 +105,9 @@ class Recipe(Config):
                 )
         data, source = _read_data(dict(tables["data"]), base or Path.cwd(), where)
         inputs = _read_kinds("inputs", tables["inputs"], where)
-        network = tables["network"]
+        network: Mapping[str, Any] = tables["network"]
         if "kind" in network:
-            network = dict.fromkeys(inputs, network)
-            networks = {name: _read_kind("networks", section, ("network",), where) for name, section in network.items()}
+            networks = {name: _read_kind("networks", network, ("network",), where) for name in inputs}
         else:
             networks = _read_kinds("networks", network, where, section="network")
             if set(networks) != set(inputs):
@@ -201,7 +214,7 @@ def _read_kinds(room: str, table: Mapping[str, Any], where: _Lines, section: str
     return {name: _read_kind(room, value, (section, name), where) for name, value in table.items()}
 
 
-def _read_kind(room: str, table: Mapping[str, Any], place: tuple[str, ...], where: _Lines) -> Config:
+def _read_kind(room: str, table: Mapping[str, object], place: tuple[str, ...], where: _Lines) -> Config:
     from sonde.task import Body, Input, Target
 
     contract = {"inputs": Input, "targets": Target, "networks": Body}[room]

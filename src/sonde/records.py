@@ -41,7 +41,7 @@ class Records:
         """The records at these positions, in this order."""
         return Records(
             fields={name: values[indices] for name, values in self.fields.items()},
-            ids=[self.ids[index] for index in indices],
+            ids=[self.ids[int(index)] for index in indices],
         )
 
     def with_fields(self, **fields: np.ndarray) -> Records:

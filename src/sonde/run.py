@@ -13,7 +13,7 @@ from torch import nn
 
 from sonde import __version__, artifact, checkpoint, evaluate, loop, networks, optim
 from sonde.base import files, lookup, signals
-from sonde.base.config import Config
+from sonde.base.config import Config, kind_of
 from sonde.base.device import Precision, choose_device, choose_precision
 from sonde.base.errors import Interrupted, UserError
 from sonde.base.progress import Progress, Quiet
@@ -24,7 +24,7 @@ from sonde.data.store import Encoded, encode
 from sonde.folder import Log, RunFolder
 from sonde.recipe import Recipe
 from sonde.records import Records
-from sonde.task import Input, Target, Task
+from sonde.task import Input, Part, Target, Task
 
 Scores = dict[str, dict[str, evaluate.Score]]
 
@@ -98,11 +98,12 @@ def fit(
 
 def load_data(recipe: Recipe) -> Dataset:
     """The records that a recipe names, split and fingerprinted."""
-    parts = [(config, _kind("inputs", config, Input)) for config in recipe.inputs.values()]
-    parts.append((recipe.target, _kind("targets", recipe.target, Target)))
+    target = _kind("targets", recipe.target, Target)
+    parts: list[tuple[Config, type[Part]]] = [(recipe.target, target)]
+    parts += [(config, _kind("inputs", config, Input)) for config in recipe.inputs.values()]
     used = [name for config, kind in parts for name in kind.fields(config)]
     files_in = [name for config, kind in parts if kind.reads_file for name in kind.fields(config)]
-    label = next(iter(parts[-1][1].fields(recipe.target)), None)
+    label = next(iter(target.fields(recipe.target)), None)
     return load(recipe.data, recipe.source, files=files_in, used=used, label=label, seed=recipe.training.seed)
 
 
@@ -263,7 +264,7 @@ def _score(recipe: Recipe, task: Task, network: nn.Module, sets: dict[str, Encod
 def _card(recipe: Recipe, data: Dataset, scores: Scores, state: loop.State) -> dict[str, Any]:
     return {
         "sonde": __version__,
-        "task": {"inputs": [config.kind for config in recipe.inputs.values()], "target": recipe.target.kind},
+        "task": {"inputs": [kind_of(config) for config in recipe.inputs.values()], "target": kind_of(recipe.target)},
         "data": {"fingerprint": data.snapshot.fingerprint, "records": {k: len(v) for k, v in data.splits.items()}},
         "parameters": sum(one.numel() for one in state.network.parameters()),
         "weights_of_step": state.best_step or state.step,
@@ -276,4 +277,4 @@ Contract = TypeVar("Contract", Input, Target)
 
 
 def _kind(room: str, config: Config, contract: type[Contract]) -> type[Contract]:
-    return lookup.find(room, config.kind, contract)
+    return lookup.find(room, kind_of(config), contract)

@@ -174,7 +174,7 @@ class Part(abc.ABC):
             return error
 
     def collate(self, columns: Columns) -> Tensors:
-        """Tensors from encoded examples. A ragged column is padded at its end and "length" (B,) says how far it goes."""
+        """Tensors from encoded examples. A ragged column is padded at its end; "length" (B,) says how far it goes."""
         return collate(columns)
 
     def save(self) -> tuple[dict[str, Any], Tensors]:
@@ -209,8 +209,8 @@ class Input(Part):
 
     @staticmethod
     @abc.abstractmethod
-    def recommend(target: str, count: int) -> dict[str, dict[str, Any]]:
-        """Settings that do well without editing, for a target kind and `count` training records.
+    def recommend(target: str, config: Any, records: Records) -> dict[str, dict[str, Any]]:
+        """Settings that do well without editing, for a target kind and a data set; `config` is of this kind.
 
         Up to four parts of a recipe: "input" (of this kind), "target", "network" and "training".
         """
@@ -229,7 +229,7 @@ class Input(Part):
         return tensors, Moves()
 
     def front(self) -> nn.Module:
-        """The fixed first layer, tensors -> tensors: from what `collate` gives to what a body takes (normalized floats).
+        """The fixed first layer, tensors -> tensors: from what `collate` gives to normalized floats.
 
         It runs after `augment`, so that batches travel and are augmented in their small form (bytes).
         """

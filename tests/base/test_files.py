@@ -53,10 +53,10 @@ def test_a_full_disk_is_told_and_the_old_file_stays(tmp_path, monkeypatch):
 def test_a_text_never_opens_a_file(tmp_path):
     secret = tmp_path / "secret"
     secret.write_text("x")
-    with pytest.raises(RecordError, match="is not a file"):
+    with pytest.raises(RecordError, match=r"is not a file"):
         files.read_bytes(str(secret))
     assert files.read_bytes(secret) == b"x"
-    with pytest.raises(RecordError, match="cannot be read: No such file"):
+    with pytest.raises(RecordError, match=r"cannot be read: No such file"):
         files.read_bytes(Path(tmp_path / "absent"))
 
 
@@ -88,5 +88,5 @@ def test_every_flipped_bit_and_every_missing_byte_is_noticed(tmp_path):
     assert not missed
     for size in range(0, len(whole), 7):
         path.write_bytes(whole[:size])
-        with pytest.raises(UserError, match="is damaged"):
+        with pytest.raises(UserError, match=r"is damaged"):
             tensors.read(path)

@@ -24,12 +24,12 @@ def test_an_unknown_kind_answers_with_the_near_miss():
 
 
 def test_private_modules_are_no_kinds():
-    with pytest.raises(UserError, match="does not exist"):
+    with pytest.raises(UserError, match=r"does not exist"):
         find("inputs", "__init__", Input)
 
 
 def test_a_kind_of_ones_own_is_an_import():
     with pytest.raises(UserError, match=r"'no_such_package.depth' cannot be imported"):
         find("inputs", "no_such_package.depth", Input)
-    with pytest.raises(UserError, match="defines 0 classes of Input"):
+    with pytest.raises(UserError, match=r"defines 0 classes of Input"):
         find("inputs", "json.decoder", Input)

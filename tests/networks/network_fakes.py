@@ -80,7 +80,7 @@ class Offer(Input):
         return []
 
     @staticmethod
-    def recommend(target: str, count: int) -> dict[str, dict[str, Any]]:
+    def recommend(target: str, config: Any, records: Records) -> dict[str, dict[str, Any]]:
         return {}
 
     def encode(self, record: Record) -> Tensors:

@@ -137,8 +137,9 @@ def test_weights_that_are_missing_broken_or_of_another_network(tmp_path):
         (tmp_path / name).write_bytes(content)
         message = refused(name="test_convnext", weights=str(tmp_path / name))
         assert message.startswith(f"the weights in {tmp_path / name} cannot be read: ")
-    torch.save([1, 2], tmp_path / "list.pth")
-    assert "it holds no mapping of names to tensors" in refused(name="test_vit", weights=str(tmp_path / "list.pth"))
+    torch.save({"state_dict": {"epoch": 3}}, tmp_path / "numbers.pth")
+    message = refused(name="test_vit", weights=str(tmp_path / "numbers.pth"))
+    assert "it holds no mapping of names to tensors" in message
     save_file(timm.create_model("test_vit").state_dict(), tmp_path / "vit.safetensors")
     message = refused(name="test_efficientnet", shape=COLOUR, weights=str(tmp_path / "vit.safetensors"))
     assert re.match(r"the weights in \S+ are not those of 'test_efficientnet': only \d of \d+ fit", message)

@@ -68,7 +68,7 @@ def shuffled(count: int, seed: int, *, start: int, stop: int) -> np.ndarray:
     """Positions [start, stop) of a permutation of range(count), as int64.
 
     For a large `count`, time and memory are those of the slice: a four-round Feistel network over the next power of
-    two, walked until the value falls inside the range (Black and Rogaway 2002, "Ciphers with arbitrary finite domains").
+    two, walked until the value falls inside (Black and Rogaway 2002, "Ciphers with arbitrary finite domains").
     """
     if count <= SORTED:
         hashes = _hash(np.arange(count, dtype=np.uint64) * np.uint64(_GOLDEN) + np.uint64(key(seed, "shuffle")))

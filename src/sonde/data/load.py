@@ -71,8 +71,8 @@ def load(
     records = reader.read(path, source)
     if not len(records):
         raise UserError(f"the data set {path} has no records")
-    wanted = dict.fromkeys([*used, *([data.weight] if data.weight else [])])
-    for field in wanted:
+    wanted = {*used, data.weight} if data.weight else set(used)
+    for field in sorted(wanted):
         if field not in records.fields:
             raise UserError(
                 f"the data set {path} has no field {field!r}",
@@ -80,14 +80,14 @@ def load(
                 hint=_near(field, records),
             )
     root = path if path.is_dir() else path.parent
-    records = records.with_fields(**{name: _as_paths(records.fields[name], root) for name in files})
+    records = records.with_fields(**{name: as_paths(records.fields[name], root) for name in files})
     splits = assign(records, data.split, label=None if label is None else records.fields[label], seed=seed)
     parts = {name: np.flatnonzero(splits == name) for name in SPLITS}
     if not len(parts["train"]):
         raise UserError(f"the training split of {path} is empty", hint="look at data.split")
     return Dataset(
         splits={name: records.take(indices) for name, indices in parts.items() if len(indices)},
-        snapshot=snapshot(records, splits, used=set(wanted)),
+        snapshot=snapshot(records, splits, used=wanted),
     )
 
 
@@ -98,7 +98,7 @@ def _near(field: str, records: Records) -> str | None:
     return f"did you mean {close!r}?" if close else None
 
 
-def _as_paths(values: np.ndarray, root: Path) -> np.ndarray:
+def as_paths(values: np.ndarray, root: Path) -> np.ndarray:
     """Texts as paths under the data set's folder; arrays, bytes and paths stay."""
     if values.dtype != object:
         return values

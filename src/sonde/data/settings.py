@@ -10,8 +10,12 @@ from sonde.data.split import Split
 
 class DataConfig(Config):
     source: str = Field(description="a folder or a file, relative to this recipe; or a built-in such as sklearn:digits")
-    kind: str | None = Field(None, description="how to read it: see `sonde kinds`; recognised if left out")
-    split: Split = Field(Split(by="random"), description="which records train, validate and test")
-    weight: str | None = Field(None, description="a column that says how much each record counts")
-    max_unreadable: float = Field(0.01, ge=0, le=1, description="share of records that may be unreadable and set aside")
-    memory: float = Field(4.0, gt=0, description="GiB that encoded examples may take; more goes to a mapped file")
+    kind: str | None = Field(default=None, description="how to read it: see `sonde kinds`; recognised if left out")
+    split: Split = Field(default=Split(by="random"), description="which records train, validate and test")
+    weight: str | None = Field(default=None, description="a column that says how much each record counts")
+    max_unreadable: float = Field(
+        default=0.01, ge=0, le=1, description="share of records that may be unreadable and set aside"
+    )
+    memory: float = Field(
+        default=4.0, gt=0, description="GiB that encoded examples may take; more goes to a mapped file"
+    )

@@ -20,8 +20,8 @@ class Guess:
     """What a source makes of a path, for `sonde new`: the task that the layout suggests.
 
     Every table is a section of the recipe as TOML would hold it. `about` says in one line what was found ("1,500
-    photos in 5 class folders"), `count` is the number of records, `notes` maps a dotted setting ("target.kind") to a comment that explains the choice,
-    `doubts` are things a person should look at before training.
+    photos in 5 class folders"), `count` is the number of records, `notes` maps a dotted setting ("target.kind") to a
+    comment that explains the choice, `doubts` are things a person should look at before training.
     """
 
     about: str

@@ -71,7 +71,7 @@ def encode(
     weights = torch.from_numpy(records.fields[weight][positions].astype(np.float32)) if weight else None
     examples = Examples(inputs=inputs, truth=whole["target"], weight=weights, count=count)
     ids = (
-        [records.ids[index] for index in positions]
+        [records.ids[int(index)] for index in positions]
         if count == len(positions)
         else [f"window {n}" for n in range(count)]
     )
@@ -120,7 +120,7 @@ def _bytes(columns: Columns) -> int:
 
 
 class _Sink:
-    """Collects the chunks of one part's columns: in lists, or appended to one file a column that is mapped at the end."""
+    """Collects the chunks of one part's columns: in lists, or appended to a file each, mapped at the end."""
 
     def __init__(self, folder: Path | None, name: str) -> None:
         self.folder = folder

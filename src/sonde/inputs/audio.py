@@ -139,7 +139,8 @@ class Audio(Input):
         return AudioConfig(bands=16), Records(fields={"audio": sounds}, ids=[f"tone {index}" for index in range(count)])
 
     @staticmethod
-    def recommend(target: str, count: int) -> dict[str, dict[str, Any]]:
+    def recommend(target: str, config: AudioConfig, records: Records) -> dict[str, dict[str, Any]]:
+        count = len(records)
         return {
             "network": {"kind": "cnn"},
             "training": {
@@ -261,6 +262,10 @@ def _samples(value: object, seconds: float) -> tuple[np.ndarray, int]:
     """
     soundfile = _soundfile()
     content, name = read_bytes(value), _name(value)
+    promised = int.from_bytes(content[4:8], "little") + 8 if content[:4] == b"RIFF" else 0
+    # The decoder takes half a WAV for a whole one. Sizes beyond 2 GiB mean that the writer did not know.
+    if len(content) + 8 < promised < 1 << 31:
+        raise RecordError(f"{name} is cut short: it has {len(content)} of {promised} bytes", expected="a whole file")
     try:
         with soundfile.SoundFile(io.BytesIO(content)) as file:
             rate = int(file.samplerate)

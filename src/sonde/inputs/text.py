@@ -143,7 +143,8 @@ class Text(Input):
         return [config.field, *config.also]
 
     @staticmethod
-    def recommend(target: str, count: int) -> dict[str, dict[str, Any]]:
+    def recommend(target: str, config: TextConfig, records: Records) -> dict[str, dict[str, Any]]:
+        count = len(records)
         adamw = {"kind": "adamw", "lr": 1e-3, "weight_decay": 0.05}
         if target == "next-token":
             # The setting in which nanoGPT (Karpathy 2022) learns a small text on a CPU.

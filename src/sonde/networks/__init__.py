@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from torch import nn
 
 from sonde.base import lookup
-from sonde.base.config import Config
+from sonde.base.config import Config, kind_of
 from sonde.networks._assemble import Network, assemble
 from sonde.networks._assemble import wrap as _wrap
 from sonde.task import Body, Task
@@ -21,7 +21,7 @@ def build(configs: Mapping[str, Config], task: Task, *, restoring: bool = False)
     Raises:
         UserError: a body cannot take its input, or give what the target asks.
     """
-    kinds = {name: lookup.find("networks", config.kind, Body) for name, config in configs.items()}  # type: ignore[attr-defined, type-abstract]
+    kinds = {name: lookup.find("networks", kind_of(config), Body) for name, config in configs.items()}
     return assemble(task.inputs, task.target.ask, configs, kinds, restoring=restoring)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sonde.base.config import Config
+from sonde.base.config import Config, kind_of
 from sonde.base.errors import UserError
 from sonde.columns import Tensors
 from sonde.networks import _fit, _heads
@@ -97,7 +97,7 @@ def assemble(
     Raises:
         UserError: a body cannot take its input, or give what is asked; or its settings do not suit.
     """
-    _fit.check(inputs, ask, {name: config.kind for name, config in configs.items()}, bodies)  # type: ignore[attr-defined]
+    _fit.check(inputs, ask, {name: kind_of(config) for name, config in configs.items()}, bodies)
     if restoring:
         configs = {name: _without_first_weights(config) for name, config in configs.items()}
     built = {name: bodies[name](configs[name], part.shape, ask) for name, part in inputs.items()}

@@ -113,7 +113,7 @@ class Block(nn.Module):
 
     def __init__(self, before: int, inner: int, width: int, *, stride: int, bare: bool) -> None:
         super().__init__()
-        self.stride = stride
+        self.stride, self.bare = stride, bare or (stride == 1 and before == width)
         if width == inner:
             self.conv1 = nn.Conv2d(before, inner, 3, stride, 1, bias=False)
             self.conv2 = nn.Conv2d(inner, width, 3, 1, 1, bias=False)
@@ -123,8 +123,10 @@ class Block(nn.Module):
             self.conv3 = nn.Conv2d(inner, width, 1, bias=False)
             self.bn3 = nn.BatchNorm2d(width)
         self.bn1, self.bn2 = nn.BatchNorm2d(inner), nn.BatchNorm2d(inner)
-        if not bare and (stride > 1 or before != width):
-            project = nn.Conv2d(before, width, 1, stride, bias=False)
+        if not self.bare:
+            # It gets every `stride`-th place: the same as a convolution with that stride, which crashes in oneDNN's
+            # backward pass for few channels (8 to 16 on AVX-512 processors, torch 2.15).
+            project = nn.Conv2d(before, width, 1, bias=False)
             self.downsample = nn.Sequential(project, nn.BatchNorm2d(width))
         else:
             # Nothing to learn: places are skipped, and new channels are zero (option A).
@@ -140,7 +142,7 @@ class Block(nn.Module):
         y = self.bn2(self.conv2(hide(y, inside if self.bottleneck else after)))
         if self.bottleneck:
             y = self.bn3(self.conv3(functional.relu(y, inplace=True)))
-        y += self.downsample(grid)
+        y += self.downsample(grid if self.bare else grid[:, :, :: self.stride, :: self.stride])
         return hide(functional.relu(y, inplace=True), after), after
 
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from sonde.base.config import Config
@@ -116,7 +114,7 @@ def _check_name(name: str) -> None:
 
 def _out_of_reach(name: str, error: Exception) -> UserError:
     return UserError(
-        f"timm's weights for {name!r} cannot be fetched: {str(error).splitlines()[0]}",
+        f"timm's weights for {name!r} cannot be fetched: {_first_line(error)}",
         hint="download the file of weights elsewhere and set network.weights to its path, or set pretrained = false",
     )
 
@@ -131,18 +129,9 @@ def _read(path: str) -> dict[str, Tensor]:
         weights = load_state_dict(path, weights_only=True)
         if not weights or not all(isinstance(each, Tensor) for each in weights.values()):
             raise ValueError("it holds no mapping of names to tensors")
-    except (
-        OSError,
-        EOFError,
-        ValueError,
-        RuntimeError,
-        KeyError,
-        AttributeError,
-        pickle.UnpicklingError,
-        SafetensorError,
-    ) as error:
+    except Exception as error:  # a damaged file can fail in many ways
         raise UserError(
-            f"the weights in {path} cannot be read: {str(error).splitlines()[0]}",
+            f"the weights in {path} cannot be read: {_first_line(error)}",
             expected="a .safetensors or .pth file of tensors by name",
         ) from error
     return weights
@@ -152,9 +141,13 @@ def _check_taken(config: TimmConfig, model: nn.Module, weights: dict[str, Tensor
     """timm passes over names that do not match: make sure that most of the network did come from the file."""
     held = {(each.numel(), float(each.double().sum())) for each in weights.values()}
     matrices = [each for each in model.parameters() if each.ndim > 1]
-    taken = sum((each.numel(), float(each.double().sum())) in held for each in matrices)
+    taken = sum((each.numel(), float(each.detach().double().sum())) in held for each in matrices)
     if taken < len(matrices) / 2:
         raise UserError(
             f"the weights in {config.weights} are not those of {config.name!r}: only {taken} of {len(matrices)} fit",
             hint="set network.name to the network that they were saved from",
         )
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)

@@ -1,0 +1,149 @@
+"""Rows of a table: numbers, categories and dates, with missing values; whole columns are encoded at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal, Self
+
+import numpy as np
+import torch
+from pydantic import Field, model_validator
+
+from sonde.base.config import Config
+from sonde.base.errors import RecordError, UserError, near
+from sonde.base.threads import each
+from sonde.columns import Columns, Tensors, take
+from sonde.inputs import _table
+from sonde.records import Record, Records
+from sonde.task import Input, Shape
+
+
+class TableConfig(Config):
+    kind: Literal["table"] = "table"
+    fields: tuple[str, ...] | None = Field(
+        default=None, min_length=1, description="the fields to learn from; without it ALL of them, the answer too"
+    )
+    categories: tuple[str, ...] = Field(
+        default=(), description="fields to take as categories though they hold numbers, or many different texts"
+    )
+    scale: Literal["standard", "quantile"] = Field(
+        default="quantile", description="numbers: standard (mean 0, deviation 1) or quantile (made normal)"
+    )
+    min_count: int = Field(default=2, ge=1, description="categories that training shows less often count as unknown")
+    allow_missing: bool = Field(
+        default=False, description="answer also where a field is missing that the training split never missed"
+    )
+
+    @model_validator(mode="after")
+    def _categories_are_fields(self) -> Self:
+        for field in self.categories:
+            if self.fields is not None and field not in self.fields:
+                raise ValueError(f"categories names {field!r}, which is not one of fields")
+        return self
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table(Input):
+    """One row a record: "numbers" float32 (C,) and "categories" int64 (K,); either may be empty.
+
+    `columns` are those of `_table`, in the order of the fields. A missing number becomes 0, which is the mean, and
+    where the training split had missing ones a further number says so. Category 0 is what training never showed, or
+    too seldom; a missing category that training showed is a category of its own.
+    """
+
+    Config = TableConfig
+
+    config: TableConfig
+    columns: list[_table.TableColumn]
+
+    @classmethod
+    def fit(cls, config: TableConfig, records: Records) -> Self:
+        fields = list(config.fields if config.fields is not None else records.fields)
+        for field in [*fields, *config.categories]:
+            if field not in records.fields:
+                close = near(field, records.fields)
+                raise UserError(
+                    f"the table has no field {field!r}",
+                    expected="one of: " + ", ".join(records.fields),
+                    hint=f"did you mean {close!r}?" if close else None,
+                )
+        return cls(
+            config=config,
+            columns=[
+                _table.learn(
+                    field,
+                    records.fields[field],
+                    scale=config.scale,
+                    min_count=config.min_count,
+                    listed=field in config.categories,
+                )
+                for field in fields
+            ],
+        )
+
+    @classmethod
+    def sample(cls, count: int, rng: np.random.Generator) -> tuple[TableConfig, Records]:
+        size, colour = rng.normal(10, 3, count), np.array(["red", "blue", None], dtype=object)
+        size[1::5] = np.nan
+        return TableConfig(fields=("size", "rooms", "colour", "new", "sold"), min_count=1), Records(
+            fields={
+                "size": size,
+                "rooms": rng.integers(1, 7, count),
+                "colour": colour[np.arange(count) % 3],
+                "new": (np.arange(count) % 2 == 0).astype(object),
+                "sold": np.datetime64("2024-02-28T06:30:00") + np.arange(count) * np.timedelta64(25, "h"),
+            },
+            ids=[f"row {index}" for index in range(count)],
+        )
+
+    @staticmethod
+    def fields(config: TableConfig) -> list[str]:
+        return list(config.fields or ())
+
+    @staticmethod
+    def recommend(target: str, config: TableConfig, records: Records) -> dict[str, dict[str, Any]]:
+        count = len(records)
+        return {
+            "network": {"kind": "mlp"},
+            "training": {
+                "epochs": 100 if count < 5000 else 60 if count < 50_000 else 20,
+                "batch_size": 64 if count < 5000 else 256,
+                "optimizer": {"kind": "adamw", "lr": 1e-3, "weight_decay": 0.05},
+                "schedule": {"kind": "warmup-cosine", "warmup": 0.05},
+            },
+        }
+
+    @property
+    def shape(self) -> Shape:
+        sizes = tuple(len(column["values"]) + 1 for column in self.columns if column["kind"] == "category")
+        return Shape(form="columns", channels=sum(map(_table.width, self.columns)), categories=sizes)
+
+    def encode(self, record: Record) -> Tensors:
+        columns, errors = self.encode_many(Records.of([record]))
+        if errors:
+            raise errors[0]
+        return {name: column[0] for name, column in columns.items()}
+
+    def encode_many(self, records: Records) -> tuple[Columns, dict[int, RecordError]]:
+        count, nothing = len(records), np.full(len(records), None)
+        # Numbers are computed in numpy, which lets go of the interpreter: many rows gain from several columns at once.
+        results = each(
+            lambda one: _table.encode(one, records.fields.get(one["field"], nothing)),
+            self.columns,
+            threads=count > 1000,
+        )
+        errors: dict[int, RecordError] = {}
+        parts: dict[str, list[np.ndarray]] = {"number": [np.empty((count, 0), np.float32)], "category": []}
+        for column, result in zip(self.columns, results, strict=True):
+            parts["category" if column["kind"] == "category" else "number"].append(result.values)
+            errors = {**result.errors, **errors}
+            if not column["missing"] and not self.config.allow_missing:
+                for index in np.flatnonzero(result.absent).tolist():
+                    errors.setdefault(index, _table.missing(column["field"]))
+        ids = np.stack(parts["category"], axis=1) if parts["category"] else np.empty((count, 0), np.int64)
+        numbers = np.concatenate(parts["number"], axis=1)
+        columns: Columns = {"numbers": torch.from_numpy(numbers), "categories": torch.from_numpy(ids)}
+        if not errors:
+            return columns, {}
+        good = [index for index in range(count) if index not in errors]
+        return (take(columns, torch.tensor(good)) if good else {}), dict(sorted(errors.items()))
