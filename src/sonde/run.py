@@ -102,6 +102,13 @@ def load_data(recipe: Recipe) -> Dataset:
     parts: list[tuple[Config, type[Part]]] = [(recipe.target, target)]
     parts += [(config, _kind("inputs", config, Input)) for config in recipe.inputs.values()]
     used = [name for config, kind in parts for name in kind.fields(config)]
+    answers = set(target.fields(recipe.target)) & set(used[len(target.fields(recipe.target)) :])
+    if answers:
+        raise UserError(
+            f"the answer is among the inputs: {', '.join(sorted(answers))}",
+            expected="inputs that are known before the answer is",
+            hint="take it out of the input's fields",
+        )
     files_in = [name for config, kind in parts if kind.reads_file for name in kind.fields(config)]
     label = next(iter(target.fields(recipe.target)), None)
     return load(recipe.data, recipe.source, files=files_in, used=used, label=label, seed=recipe.training.seed)

@@ -8,7 +8,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from sonde.base.errors import UserError
 from sonde.networks.recurrent import CELLS, Recurrent, RecurrentConfig
-from sonde.task import Ask
+from sonde.task import Ask, Shape
 
 POSITION = Ask(per="position", width=13)
 
@@ -68,6 +68,12 @@ def test_weights_are_tied_only_where_widths_agree():
         "network 'recurrent' cannot tie its embedding (width 4) to its answers, which come from features of width 8. "
         "hint: embedding = 8, or tie = false"
     )
+
+
+@pytest.mark.parametrize(("vocabulary", "std"), [(256, 1.0), (20_000, 0.05)])
+def test_rare_words_begin_silent_and_letters_loud(vocabulary, std):
+    body = Recurrent(RecurrentConfig(), Shape(form="tokens", vocabulary=vocabulary, size=(9,)), POSITION)
+    assert body.entry.layer.weight.std().item() == pytest.approx(std, rel=0.05)
 
 
 def test_an_lstm_begins_by_remembering():

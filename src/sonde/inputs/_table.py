@@ -144,6 +144,11 @@ def _wrong_kind(field: str, what: str) -> UserError:
     )
 
 
+def _wrong(field: str, value: object, expected: str) -> RecordError:
+    plain = value.item() if isinstance(value, np.generic) else value
+    return RecordError(f"field {field!r} is {plain!r}", expected=expected)
+
+
 def learn_number(field: str, values: np.ndarray, scale: Literal["standard", "quantile"]) -> Number:
     """Scale a number: "standard" to mean 0 and deviation 1, "quantile" to a normal distribution, whatever it was.
 
@@ -207,7 +212,7 @@ def _as_numbers(field: str, values: np.ndarray) -> tuple[np.ndarray, Errors]:
             try:
                 numbers[index] = np.nan if value is None else float(value)
             except (TypeError, ValueError):
-                errors[index] = RecordError(f"field {field!r} is {value!r}", expected="a number")
+                errors[index] = _wrong(field, value, "a number")
     for index in np.flatnonzero(np.isinf(numbers)):
         errors[int(index)] = RecordError(f"field {field!r} is infinite", expected="a finite number, or none")
     numbers[np.isinf(numbers)] = np.nan
@@ -308,9 +313,7 @@ def encode_as_dates(field: str, values: np.ndarray) -> tuple[np.ndarray, Errors]
         try:
             moments[index] = _moment(values[index])
         except (TypeError, ValueError):
-            errors[int(index)] = RecordError(
-                f"field {field!r} is {values[index]!r}", expected="a date such as 2024-05-31 or 2024-05-31T12:30:00"
-            )
+            errors[int(index)] = _wrong(field, values[index], "a date such as 2024-05-31 or 2024-05-31T12:30:00")
     return moments, errors
 
 

