@@ -94,7 +94,9 @@ def pixels(recipe: Recipe) -> float:
         step = max(1, grids.shape[-1] // 32)  # type: ignore[union-attr]
         features.append(grids[:, :, ::step, ::step].flatten(1).numpy() / 255)  # type: ignore[index, union-attr]
     chosen = np.linspace(0, len(train) - 1, min(15_000, len(train))).astype(int)
-    model = make_pipeline(PCA(min(100, features[0].shape[1]), whiten=False, random_state=0), StandardScaler(with_std=False), SVC(C=10))
+    model = make_pipeline(
+        PCA(min(100, features[0].shape[1]), whiten=False, random_state=0), StandardScaler(with_std=False), SVC(C=10)
+    )
     model.fit(features[0][chosen], _labels(recipe, train)[chosen])
     return model.score(features[1], _labels(recipe, test))
 
@@ -110,7 +112,10 @@ def words(recipe: Recipe) -> float:
     names = [config.field, *config.also]  # type: ignore[attr-defined]
 
     def texts(records: Records) -> list[str]:
-        return ["\n".join(str(value) for value in values) for values in zip(*(records.fields[n] for n in names), strict=True)]
+        return [
+            "\n".join(str(value) for value in values)
+            for values in zip(*(records.fields[n] for n in names), strict=True)
+        ]
 
     model = make_pipeline(TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True), LinearSVC())
     return model.fit(texts(train), _labels(recipe, train)).score(texts(test), _labels(recipe, test))
@@ -184,7 +189,9 @@ CASES = [
     Case(recipe="sms_spam", metric="recall/spam", goal=0.93, classical=None),
     Case(recipe="ag_news", metric="accuracy", goal=0.85, classical=words),
     Case(recipe="titanic", metric="accuracy", goal=None, classical=boosted_classes),
-    Case(recipe="california_housing", metric="rmse", goal=0.5, classical=boosted_number, scale=1e-5, lower_is_better=True),
+    Case(
+        recipe="california_housing", metric="rmse", goal=0.5, classical=boosted_number, scale=1e-5, lower_is_better=True
+    ),
     Case(recipe="camvid", metric="miou", goal=0.45, classical=None),
     Case(recipe="shakespeare", metric="loss", goal=1.88, classical=None, lower_is_better=True),
 ]

@@ -1,4 +1,4 @@
-"""Each shape of problem as a new user meets it: data, `sonde new`, `sonde fit`, `sonde predict`, on real data in miniature."""
+"""Each shape of problem as a new user meets it: `sonde new`, `sonde fit`, `sonde predict`, on real data in miniature."""
 
 from __future__ import annotations
 
@@ -97,7 +97,9 @@ def fashion(shared, place):
         labels = gzip.decompress((shared / "fashion_mnist" / f"{name}-labels-idx1-ubyte.gz").read_bytes())
         header = images[:4] + struct.pack(">I", count) + images[8:16]
         (place / "idx" / f"{name}-images-idx3-ubyte").write_bytes(header + images[16 : 16 + count * 784])
-        (place / "idx" / f"{name}-labels-idx1-ubyte").write_bytes(labels[:4] + struct.pack(">I", count) + labels[8 : 8 + count])
+        (place / "idx" / f"{name}-labels-idx1-ubyte").write_bytes(
+            labels[:4] + struct.pack(">I", count) + labels[8:][:count]
+        )
     return place / "idx"
 
 
@@ -183,13 +185,13 @@ def test_unreadable_records_are_listed_and_set_aside_when_few(shared, tmp_path, 
     broken.write_bytes(b"")
     sonde("new", data, "--out", tmp_path / "recipe.toml")
     command = ("fit", tmp_path / "recipe.toml", "--set", "training.steps=1", "--out")
-    code, out, err = sonde(*command, tmp_path / "strict")
+    code, _, err = sonde(*command, tmp_path / "strict")
     assert code == 2
     assert re.search(r"1 of \d+ records cannot be read", err)
     assert broken.name in err
     assert "data.max_unreadable" in err
     assert not (tmp_path / "strict").exists()
-    code, out, err = sonde(*command, tmp_path / "lenient", "--set", "data.max_unreadable=0.1")
+    code, _, err = sonde(*command, tmp_path / "lenient", "--set", "data.max_unreadable=0.1")
     assert code == 0, err
     assert f"set aside train/rose/{broken.name}" in err
     assert broken.name in (tmp_path / "lenient" / "log.jsonl").read_text()

@@ -310,7 +310,8 @@ class Body(nn.Module, abc.ABC):
     width: int | tuple[int, ...]
 
     @abc.abstractmethod
-    def __init__(self, config: Any, shape: Shape, ask: Ask) -> None: ...
+    def __init__(self, config: Any, shape: Shape, ask: Ask) -> None:
+        super().__init__()
 
     @abc.abstractmethod
     def forward(self, tensors: Tensors) -> Tensor | tuple[Tensor, ...]: ...

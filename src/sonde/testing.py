@@ -71,7 +71,7 @@ def check_input(kind: type[Input]) -> None:
     _check_shape(part.shape, part.front()(_copy(tensors)), count)
     advice = kind.recommend("category", config, records)
     assert set(advice) <= {"input", "target", "network", "training"}
-    kind.Config.model_validate({"kind": config.kind, **advice.get("input", {})})  # type: ignore[attr-defined]
+    kind.Config.model_validate({**config.model_dump(), **advice.get("input", {})})
     _check_imports(kind, "inputs")
 
 

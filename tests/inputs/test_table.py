@@ -32,7 +32,7 @@ def read(path):
 
 
 def table(fields=None, **settings):
-    return lambda **columns: Table.fit(TableConfig(fields=fields, **settings), records(**columns))
+    return lambda **columns: Table.fit(TableConfig(fields=fields or tuple(columns), **settings), records(**columns))
 
 
 def restored(part):
@@ -215,11 +215,12 @@ def test_what_training_never_missed_must_be_there():
     assert tensors["categories"].tolist() == [0]
 
 
-def test_without_a_list_all_fields_are_taken():
-    part = table()(age=[1, 2], colour=["red", "red"])
-    assert [column["field"] for column in part.columns] == ["age", "colour"]
-    assert Table.fields(TableConfig()) == []
+def test_the_columns_are_listed_and_keep_their_order():
+    part = table(fields=("colour", "age"))(age=[1, 2], colour=["red", "red"])
+    assert [column["field"] for column in part.columns] == ["colour", "age"]
     assert Table.fields(TableConfig(fields=("b", "a"))) == ["b", "a"]
+    with pytest.raises(ValidationError, match="Field required"):
+        TableConfig()
 
 
 def test_what_does_not_belong_in_a_table(passengers):
@@ -255,6 +256,5 @@ def test_settings_are_checked():
 
 
 def test_advice_is_made_of_settings(houses):
-    advice = Table.recommend("number", TableConfig(), houses)
-    TableConfig.model_validate(advice.get("input", {}))
+    advice = Table.recommend("number", TableConfig(fields=("population",)), houses)
     assert {"network", "training"} <= set(advice)

@@ -145,7 +145,6 @@ class Text(Input):
     @staticmethod
     def recommend(target: str, config: TextConfig, records: Records) -> dict[str, dict[str, Any]]:
         count = len(records)
-        adamw = {"kind": "adamw", "lr": 1e-3, "weight_decay": 0.05}
         if target == "next-token":
             # The size in which nanoGPT (Karpathy 2022) learns a small text on a CPU. Muon and rotary positions reach a
             # loss of 1.57 in its 2,000 steps, where AdamW and learnt positions reach 1.89.
@@ -166,7 +165,7 @@ class Text(Input):
             "training": {
                 "epochs": 10 if count < 50_000 else 4,
                 "batch_size": 64,
-                "optimizer": adamw,
+                "optimizer": {"kind": "adamw", "lr": 2e-3, "weight_decay": 0.05},
                 "schedule": {"kind": "warmup-cosine", "warmup": 0.05},
             },
         }

@@ -43,9 +43,17 @@ def picture(tensors: Tensors) -> tuple[Tensor, Tensor | None]:
     return tensors["grid"].contiguous(memory_format=torch.channels_last), None
 
 
-def hide(grid: Tensor, inside_B11W: Tensor | None, fill: float = 0.0) -> Tensor:
-    """`fill` in the padded columns. Convolutions pad with zeros: hidden so, no column has a neighbour more."""
-    return grid if inside_B11W is None else grid.masked_fill(~inside_B11W, fill)
+def hide(grid: Tensor, inside_B11W: Tensor | None) -> Tensor:
+    """Zeros in the padded columns. Convolutions pad with zeros: hidden so, no column has a neighbour more.
+
+    A product, because filling under a mask that is broadcast takes 6 times as long.
+    """
+    return grid if inside_B11W is None else grid * inside_B11W
+
+
+def sink(grid: Tensor, inside_B11W: Tensor | None) -> Tensor:
+    """The least number there is in the padded columns, so that none of them wins a maximum."""
+    return grid if inside_B11W is None else torch.where(inside_B11W, grid, torch.finfo(grid.dtype).min)
 
 
 def halved(inside_B11W: Tensor | None) -> Tensor | None:

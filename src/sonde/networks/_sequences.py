@@ -33,11 +33,11 @@ def pool(features_BTW: Tensor, inside_BT: Tensor | None, how: Literal["mean", "m
     """One vector (B, W) for each sequence, over the positions that hold data."""
     if how == "max":
         if inside_BT is not None:
-            features_BTW = features_BTW.masked_fill(~inside_BT[:, :, None], -torch.inf)
+            features_BTW = torch.where(inside_BT[:, :, None], features_BTW, -torch.inf)
         return features_BTW.amax(dim=1)
     if inside_BT is None:
         return features_BTW.mean(dim=1)
-    total_BW = features_BTW.masked_fill(~inside_BT[:, :, None], 0).sum(dim=1)
+    total_BW = (features_BTW * inside_BT[:, :, None]).sum(dim=1)
     return total_BW / inside_BT.sum(dim=1, keepdim=True)
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from sonde.base.config import Config
 from sonde.columns import Tensors
-from sonde.networks._grids import halved, hide, mean, picture, picture_shape
+from sonde.networks._grids import halved, hide, mean, picture, picture_shape, sink
 from sonde.networks._layers import Activation, GridNorm, Widths, activation, grid_norm, initialize
 from sonde.task import Ask, Body, Form, Per, Shape
 
@@ -50,8 +50,7 @@ class Cnn(Body):
         grids = []
         for stage in self.stages:
             if grids:
-                # Below every value, so that padding never wins a maximum.
-                grid = self.pool(hide(grid, inside, -torch.inf))
+                grid = self.pool(sink(grid, inside))
                 inside = halved(inside)
                 grid = hide(grid, inside)
             grid = stage(grid, inside)
