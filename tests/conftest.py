@@ -8,8 +8,8 @@ from pathlib import Path
 # As the command line does; it has to be set before torch is loaded.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
-import pytest  # noqa: E402
-import torch  # noqa: E402
+import pytest
+import torch
 
 # Real data lies beside the checkout; a machine without it skips what needs it.
 SHARED = Path(os.environ.get("SONDE_SHARED", Path(__file__).parents[2] / "shared" / "data"))

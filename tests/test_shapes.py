@@ -1,4 +1,4 @@
-"""Each shape of problem as a new user meets it: `sonde new`, `sonde fit`, `sonde predict`, on real data in miniature."""
+"""Each shape of problem as a new user meets it: `sonde new`, `fit` and `predict`, on real data in miniature."""
 
 from __future__ import annotations
 

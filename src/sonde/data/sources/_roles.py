@@ -274,7 +274,8 @@ def _split(records: Records, given: str | None, target: _Column, kind: str, doub
     rare = _rare(target.values) if kind == "category" else []
     if rare:
         doubts.append(f"{_classes(rare)} of {target.name!r} with fewer than {_FEW_RECORDS} rows")
-    by = "stratified" if kind == "category" and not rare else "random"
+    # A class that is too rare to split is an error that `fit` names: a random split would only hide it.
+    by = "stratified" if kind == "category" else "random"
     return {"by": by, "validation": 0.1, "test": 0.1}
 
 

@@ -54,8 +54,6 @@ class ClassFolders(Source):
         if "split" in records.fields:
             split, doubt = _folders.given_split(set(records.fields["split"]))
             doubts += [doubt] if doubt else []
-        elif min(classes.values()) < 3:
-            split["by"] = "random"
         rare, often = min(classes, key=classes.__getitem__), max(classes, key=classes.__getitem__)
         if classes[often] >= _IMBALANCE * classes[rare]:
             doubts.append(f"the class {rare!r} has {classes[rare]} records and {often!r} has {classes[often]}")

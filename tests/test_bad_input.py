@@ -1,0 +1,137 @@
+"""What people get wrong: a clear sentence, exit code 2, and nothing half-written."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sonde import cli
+
+TABLE = """
+[data]
+source = "data.csv"
+split = { by = "%(by)s" }
+[inputs.table]
+kind = "table"
+fields = ["x"]
+[target]
+kind = "%(target)s"
+field = "y"
+[network]
+kind = "%(network)s"
+[training]
+steps = 2
+"""
+
+
+@pytest.fixture
+def sonde(monkeypatch, capsys):
+    def run(*words):
+        monkeypatch.setattr("sys.argv", ["sonde", *map(str, words)])
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as stop:
+            code = stop.code or 0
+        return code, capsys.readouterr().err
+
+    return run
+
+
+@pytest.fixture
+def fitted(tmp_path, sonde):
+    """Fit a recipe on a table; give the exit code and the error, and see that nothing was left behind."""
+
+    def run(rows, *, by="random", target="category", network="mlp", header="x,y", recipe=TABLE):
+        (tmp_path / "data.csv").write_text("\n".join([header, *rows]) + "\n")
+        (tmp_path / "recipe.toml").write_text(recipe % {"by": by, "target": target, "network": network})
+        code, err = sonde("fit", tmp_path / "recipe.toml", "--out", tmp_path / "run")
+        assert not (tmp_path / "run").exists()
+        return code, err
+
+    return run
+
+
+ROWS = [f"{number},{'ab'[number % 2]}" for number in range(40)]
+
+
+@pytest.mark.parametrize(
+    ("rows", "settings", "said"),
+    [
+        (ROWS, {"header": "x,z"}, "has no field 'y'. Expected one of: x, z"),
+        ([f"{n},a" for n in range(40)], {}, "'a'"),
+        ([*ROWS, "41,c"], {"by": "stratified"}, "'c'"),
+        ([f"{n},{n / 7}" for n in range(39)] + ["39,"], {"target": "number"}, "'y'"),
+        ([f"{n},{n / 7}" for n in range(39)] + ["39,oops"], {"target": "number"}, "'oops'"),
+        ([f"{n},3.5" for n in range(40)], {"target": "number"}, "3.5"),
+        (ROWS, {"network": "unet"}, "network 'unet' takes grid; input 'table' offers columns. hint: use network 'mlp'"),
+        (ROWS, {"by": "group"}, "group"),
+        ([], {}, "data.csv"),
+    ],
+)
+def test_a_wrong_table_is_told(fitted, rows, settings, said):
+    code, err = fitted(rows, **settings)
+    assert (code, err.count("Traceback")) == (2, 0), err
+    assert said in err
+    assert err.startswith("error: ")
+
+
+def test_a_class_that_only_the_test_split_has(fitted):
+    rows = [f"{n},{'ab'[n % 2]},train" for n in range(30)] + ["30,a,validation", "31,c,test"]
+    code, err = fitted(rows, by="given", header="x,y,split")
+    assert code == 2
+    assert "row 32: the label 'c' in field 'y' was never seen in training. Expected one of: a, b" in err
+
+
+def test_the_answer_among_the_inputs(fitted):
+    code, err = fitted(ROWS, recipe=TABLE.replace('fields = ["x"]', 'fields = ["x", "y"]'))
+    assert code == 2
+    assert "the answer is among the inputs: y" in err
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda place: None, "does not exist"),
+        (lambda place: place.mkdir(), "is not a data set that sonde recognises"),
+        (lambda place: place.write_bytes(b"\x00\x01\x02"), "is not a data set that sonde recognises"),
+    ],
+)
+def test_data_that_is_not_there(tmp_path, sonde, make, said):
+    make(tmp_path / "photos")
+    code, err = sonde("new", tmp_path / "photos", "--out", tmp_path / "recipe.toml")
+    assert code == 2
+    assert said in err
+    assert not (tmp_path / "recipe.toml").exists()
+
+
+def test_a_recipe_is_not_overwritten(tmp_path, sonde):
+    (tmp_path / "recipe.toml").write_text("mine")
+    code, err = sonde("new", "sklearn:digits", "--out", tmp_path / "recipe.toml")
+    assert (code, (tmp_path / "recipe.toml").read_text()) == (2, "mine")
+    assert "exists already" in err
+
+
+def test_a_class_with_one_example(tmp_path, sonde):
+    for label, count in (("cat", 12), ("dog", 12), ("yak", 1)):
+        (tmp_path / "photos" / label).mkdir(parents=True)
+        for number in range(count):
+            pixels = np.random.default_rng(number).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "photos" / label / f"{number}.png")
+    sonde("new", tmp_path / "photos", "--out", tmp_path / "recipe.toml")
+    code, err = sonde("fit", tmp_path / "recipe.toml", "--out", tmp_path / "run", "--set", "training.steps=1")
+    assert code == 2
+    assert "the class 'yak' has only one example" in err
+    assert not (tmp_path / "run").exists()
+
+
+def test_arguments_that_mean_nothing(tmp_path, sonde):
+    assert sonde("fit")[0] == 2
+    assert sonde("fly")[0] == 2
+    code, err = sonde("fit", tmp_path / "recipe.toml", "--resume")
+    assert code == 2
+    assert "--resume needs the run to go on with" in err
+    code, err = sonde("predict", tmp_path, tmp_path)
+    assert code == 2
+    assert "is not a sonde artifact" in err

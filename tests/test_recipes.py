@@ -1,0 +1,26 @@
+"""Every ready recipe, shortened: it reads its real data, trains, scores and leaves an artifact that loads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import sonde
+from sonde.recipe import Recipe
+
+RECIPES = sorted((Path(__file__).parents[1] / "recipes").glob("*.toml"))
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_a_ready_recipe_runs(path, shared, tmp_path):
+    changes = ["training.steps=2", "training.batch_size=8"]
+    text = path.read_text()
+    if '"../../shared/data/' in text:
+        name = text.split('"../../shared/data/')[1].split('"')[0]
+        changes.append(f"data.source={shared / name}")
+    if "next-token" in text:
+        changes += ["inputs.text.window=32", "network.layers=1"]
+    found = sonde.fit(Recipe.read(path, changes=changes), out=tmp_path / "run")
+    assert found.scores["test"]
+    assert sonde.load(found.artifact).card["scores"]["test"]
