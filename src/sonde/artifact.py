@@ -104,16 +104,15 @@ class Model:
         if isinstance(value, Mapping):
             record = dict(value)
             for part in self.task.inputs.values():
-                name = getattr(part.config, "field", None)
-                if part.reads_file and isinstance(record.get(name), str):
-                    record[name] = Path(record[name])
+                for name in part.fields(part.config) if part.reads_file else ():
+                    if isinstance(record.get(name), str):
+                        record[name] = Path(record[name])
             return record
-        if len(self.task.inputs) > 1:
-            raise UserError(
-                f"this model has {len(self.task.inputs)} inputs", expected="a mapping of fields for each input"
-            )
-        (part,) = self.task.inputs.values()
-        return {part.config.field: Path(value) if part.reads_file and isinstance(value, str) else value}
+        (first, *others) = self.task.inputs.values()
+        fields = [name for part in (first, *others) for name in part.fields(part.config)]
+        if others or not first.takes_file:
+            raise UserError(f"{value!r} is one value alone", expected=f"a mapping with the fields {', '.join(fields)}")
+        return {fields[0]: Path(value) if first.reads_file and isinstance(value, str) else value}
 
     def _batch(self, rows: Sequence[Record]) -> list[Prediction | RecordError]:
         records = Records.of(rows)

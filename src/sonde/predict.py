@@ -54,7 +54,7 @@ def _records(model: Model, path: Path) -> list[tuple[str, Any]]:
             f"this model cannot answer for the file {path}: it reads the fields {', '.join(_fields(model))}",
             expected="a CSV, JSONL or Parquet table with these columns",
         )
-    (field,) = parts[0].fields(parts[0].config)
+    field = parts[0].fields(parts[0].config)[0]
     if path.is_dir():
         files = sorted(one for one in path.rglob("*") if one.is_file() and not one.name.startswith("."))
         if not files:

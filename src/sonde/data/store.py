@@ -68,6 +68,11 @@ def encode(
     inputs = {name: part.arrange(whole[f"inputs.{name}"]) for name, part in task.inputs.items()}
     # A stream is arranged into windows: their number is then not that of the records.
     count = len(next(iter(next(iter(inputs.values())).values())))
+    if whole["target"] and count != len(positions):
+        raise UserError(
+            f"the inputs arrange {len(positions)} records into {count} windows, and the target has a truth per record",
+            hint="leave out the input's window, or learn next-token",
+        )
     weights = torch.from_numpy(records.fields[weight][positions].astype(np.float32)) if weight else None
     examples = Examples(inputs=inputs, truth=whole["target"], weight=weights, count=count)
     ids = (
@@ -158,7 +163,11 @@ class _Sink:
                 values = torch.cat(chunks) if len(chunks) > 1 else chunks[0]
             else:
                 shape = (self.total[name], *like.shape[1:])
-                flat = torch.from_file(str(self._file(name)), shared=False, size=int(np.prod(shape)), dtype=like.dtype)
+                size = int(np.prod(shape))
+                # A file of no bytes cannot be mapped.
+                flat = (
+                    torch.from_file(str(self._file(name)), shared=False, size=size, dtype=like.dtype) if size else like
+                )
                 values = flat.reshape(shape)
             if name in self.lengths:
                 lengths = torch.cat(self.lengths[name])
