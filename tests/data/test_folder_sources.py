@@ -74,7 +74,7 @@ def test_a_class_may_be_called_train(tmp_path: Path) -> None:
 def test_class_folders_guess(tmp_path: Path) -> None:
     root = touch(tmp_path, *[f"often/{number}.png" for number in range(30)], "rare/1.png", "rare/2.png")
     guess = ClassFolders.guess(root, None)
-    assert guess.data["split"] == {"by": "random", "validation": 0.1, "test": 0.1}
+    assert guess.data["split"] == {"by": "stratified", "validation": 0.1, "test": 0.1}
     assert guess.doubts == ("the class 'rare' has 2 records and 'often' has 30",)
     touch(root, "rare/3.png")
     assert ClassFolders.guess(root, "label").data["split"]["by"] == "stratified"
