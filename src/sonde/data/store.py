@@ -140,11 +140,10 @@ class _Sink:
             values = column
             if isinstance(column, Ragged):
                 self.lengths.setdefault(name, []).append(column.lengths)
-                values = (
-                    torch.cat([column[index] for index in range(len(column))]) if len(column) else column.values[:0]
-                )
-                if len(column.values) == int(column.lengths.sum()):
-                    values = column.values
+                # Only what was taken apart (records set aside) has to be put together again.
+                whole = len(column.values) == int(column.lengths.sum())
+                pieces = (column[index] for index in range(len(column)))
+                values = column.values if whole else torch.cat([column.values[:0], *pieces])
             assert isinstance(values, Tensor)
             self.like.setdefault(name, values[:0])
             self.total[name] = self.total.get(name, 0) + len(values)
