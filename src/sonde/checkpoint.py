@@ -23,7 +23,7 @@ def save(folder: Path, state: State, log_position: int) -> None:
 
     Every process of a job has to call it; the main one writes.
     """
-    held = _tensors(state)
+    held = tensors_of(state)
     if not dist.is_main():
         return
     folder.mkdir(parents=True, exist_ok=True)
@@ -98,7 +98,8 @@ def _names(network: nn.Module) -> dict[Tensor, str]:
     return {parameter: name for name, parameter in network.named_parameters()}
 
 
-def _tensors(state: State) -> dict[str, Tensor]:
+def tensors_of(state: State) -> dict[str, Tensor]:
+    """Every tensor that the next step depends on."""
     held = {f"network.{name}": value for name, value in state.network.state_dict().items()}
     names = _names(state.network)
     for optimizer in state.optimizers:

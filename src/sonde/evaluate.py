@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from sonde import parallel
 from sonde.base import dist
 from sonde.base.device import Precision
 from sonde.data.batches import in_order
@@ -73,6 +74,7 @@ def measure(
                 {name: (x.float() if x.is_floating_point() else x).cpu().numpy() for name, x in columns.items()}
             )
             watch(min(len(examples), (first + dist.size()) * size))
+    parallel.let_go(network)
     everyone = dist.gather(mine)
     parts = [everyone[number % dist.size()][number // dist.size()] for number in range(len(starts))]
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

@@ -29,14 +29,21 @@ def spread(network: nn.Module, kind: Kind) -> nn.Module:
     if kind == "fsdp":
         from torch.distributed.fsdp import fully_shard
 
-        for module in network.modules():
-            if isinstance(module, nn.ModuleList):
-                for block in module:
-                    fully_shard(block)
+        for parameter in network.parameters():
+            # Convolutions keep theirs channels-last, which cannot be dealt out.
+            parameter.data = parameter.data.contiguous()
+        for block in _blocks(network):
+            fully_shard(block)
         fully_shard(network)
         return network
-    # Buffers need no broadcast: batch norm's are computed alike in every process, the others never change.
-    return nn.parallel.DistributedDataParallel(network, broadcast_buffers=False)
+    return nn.parallel.DistributedDataParallel(network)
+
+
+def _blocks(module: nn.Module) -> list[nn.Module]:
+    """The blocks that a network is a list of: they are gathered and freed one after the other."""
+    if isinstance(module, nn.ModuleList):
+        return [block for block in module if any(True for _ in block.parameters())]
+    return [block for child in module.children() for block in _blocks(child)]
 
 
 def summing(module: nn.Module, *, last: bool) -> contextlib.AbstractContextManager[object]:
@@ -46,6 +53,14 @@ def summing(module: nn.Module, *, last: bool) -> contextlib.AbstractContextManag
     if dist.size() > 1 and hasattr(module, "set_requires_gradient_sync"):
         module.set_requires_gradient_sync(last)  # type: ignore[operator]
     return contextlib.nullcontext()
+
+
+def let_go(network: nn.Module) -> None:
+    """Back to each process's share of the weights, which FSDP leaves gathered after a forward pass alone."""
+    if dist.size() > 1:
+        for module in network.modules():
+            if hasattr(module, "reshard"):
+                module.reshard()  # type: ignore[operator]
 
 
 def share(size: int) -> int:
@@ -70,6 +85,18 @@ def _synchronize(network: nn.Module) -> None:
                 setattr(module, name, WholeBatchNorm.of(child))
 
 
+class _Sum(torch.autograd.Function):
+    """The sum over all processes; so is its gradient."""
+
+    @staticmethod
+    def forward(ctx: object, values: Tensor) -> Tensor:
+        return dist.total(values)
+
+    @staticmethod
+    def backward(ctx: object, gradient: Tensor) -> Tensor:  # type: ignore[override]
+        return dist.total(gradient)
+
+
 class WholeBatchNorm(nn.modules.batchnorm._BatchNorm):
     """Batch norm with the statistics of all processes. torch's own SyncBatchNorm needs an accelerator."""
 
@@ -88,18 +115,16 @@ class WholeBatchNorm(nn.modules.batchnorm._BatchNorm):
     def forward(self, input: Tensor) -> Tensor:
         if not self.training:
             return super().forward(input)
-        from torch.distributed.nn.functional import all_reduce
-
         x = input.float()
         channels = x.shape[1]
         over = [axis for axis in range(x.ndim) if axis != 1]
         rows = x.new_tensor([x.numel() / channels])
         # Two sums, not one of x and x^2: that would lose digits where the mean is large.
-        held = all_reduce(torch.cat([x.sum(over), rows]))
+        held = _Sum.apply(torch.cat([x.sum(over), rows]))
         mean, count = held[:-1] / held[-1], held[-1]
         shape = [1, channels] + [1] * (x.ndim - 2)
         centered = x - mean.view(shape)
-        variance = all_reduce(centered.square().sum(over)) / count
+        variance = _Sum.apply(centered.square().sum(over)) / count
         if self.track_running_stats:
             assert self.running_mean is not None
             assert self.running_var is not None

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, SerializeAsAny, ValidationError
+from pydantic import Field, SerializeAsAny, ValidationError, model_validator
 
 from sonde.base import lookup
 from sonde.base.config import Config
@@ -66,6 +66,12 @@ class TrainingConfig(Config):
         default="ddp", description="under torchrun: whole weights in every process, or a share of them (fsdp)"
     )
     group_by_length: bool = Field(default=True, description="batch examples of like length together, to pad less")
+
+    @model_validator(mode="after")
+    def _muon_needs_whole_matrices(self) -> TrainingConfig:
+        if self.parallel == "fsdp" and self.optimizer.kind == "muon":
+            raise ValueError("muon needs whole matrices, fsdp gives each process a share of them; use adamw, or ddp")
+        return self
 
 
 class Recipe(Config):

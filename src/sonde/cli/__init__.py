@@ -127,6 +127,25 @@ def predict(
 
 
 @app.command()
+def prove(
+    run: Annotated[Path, typer.Argument(help="A finished run.")],
+    as_json: AsJson = False,
+) -> None:
+    """Try on a run what sonde claims: resumed = straight, served = evaluated, batched = single, and more."""
+    from sonde.base.errors import CheckFailed
+    from sonde.cli.progress import terminal
+
+    with terminal() as progress:
+        progress.begin("start", 1)
+        from sonde.prove import prove as run_prove
+
+        proof = run_prove(run, progress=progress)
+    _print(proof.to_json() if as_json else proof.to_text())
+    if proof.failed:
+        raise CheckFailed(f"not so for {run}: {'; '.join(proof.failed)}")
+
+
+@app.command()
 def kinds(as_json: AsJson = False) -> None:
     """List every kind of source, input, target and network."""
     from sonde.base import lookup
