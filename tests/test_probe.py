@@ -99,11 +99,16 @@ def test_few_steps_are_not_measured(case, monkeypatch):
 
 
 @needs_bf16
-def test_bf16_math_computes_in_bfloat16_and_leaves_no_trace():
+def test_bf16_math_is_on_for_its_block_only():
+    """Whether a product is then rounded is for oneDNN to say: without matrix units some processors keep float32."""
     matrix = torch.randn(512, 512)
+    places = (torch.backends.mkldnn.matmul, torch.backends.mkldnn.conv, torch.backends.mkldnn.rnn)
+    before = [place.fp32_precision for place in places]
     exact = matrix @ matrix
     with Precision(kind="bf16-math", device=CPU).maths():
+        assert [place.fp32_precision for place in places] == ["bf16"] * 3
         rough = matrix @ matrix
     assert rough.dtype == torch.float32
-    assert 1e-4 < float((rough - exact).abs().max()) < 10.0
+    assert float((rough - exact).abs().max()) < 1.0
+    assert [place.fp32_precision for place in places] == before
     assert torch.equal(matrix @ matrix, exact)
