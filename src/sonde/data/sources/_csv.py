@@ -62,6 +62,24 @@ def read(path: Path, dialect: Dialect) -> polars.DataFrame:
     return frame.rename(dict(zip(frame.columns, names, strict=True)))
 
 
+def first_row(path: Path, dialect: Dialect) -> tuple[str | None, ...]:
+    """The values of the first row, be it a header or not.
+
+    Raises:
+        UserError: not UTF-8, empty, a quote out of place.
+    """
+    content = read_text(path).encode()
+    separator = dialect.separator or _separator(path, content)
+    rows = _rows(path, content, separator, dialect.quoting)
+    return _parse(content[rows.starts[0] : rows.ends[0]], separator, dialect.quoting).row(0)
+
+
+def first_line(path: Path) -> tuple[str | None, ...]:
+    """The values of the first line: the names, if it is a header."""
+    content = read_text(path).encode()
+    return _parse(content.lstrip(b"\r\n").split(b"\n", 1)[0], _separator(path, content), True).row(0)
+
+
 def _parse(body: bytes, separator: str, quoting: bool) -> polars.DataFrame:
     return polars.read_csv(
         body, has_header=False, separator=separator, quote_char='"' if quoting else None, infer_schema=False

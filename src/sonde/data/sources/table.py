@@ -6,6 +6,7 @@ A manifest (a table with a column of paths to pictures or sounds) is a table too
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -96,6 +97,23 @@ class Table(Source):
         rows = [f"{index % 3},{index / 4},{'moss' if index % 2 else 'fern, tall'!r}" for index in range(12)]
         path.write_text("\n".join(["light,height,label", *rows]).replace("'", '"') + "\n", encoding="utf-8")
         return path
+
+
+def like(path: Path, config: TableConfig, *, needed: Collection[str], answers: Collection[str]) -> TableConfig:
+    """How to read a file whose rows are like those of a table that `config` reads.
+
+    CSV rows of a table without a header may have one all the same, if it names the columns `needed`; and may come
+    without the columns of the `answers`.
+    """
+    if config.header or path.suffix.lower() not in _CSV:
+        return config
+    if set(needed) <= set(_csv.first_line(path)):
+        return TableConfig(quoting=_csv.sniff(path).quoting)
+    width = len(_csv.first_row(path, config.dialect))
+    for columns in ([name for name in config.columns if name not in answers], list(needed)):
+        if width == len(columns) < len(config.columns):
+            return config.model_copy(update={"columns": columns})
+    return config
 
 
 def _files(path: Path) -> list[tuple[str | None, Path]]:
