@@ -91,8 +91,7 @@ class Recipe(Config):
 
     @classmethod
     def of(cls, tables: Mapping[str, Any], *, base: Path | None = None, where: _Lines | None = None) -> Recipe:
-        """A recipe from nested tables. A relative path (`data.source`, a tokenizer) starts at `base` (the current folder if
-        None)."""
+        """A recipe from nested tables. Relative paths (`data.source`, a tokenizer) start at `base`, or else here."""
         where = where or _Lines()
         where.base = base or Path.cwd()
         for section in tables:

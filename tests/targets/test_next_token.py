@@ -6,7 +6,18 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 import torch
-from target_fakes import Fake, FakeConfig, FakeInput, as_json, check_repeats, check_sums, draw, mean_loss, measured, restored
+from target_fakes import (
+    Fake,
+    FakeConfig,
+    FakeInput,
+    as_json,
+    check_repeats,
+    check_sums,
+    draw,
+    mean_loss,
+    measured,
+    restored,
+)
 from torch.nn import functional
 from transformers import TopKLogitsWarper, TopPLogitsWarper
 

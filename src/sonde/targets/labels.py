@@ -48,7 +48,8 @@ class Labels(Target):
     """Truth: "labels" (B, K), uint8, or float32 after mixing.
 
     Labels are sorted by name (or in the order of `fields`); `counts` are the training records that have each,
-    `weights` how much its presence counts; those rarer than `min_count` are as if they were not there. A missing value, an empty text or list is a record without labels.
+    `weights` how much its presence counts; those rarer than `min_count` are as if they were not there. A missing value,
+    an empty text or list is a record without labels.
     The loss is summed over labels too, and divided by their number. Shape suffixes: B example, K label.
     """
 

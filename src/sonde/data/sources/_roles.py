@@ -199,7 +199,8 @@ def _labels(name: str, values: np.ndarray, separator: str | None, notes: dict[st
         notes["target.kind"] = f"values hold several labels; they are apart by {separator!r}"
         setting["separator"] = separator
     lists = [value.split(separator) if isinstance(value, str) else value for value in values if value is not None]
-    counts = Counter(label for each in lists if isinstance(each, list) for label in {str(one).strip() for one in each} - {""})
+    sets = [{str(label).strip() for label in each} - {""} for each in lists if isinstance(each, list)]
+    counts = Counter(label for each in sets for label in each)
     rare = sum(count < _RARE_LABEL for count in counts.values())
     # One that only the test split has would stop the training; and a handful of records teaches nothing.
     if 0 < rare < len(counts):
