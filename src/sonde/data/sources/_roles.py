@@ -85,6 +85,8 @@ def guess(records: Records, target: str | None) -> Roles:
     learn = _target(columns[chosen], notes)
     if columns[chosen].missing:
         doubts.append(f"{_records(columns[chosen].missing)} no value in {chosen!r}: remove them, or fit stops there")
+    infinite = [name for name, column in columns.items() if _infinite(column.values)]
+    doubts += [f"{name!r} has an infinite value: fit stops there" for name in infinite]
     others = [column for name, column in columns.items() if name != chosen]
     inputs = _inputs(others, columns[chosen], learn["kind"], notes, doubts)
     split = _split(records, given, columns[chosen], learn["kind"], doubts)
@@ -149,7 +151,7 @@ def _choose(columns: Mapping[str, _Column]) -> tuple[str, str]:
             return name, "chosen by its name"
     if not able:
         raise UserError(
-            f"none of the columns {', '.join(columns)} looks like something to learn",
+            f"none of the columns looks like something to learn: {_listed(columns.values())}",
             expected="a column of classes or numbers",
             hint="sonde new --target names it",
         )
@@ -235,7 +237,7 @@ def _inputs(
         inputs["table"] = {"kind": "table", "fields": order}
     if not inputs:
         raise UserError(
-            f"there is no column to learn {target.name!r} from",
+            f"there is no column to learn {target.name!r} from" + (f": {_listed(others)}" if others else ""),
             expected="columns with numbers, categories, texts or file names",
         )
     left = [column for column in others if column not in (*texts, *features)]
@@ -259,6 +261,10 @@ def _without_leaks(
     return kept
 
 
+def _infinite(values: np.ndarray) -> bool:
+    return values.dtype.kind == "f" and bool(np.isinf(values).any())
+
+
 def _names_records(name: str, values: np.ndarray) -> bool:
     return values.dtype.kind != "f" and bool(_ID.fullmatch(name) or _GROUP.fullmatch(name))
 
@@ -268,9 +274,14 @@ def _names_group(column: _Column) -> bool:
 
 
 def _note(notes: dict[str, str], setting: str, left_out: Sequence[_Column]) -> None:
-    why = {"id": " (names records)", "constant": " (one value)", "list": " (lists)"}
     if left_out:
-        notes[setting] = "left out: " + ", ".join(column.name + why.get(column.role, "") for column in left_out)
+        notes[setting] = f"left out: {_listed(left_out)}"
+
+
+def _listed(columns: Iterable[_Column]) -> str:
+    """The names of columns, with what is the matter with them."""
+    why = {"id": " (names records)", "constant": " (one value)", "list": " (lists or objects)"}
+    return ", ".join(column.name + why.get(column.role, "") for column in columns)
 
 
 def _split_field(records: Records) -> str | None:
@@ -304,12 +315,13 @@ def _unseen(target: np.ndarray, splits: np.ndarray) -> list[str]:
     """The classes that some split has and the training split has not."""
     parts = np.array([part_of(split) for split in splits])
     names = _folders.objects([str(value) for value in target])
+    parts[is_missing(target)] = "none"
     return sorted(set(names[np.isin(parts, ("validation", "test"))]) - set(names[parts == "train"]))
 
 
 def _rare(values: np.ndarray) -> list[str]:
     """The classes with fewer records than a split needs."""
-    counts = Counter(map(str, values.tolist()))
+    counts = Counter(map(str, values[~is_missing(values)].tolist()))
     return [name for name, count in counts.items() if count < _FEW_RECORDS]
 
 

@@ -25,6 +25,8 @@ _CSV = frozenset({".csv", ".tsv"})
 # What polars reads from JSON exactly as it is meant; lists and objects are read as Python has them.
 _PLAIN = (polars.Int64, polars.Float64, polars.Boolean, polars.String, polars.Null)
 
+_NOTES = {"data.quoting": "some stand within values, so all are taken as they stand"}
+
 
 class TableConfig(Config):
     kind: Literal["table"] = "table"
@@ -36,12 +38,17 @@ class TableConfig(Config):
         max_length=1,
         description="what stands between the values; seen from the first line if left out",
     )
+    decimal: Literal[".", ","] = Field(default=".", description="the decimal point of the numbers in a CSV file")
     columns: list[str] = Field(default=[], description="the names of the columns, for a CSV file without a header")
 
     @property
     def dialect(self) -> _csv.Dialect:
         return _csv.Dialect(
-            separator=self.separator, header=self.header, quoting=self.quoting, columns=tuple(self.columns)
+            separator=self.separator,
+            header=self.header,
+            quoting=self.quoting,
+            decimal=self.decimal,
+            columns=tuple(self.columns),
         )
 
 
@@ -71,7 +78,7 @@ class Table(Source):
             data={"source": str(path), "kind": "table", "split": roles.split, **options},
             inputs=roles.inputs,
             target=roles.target,
-            notes=roles.notes,
+            notes=roles.notes | _NOTES if "quoting" in options else roles.notes,
             doubts=tuple(roles.doubts),
         )
 
@@ -108,7 +115,8 @@ def like(path: Path, config: TableConfig, *, needed: Collection[str], answers: C
     if config.header or path.suffix.lower() not in _CSV:
         return config
     if set(needed) <= set(_csv.first_line(path)):
-        return TableConfig(quoting=_csv.sniff(path).quoting)
+        dialect = _csv.sniff(path)
+        return TableConfig(quoting=dialect.quoting, decimal=dialect.decimal)
     width = len(_csv.first_row(path, config.dialect))
     for columns in ([name for name in config.columns if name not in answers], list(needed)):
         if width == len(columns) < len(config.columns):
@@ -150,6 +158,8 @@ def _options(path: Path) -> dict[str, Any]:
     options: dict[str, Any] = {}
     if not dialect.quoting:
         options["quoting"] = False
+    if dialect.decimal != ".":
+        options["decimal"] = dialect.decimal
     if not dialect.header:
         frame = _csv.read(first, dialect)
         options |= {"header": False, "columns": _roles.names_for([_typed.from_texts(column) for column in frame])}
@@ -219,12 +229,14 @@ def _json_row(file: Path, number: int, line: str) -> dict[str, Any]:
         row = json.loads(line)
     except json.JSONDecodeError as error:
         raise UserError(
-            f"{file}:{number} is not JSON: {error.msg} at character {error.pos + 1}", expected="one JSON object a line"
+            f"{file}:{number} is not JSON: {error.msg.removesuffix(' at')} at character {error.pos + 1}",
+            expected="one JSON object a line",
         ) from error
     if not isinstance(row, dict):
         raise UserError(
             f"{file}:{number} is JSON, but not an object: {line.strip()[:40]}",
             expected='a line such as {"text": "...", "label": 1}',
+            hint=f"jq -c '.[]' {file.name} > lines.jsonl" if isinstance(row, list) else None,
         )
     return row
 
