@@ -194,7 +194,7 @@ def test_short_texts_are_cut_finer(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("a")
     guess = TextFiles.guess(tmp_path / "a.txt", None)
     assert guess.about == "1 character of text in 1 file"
-    assert guess.doubts == ("1 characters are too few to learn a language from",)
+    assert guess.doubts == ("so few characters (1) teach no language",)
 
 
 def test_text_pieces_are_the_file(tmp_path: Path) -> None:

@@ -62,11 +62,11 @@ class TextFiles(Source):
             split, doubt = _folders.given_split(set(records.fields["split"]))
             doubts = (doubt,) if doubt else ()
         pieces: dict[str, int] = {}
-        if "split" not in records.fields and len(records) < _PIECES:
+        if "split" not in records.fields and len(records) < _PIECES and characters >= _FEW:
             # A short text is cut finer: the shares of the split are those of its pieces.
-            pieces["piece_characters"] = max(1, characters // _PIECES)
+            pieces["piece_characters"] = characters // _PIECES
         if characters < _FEW:
-            doubts = (*doubts, f"{characters} characters are too few to learn a language from")
+            doubts = (*doubts, f"so few characters ({characters}) teach no language")
         return Guess(
             about=f"{characters:,} character{'s' if characters > 1 else ''} of text in "
             f"{count} file{'s' if count > 1 else ''}",
