@@ -135,3 +135,55 @@ def test_arguments_that_mean_nothing(tmp_path, sonde):
     code, err = sonde("predict", tmp_path, tmp_path)
     assert code == 2
     assert "is not a sonde artifact" in err
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        ({"a/1.png": b"", "a/2.png": b""}, "it holds 1 folder (a). Expected class folders"),
+        ({"a/1.png": b"", "a/2.png": b""}, "hint: a class is learnt beside others: one folder (a) is not enough"),
+        ({"one.csv": b"x\n1\n", "two.csv": b"x\n1\n"}, "hint: several tables are no one data set; name one of them: "),
+        ({"pos/1.txt": b"good", "neg/1.txt": b"bad"}, "hint: texts are classified from a table with a column of texts"),
+        ({"scan.nii": b"", "more.nii": b""}, "it holds 2 .nii."),
+    ],
+)
+def test_a_folder_that_is_no_data_set_is_described(tmp_path, sonde, files, said):
+    for name, content in files.items():
+        (tmp_path / "photos" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "photos" / name).write_bytes(content)
+    code, err = sonde("new", tmp_path / "photos", "--out", tmp_path / "recipe.toml")
+    assert code == 2
+    assert said in err
+
+
+def test_places_that_are_nearly_right(tmp_path, sonde):
+    (tmp_path / "flowers").mkdir()
+    _, err = sonde("new", tmp_path / "flower", "--out", tmp_path / "recipe.toml")
+    assert err.endswith("does not exist. hint: did you mean 'flowers'?\n")
+    _, err = sonde("new", "https://example.org/a.csv", "--out", tmp_path / "recipe.toml")
+    assert "https://example.org/a.csv is not on this machine. hint: download it first" in err
+    (tmp_path / "a.json").write_text("[]")
+    _, err = sonde("new", tmp_path / "a.json", "--out", tmp_path / "recipe.toml")
+    assert "it is a file ending in '.json'" in err
+    assert "hint: jq -c '.[]' a.json > data.jsonl" in err
+
+
+def test_answers_that_could_not_be_written_are_not_computed(tmp_path, sonde):
+    code, err = sonde("predict", tmp_path / "gone", tmp_path, "--out", tmp_path / "nowhere" / "answers.jsonl")
+    assert (code, "answers.jsonl cannot be written: No such file or directory" in err) == (2, True)
+    code, err = sonde("predict", tmp_path / "gone", tmp_path, "--out", tmp_path)
+    assert (code, "cannot be written: Is a directory" in err) == (2, True)
+    code, err = sonde("predict", tmp_path / "gone", tmp_path)
+    assert (code, "gone does not exist" in err) == (2, True)
+
+
+def test_a_picture_that_is_none_is_told_plainly(tmp_path, sonde):
+    for number in range(20):
+        place = tmp_path / "photos" / "ab"[number % 2] / f"{number}.png"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((8, 8), 9 * number, dtype=np.uint8)).save(place)
+    place.write_bytes(b"no picture")
+    sonde("new", tmp_path / "photos", "--out", tmp_path / "recipe.toml")
+    code, err = sonde("fit", tmp_path / "recipe.toml", "--out", tmp_path / "run", "--set", "training.steps=1")
+    assert code == 2
+    assert "19.png is not a readable picture: its content is of no known format. Expected a whole PNG" in err

@@ -37,6 +37,19 @@ def write(tmp_path):
     return written
 
 
+def test_a_relative_file_starts_at_the_recipes_folder(write, tmp_path):
+    path = write('kind = "mlp"', 'kind = "timm"\nname = "test_vit"\nweights = "first/vit.safetensors"')
+    text = path.read_text().replace('kind = "image"\nsize = 8', 'kind = "text"\ntokenizer = "tokenizer.json"')
+    path.write_text(text)
+    read = Recipe.read(path)
+    assert read.inputs["image"].tokenizer == str(tmp_path / "tokenizer.json")
+    assert read.network["image"].weights == str(tmp_path / "first" / "vit.safetensors")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "resolved.toml").write_text(read.to_toml())
+    assert Recipe.read(tmp_path / "elsewhere" / "resolved.toml") == read
+    assert Recipe.read(path, changes=["network.weights=/there.pth"]).network["image"].weights == "/there.pth"
+
+
 def refused(path, *changes):
     with pytest.raises(UserError) as caught:
         Recipe.read(path, changes=changes)

@@ -17,6 +17,7 @@ METRICS = {
     "number": {"mae", "rmse", "r2"},
     "next-token": {"loss", "perplexity"},
     "mask": {"miou", "pixel_accuracy"},
+    "labels": {"mean_average_precision", "micro_f1", "subset_accuracy", "f1/0"},
 }
 
 
@@ -103,10 +104,42 @@ def fashion(shared, place):
     return place / "idx"
 
 
+def pairs(shared, place):
+    """Two garments side by side in one picture, and what they are."""
+    from PIL import Image
+
+    pixels = gzip.decompress((shared / "fashion_mnist" / "t10k-images-idx3-ubyte.gz").read_bytes())[16:]
+    labels = gzip.decompress((shared / "fashion_mnist" / "t10k-labels-idx1-ubyte.gz").read_bytes())[8:]
+    (place / "pairs").mkdir()
+    rows = []
+    for number in range(0, 300, 2):
+        picture = Image.new("L", (56, 28))
+        for side in (0, 1):
+            at = (number + side) * 784
+            picture.paste(Image.frombytes("L", (28, 28), pixels[at : at + 784]), (28 * side, 0))
+        picture.save(place / "pairs" / f"{number}.png")
+        rows.append((f"{number}.png", sorted({labels[number], labels[number + 1]})))
+    return rows
+
+
+def pairs_jsonl(shared, place):
+    rows = [json.dumps({"path": name, "labels": found}) for name, found in pairs(shared, place)]
+    (place / "pairs" / "manifest.jsonl").write_text("\n".join(rows) + "\n")
+    return place / "pairs"
+
+
+def pairs_csv(shared, place):
+    rows = [f"{name},{';'.join(map(str, found))}" for name, found in pairs(shared, place)]
+    (place / "pairs" / "manifest.csv").write_text("\n".join(["path,tags", *rows]) + "\n")
+    return place / "pairs"
+
+
 SHAPES = {
     "class folders": (flowers, "category", "image"),
     "idx": (fashion, "category", "image"),
     "masks": (camvid, "mask", "image"),
+    "manifest, lists": (pairs_jsonl, "labels", "image"),
+    "manifest, lists in texts": (pairs_csv, "labels", "image"),
     "manifest": (spoken, "category", "audio"),
     "messages": (sms, "category", "text"),
     "table, category": (titanic, "category", "table"),
@@ -141,7 +174,7 @@ def test_new_fit_predict(name, shared, tmp_path, sonde):
     assert code == 0, err
     answers = [json.loads(line) for line in (tmp_path / "answers.jsonl").read_text().splitlines()]
     assert len(answers) == count
-    key = {"category": "label", "number": "value", "mask": "mask", "next-token": "text"}[target]
+    key = {"category": "label", "number": "value", "mask": "mask", "next-token": "text", "labels": "labels"}[target]
     assert all(key in answer for answer in answers), answers[0]
 
 
@@ -154,6 +187,9 @@ def asked(given, target, data, place):
     if given == "text":
         (place / "asked.jsonl").write_text('{"text": "First Citizen"}\n{"text": "win a free prize now"}\n')
         return place / "asked.jsonl", 2
+    if target == "labels":
+        (place / "asked.jsonl").write_text('{"path": "pairs/0.png"}\n{"path": "pairs/2.png"}\n')
+        return place / "asked.jsonl", 2
     if data.name == "idx":
         from PIL import Image
 
@@ -161,6 +197,35 @@ def asked(given, target, data, place):
         return place / "one.png", 1
     folder = {"image": "flowers", "audio": "digits/wav"}[given] if target != "mask" else "camvid/test"
     return place / folder, sum(each.is_file() for each in (place / folder).rglob("*"))
+
+
+def test_rows_are_predicted_as_the_training_data_was_read(shared, tmp_path, sonde):
+    data = sms(shared, tmp_path)
+    sonde("new", data, "--out", tmp_path / "recipe.toml")
+    assert sonde("fit", tmp_path / "recipe.toml", "--out", tmp_path / "run", "--set", "training.steps=1")[0] == 0
+    lines = data.read_text(encoding="utf-8").split("\n")[:40]
+    texts = [line.split("\t")[1] for line in lines]
+
+    def answers(name, content):
+        (tmp_path / name).write_text(content, encoding="utf-8")
+        code, out, err = sonde("predict", tmp_path / "run", tmp_path / name)
+        assert code == 0, err
+        return [json.loads(line)["probabilities"] for line in out.splitlines()]
+
+    whole = answers("whole.tsv", "\n".join(lines))
+    assert len(whole) == 40
+    # Quotes are texts here, whether the label, a header or both are there or not.
+    lines[3] = lines[3] + ' "and'
+    quoted = answers("whole.tsv", "\n".join(lines))
+    assert quoted[:3] == whole[:3]
+    texts[3] += ' "and'
+    assert answers("texts.tsv", "\n".join(texts)) == quoted
+    assert answers("header.tsv", "\n".join(["text", *texts])) == quoted
+    assert answers("both.tsv", "\n".join(["label\ttext", *lines])) == quoted
+    # Other files are read as such files are.
+    assert answers("rows.jsonl", "\n".join(json.dumps({"text": text}) for text in texts)) == quoted
+    rows = ['"' + text.replace('"', '""') + '"' for text in texts]
+    assert answers("rows.csv", "\n".join(["text", *rows])) == quoted
 
 
 def test_a_bad_file_is_named_and_the_others_are_answered(shared, tmp_path, sonde):

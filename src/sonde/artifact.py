@@ -55,11 +55,17 @@ def verify(folder: Path) -> None:
     Raises:
         UserError: it is not an artifact, or a file is missing or differs from the manifest.
     """
+    if not folder.exists():
+        raise UserError(
+            f"the artifact {folder} does not exist", expected="the folder `model` of a run, or the run's own"
+        )
     try:
         manifest = files.read_json(folder / "MANIFEST.json")
+        if not isinstance(manifest, dict):
+            raise ValueError("it is no list of hashes")
         missing = [name for name in FILES if not (folder / name).is_file()]
         changed = [name for name in FILES if name not in missing and manifest.get(name) != files.sha256(folder / name)]
-    except (OSError, ValueError, AttributeError) as error:
+    except (OSError, ValueError) as error:
         raise UserError(
             f"{folder} is not a sonde artifact: MANIFEST.json cannot be read ({error})",
             expected="the folder `model` of a run",

@@ -43,7 +43,7 @@ def write_recipe(source: str, out: Path, *, target: str | None = None, force: bo
         raise UserError(f"{out} exists already", hint="--force replaces it, --out writes another")
     path = locate(source, Path.cwd())
     if ":" not in source and not path.exists():
-        raise missing(path)
+        raise missing(path, hint="a relative path starts at the folder in which the command is run")
     _, reader = source_of(None, path)
     guess = reader.guess(path, target)
     sections = recommend(guess, _records(guess, path))

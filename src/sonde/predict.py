@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sonde.artifact import Model
 from sonde.base.errors import RecordError, UserError
+from sonde.base.errors import near as near_miss
 from sonde.base.progress import Progress, Quiet
+
+if TYPE_CHECKING:
+    from sonde.data.sources.table import TableConfig
 
 TABLES = (".csv", ".tsv", ".parquet", ".jsonl", ".ndjson")
 # Records answered at once: enough for the network, few enough to stream.
@@ -20,7 +25,8 @@ def predict(model: Model, paths: Sequence[Path], progress: Progress | None = Non
     """One mapping an input, in order: {"input": name, ...answer} or {"input": name, "error": what}.
 
     A path is a file that the model reads, a folder of such files, or a table (CSV, TSV, Parquet, JSONL) with a record
-    a row. Files named in a table are relative to it.
+    a row. A table is read as that of the training data was; the target's columns may be in it or not. Files named in
+    a table are relative to it.
 
     Raises:
         UserError: a path does not exist, a folder is empty, a table lacks a field.
@@ -64,13 +70,16 @@ def _records(model: Model, path: Path) -> list[tuple[str, Any]]:
 
 
 def _rows(model: Model, path: Path) -> list[tuple[str, Any]]:
-    from sonde.data.sources.table import Table, TableConfig
+    from sonde.data.sources.table import Table
 
-    records = Table.read(path, TableConfig())
+    records = Table.read(path, _options(model, path))
     for field in _fields(model):
         if field not in records.fields:
+            close = near_miss(field, records.fields)
             raise UserError(
-                f"the table {path} has no column {field!r}", expected=f"the columns {', '.join(_fields(model))}"
+                f"the table {path} has no column {field!r}, but {', '.join(records.fields)}",
+                expected=f"the columns {', '.join(_fields(model))}",
+                hint=f"is {close!r} meant? Then rename it" if close else None,
             )
     files = {name for part in model.task.inputs.values() if part.reads_file for name in part.fields(part.config)}
     rows = []
@@ -80,6 +89,18 @@ def _rows(model: Model, path: Path) -> list[tuple[str, Any]]:
                 record[field] = path.parent / record[field]
         rows.append((f"{path.name} {name}", record))
     return rows
+
+
+def _options(model: Model, path: Path) -> TableConfig:
+    """How to read a table: as the training data was, by the recipe that the artifact carries."""
+    from sonde.data.sources.table import TableConfig, like
+
+    data = tomllib.loads(model.card.get("recipe", "")).get("data", {})
+    if data.get("kind") != "table":
+        return TableConfig()
+    options = TableConfig(**{name: value for name, value in data.items() if name in TableConfig.model_fields})
+    target = model.task.target
+    return like(path, options, needed=_fields(model), answers=target.fields(target.config))
 
 
 def _fields(model: Model) -> list[str]:

@@ -112,8 +112,9 @@ class Recipe(Config):
 
     @classmethod
     def of(cls, tables: Mapping[str, Any], *, base: Path | None = None, where: _Lines | None = None) -> Recipe:
-        """A recipe from nested tables. A relative `data.source` starts at `base` (the current folder if None)."""
+        """A recipe from nested tables. Relative paths (`data.source`, a tokenizer) start at `base`, or else here."""
         where = where or _Lines()
+        where.base = base or Path.cwd()
         for section in tables:
             if section not in ("data", "inputs", "target", "network", "training"):
                 raise _not_a_setting((section,), ["data", "inputs", "target", "network", "training"], where)
@@ -124,7 +125,7 @@ class Recipe(Config):
                     expected="the sections data, inputs, target and network (and training)",
                     hint="`sonde new DATA` writes a whole recipe",
                 )
-        data, source = _read_data(dict(tables["data"]), base or Path.cwd(), where)
+        data, source = _read_data(dict(tables["data"]), where)
         inputs = _read_kinds("inputs", tables["inputs"], where)
         network: Mapping[str, Any] = tables["network"]
         if "kind" in network:
@@ -155,12 +156,13 @@ class Recipe(Config):
 
 
 class _Lines:
-    """Where a setting stands in the recipe file, for error messages."""
+    """Where a setting stands in the recipe file, for error messages; and where its relative paths start."""
 
     def __init__(self, path: Path | None = None, text: str = "", overridden: Sequence[list[str]] = ()) -> None:
         self.path = path
         self.lines = text.splitlines()
         self.overridden = overridden
+        self.base = Path.cwd()
 
     def of_file(self) -> str:
         return f" {self.path}" if self.path else ""
@@ -202,12 +204,12 @@ def _with_length(training: Mapping[str, Any]) -> dict[str, Any]:
     return dict(training) if {"epochs", "steps"} & set(training) else {"epochs": 10, **training}
 
 
-def _read_data(table: dict[str, Any], base: Path, where: _Lines) -> tuple[DataConfig, Config]:
+def _read_data(table: dict[str, Any], where: _Lines) -> tuple[DataConfig, Config]:
     from sonde.data.load import locate, source_of
 
     own = {name: value for name, value in table.items() if name in DataConfig.model_fields}
     data = _validated(DataConfig, own, ("data",), where)
-    place = locate(data.source, base)
+    place = locate(data.source, where.base)
     kind, source = source_of(data.kind, place)
     options = {name: value for name, value in table.items() if name not in DataConfig.model_fields}
     known = {**source.Config.model_fields, **DataConfig.model_fields}
@@ -255,7 +257,7 @@ def _read_kind(room: str, table: Mapping[str, object], place: tuple[str, ...], w
 def _validated(config: type[Config], table: Mapping[str, Any], place: tuple[str, ...], where: _Lines) -> Any:
     """A settings object, or the first of pydantic's complaints in our words."""
     try:
-        return config.model_validate(table)
+        return config.model_validate(table, context={"base": where.base})
     except ValidationError as error:
         first = error.errors()[0]
         path = (*place, *(part for part in first["loc"] if not str(part).startswith(("function-", "literal["))))

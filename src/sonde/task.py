@@ -36,6 +36,7 @@ class Shape:
     |---------|----------------------------------------------------------------|
     | grid    | "grid" (B, channels, *size)                                    |
     | tokens  | "tokens" int64 (B, T), "length" int64 (B,); T <= size[0] + 1   |
+    |         | "undropped" (B, T) too where augmentation hid some             |
     | frames  | "frames" (B, T, channels), "length" int64 (B,); T <= size[0]   |
     | vector  | "vector" (B, channels)                                         |
     | columns | "numbers" (B, channels), "categories" int64 (B, len(categories)) |

@@ -176,6 +176,27 @@ def test_masks_guess(tmp_path: Path) -> None:
         Masks.guess(root, "label")
 
 
+def test_masks_of_another_size_are_told(tmp_path: Path) -> None:
+    root = Masks.sample(tmp_path)
+    Image.fromarray(np.zeros((6, 12), dtype=np.uint8)).save(root / "masks" / "3.png")
+    assert Masks.guess(root, None).doubts[0] == (
+        "1 of 6 masks are not of the size of their picture: images/3.png is 8 x 8 pixels and its mask 12 x 6; masks "
+        "are brought to size like pictures, and may not fit"
+    )
+
+
+def test_short_texts_are_cut_finer(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("a line of words\n" * 2000)
+    guess = TextFiles.guess(tmp_path / "a.txt", None)
+    assert (guess.data["piece_characters"], guess.doubts) == (320, ())
+    assert guess.about == "32,000 characters of text in 1 file"
+    assert len(TextFiles.read(tmp_path / "a.txt", TextFilesConfig(piece_characters=320))) >= 100
+    (tmp_path / "a.txt").write_text("a")
+    guess = TextFiles.guess(tmp_path / "a.txt", None)
+    assert guess.about == "1 character of text in 1 file"
+    assert guess.doubts == ("so few characters (1) teach no language",)
+
+
 def test_text_pieces_are_the_file(tmp_path: Path) -> None:
     text = "one\r\ntwo\n" + "x" * 30 + "\n\nend \u00e9"
     (tmp_path / "a.txt").write_bytes(text.encode())

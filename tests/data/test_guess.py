@@ -93,6 +93,8 @@ def test_texts_and_files(shared: Path) -> None:
     guess = real(shared, "openmoji_captions")
     assert guess.inputs["image"]["field"] == "file_name"
     assert guess.target["field"] == "group"  # subgroup has classes of one picture
+    guess = real(shared, "openmoji_captions", "tags")
+    assert guess.target == {"kind": "labels", "field": "tags", "separator": ",", "min_count": 10}
 
 
 def test_a_prediction_among_the_columns_is_left_out(shared: Path) -> None:
@@ -136,6 +138,13 @@ def test_the_column_to_learn() -> None:
         "field": "tags",
         "separator": ";",
     }
+    many = [";".join(f"t{number}" for number in {i % 5, i % 5 + 5, 20 + i}) for i in range(60)]
+    found = roles(x=X[:60], label=KIND[:60], genres=many)
+    assert found.target["field"] == "label"
+    assert found.notes["inputs.table.fields"] == "left out: genres (lists or objects)"
+    found = roles("genres", x=X[:60], genres=many)
+    assert found.target == {"kind": "labels", "field": "genres", "separator": ";", "min_count": 10}
+    assert found.notes["target.min_count"] == "60 of 70 labels are rarer, and are passed over"
 
 
 def test_columns_to_learn_from() -> None:
@@ -217,11 +226,25 @@ def test_errors() -> None:
         "the column 'name' has 200 different texts in 200 rows. Expected a column of classes or numbers to learn."
     )
     assert fails(name=names) == (
-        "none of the columns name looks like something to learn. Expected a column of classes or numbers. "
-        "hint: sonde new --target names it"
+        "none of the columns looks like something to learn: name (names records). "
+        "Expected a column of classes or numbers. hint: sonde new --target names it"
     )
     assert fails(label=KIND) == (
         "there is no column to learn 'label' from. Expected columns with numbers, categories, texts or file names."
+    )
+
+
+def test_what_is_missing_or_infinite_is_told() -> None:
+    found = roles(label=[None, *KIND[1:]], x=np.where(np.arange(200) == 7, np.inf, X))
+    assert found.doubts == [
+        "one row has no value in 'label': remove them, or fit stops there",
+        "'x' has an infinite value: fit stops there",
+    ]
+    prices = np.where(np.arange(200) == 9, np.inf, X)
+    assert roles("price", price=prices, x=X, y=RNG.normal(size=200)).target["kind"] == "number"
+    assert fails("x", x=X, note=[["a"]] * 200, same=["a"] * 200) == (
+        "there is no column to learn 'x' from: note (lists or objects), same (one value). "
+        "Expected columns with numbers, categories, texts or file names."
     )
 
 

@@ -74,6 +74,32 @@ def test_numbers_are_exact(tmp_path: Path) -> None:
     assert read(tmp_path / "a.jsonl", lines).fields["x"].tolist() == values
 
 
+def test_a_decimal_comma_is_seen(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    content = "x;label\n1,5;a\n-2;b\n3,25;a,b\n"
+    path.write_text(content)
+    options = Table.guess(path, "label").data
+    assert options["decimal"] == ","
+    found = read(path, config=TableConfig(decimal=","))
+    assert found.fields["x"].tolist() == [1.5, -2, 3.25]
+    assert found.fields["label"].tolist() == ["a", "b", "a,b"]
+    path.write_text("x;label\n1.5;a\n2;b\n3.25;a,b\n")
+    assert "decimal" not in Table.guess(path, "label").data
+
+
+def test_the_separator_that_every_line_has(tmp_path: Path) -> None:
+    rows = [f"{'ab'[index % 2]}\tWell, well, well {', and' * (index % 3)}" for index in range(9)]
+    found = read(tmp_path / "a.csv", "\n".join(rows), TableConfig(header=False))
+    assert list(found.fields) == ["column_1", "column_2"]
+
+
+def test_files_of_other_systems_are_told(tmp_path: Path) -> None:
+    assert fails(tmp_path / "a.csv", "x,y\n1,2\n".encode("utf-16")) == (
+        "DIR/a.csv line 1 is not UTF-8: byte 0xff at offset 0. Expected text in UTF-8. "
+        "hint: iconv -f UTF-16 -t UTF-8 a.csv > converted.csv"
+    )
+
+
 def test_like_the_csv_module(tmp_path: Path) -> None:
     source = random.Random(1)
     words = ["", "a", 'say "no"', "x,y", "line\nbreak", "\r\n", "é", " b ", '"', "café; naïve"]
@@ -213,7 +239,8 @@ def test_errors_of_jsonl_and_parquet(tmp_path: Path) -> None:
         "Expected one JSON object a line."
     )
     assert fails(path, '{"a": 1}\n[1, 2]\n') == (
-        'DIR/a.jsonl:2 is JSON, but not an object: [1, 2]. Expected a line such as {"text": "...", "label": 1}.'
+        'DIR/a.jsonl:2 is JSON, but not an object: [1, 2]. Expected a line such as {"text": "...", "label": 1}. '
+        "hint: jq -c '.[]' a.jsonl > lines.jsonl"
     )
     assert "line 2 is not UTF-8: byte 0xff" in fails(path, b'{"a": 1}\n{"a": "\xff"}\n')
     assert "DIR/a.jsonl is empty." in fails(path, "\n")

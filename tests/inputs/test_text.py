@@ -237,12 +237,24 @@ def test_dropped_tokens_become_unknown_and_do_not_depend_on_the_batch(sms):
     different = changed["tokens"] != tensors["tokens"]
     assert (changed["tokens"][different] == UNKNOWN).all()
     assert not different[~inside].any()
+    assert torch.equal(changed["undropped"], tensors["tokens"])
     known = inside & (tensors["tokens"] != UNKNOWN)
     assert 0.28 < float(different[known].float().mean()) < 0.32
     some = part.collate(take(columns, torch.tensor([7, 3])))
     alone, _ = part.augment(some, draw(7, 3))
     width = alone["tokens"].shape[1]
     assert torch.equal(alone["tokens"], changed["tokens"][[7, 3], :width])
+
+
+def test_a_window_that_starts_later_can_have_dropped_tokens():
+    part, columns = stream(augment=Augment(drop=0.5))
+    tensors = part.collate(columns)
+    places = range(len(tensors["tokens"]))
+    changed, _ = part.augment(tensors, draw(*places))
+    whole, _ = stream()[0].augment(tensors, draw(*places))
+    assert torch.equal(changed["undropped"], whole["tokens"])
+    assert (changed["tokens"] == UNKNOWN).any()
+    assert not (whole["tokens"] == UNKNOWN).any()
 
 
 def test_an_existing_tokenizer_keeps_its_ids(tmp_path, shakespeare):
@@ -302,7 +314,6 @@ def test_data_without_texts_cannot_be_fitted(tmp_path):
     ("settings", "message"),
     [
         ({"window": 8, "length": 8}, "length cuts whole texts, window cuts a stream; give one of them"),
-        ({"window": 8, "augment": {"drop": 0.1}}, "augment.drop would change the tokens that a window is to predict"),
         ({"separate": True}, "separate is for streams; give window as well"),
         ({"tokens": "bpe", "vocabulary_size": 100}, "bpe needs a vocabulary_size of 259 at least"),
     ],

@@ -70,6 +70,16 @@ def test_numbers_become_names():
     assert labels([1, 2], [2.0], "1").classes == ["1", "2"]
 
 
+def test_rare_labels_are_passed_over():
+    target = labels(min_count=4)
+    assert (target.classes, target.counts) == (["red", "round"], [5, 4])
+    columns, errors = target.encode_many(records(["new"], ["new", "red"], ["never seen"]))
+    assert not errors
+    assert columns["labels"].tolist() == [[0, 0], [1, 0], [0, 0]]
+    with pytest.raises(UserError, match=r"min_count is 9, and the commonest label, 'red', is in 5 training records"):
+        labels(min_count=9)
+
+
 def test_several_fields_of_0_and_1():
     target = flags()
     assert target.classes == ["red", "round"]

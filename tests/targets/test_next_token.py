@@ -6,7 +6,18 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 import torch
-from target_fakes import Fake, FakeConfig, FakeInput, as_json, check_repeats, check_sums, mean_loss, measured, restored
+from target_fakes import (
+    Fake,
+    FakeConfig,
+    FakeInput,
+    as_json,
+    check_repeats,
+    check_sums,
+    draw,
+    mean_loss,
+    measured,
+    restored,
+)
 from torch.nn import functional
 from transformers import TopKLogitsWarper, TopPLogitsWarper
 
@@ -64,6 +75,19 @@ def target(inputs=None, **settings):
 
 def generating(**settings):
     return target(generate=Generate(**settings))
+
+
+def test_dropped_tokens_are_predicted_as_they_were():
+    whole, hidden = batch(), batch()
+    given = hidden.inputs["given"]
+    given["undropped"], given["tokens"] = given["tokens"], torch.zeros_like(given["tokens"])
+    network = plain_network()
+    seen = network({"given": {"tokens": given["tokens"][:, :-1], "length": given["length"]}}).log_softmax(2)
+    truth_BT = whole.inputs["given"]["tokens"][:, 1:]
+    costs = -seen.gather(2, truth_BT[..., None])[..., 0]
+    inside = torch.arange(1, 1 + costs.shape[1])[None] < given["length"][:, None]
+    found = target().loss(network, hidden, draw(hidden))["loss"]
+    torch.testing.assert_close(found, costs[inside].sum())
 
 
 def batch(lengths=(5, 1, 9, 3, 7, 2, 9, 4), weights=False):

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationInfo
 
 
 class Config(BaseModel):
     """Settings of one component. Unknown names are errors; a value is never changed after reading."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+def _located(path: str, info: ValidationInfo) -> str:
+    base = (info.context or {}).get("base")
+    return path if base is None else str((base / Path(path).expanduser()).resolve())
+
+
+# The path of a file in a setting: as a recipe is read, a relative one starts at the recipe's folder.
+FilePath = Annotated[str, AfterValidator(_located)]
 
 
 def kind_of(config: BaseModel) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -49,6 +50,22 @@ def write_bytes(path: Path, content: bytes) -> None:
         raise cannot_write(path, error) from error
 
 
+def check_writable(path: Path) -> None:
+    """Fail before the work rather than after it.
+
+    Raises:
+        UserError: a file cannot be written there.
+    """
+    if path.is_dir():
+        raise cannot_write(path, IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR)))
+    beside = path.with_name(f".{path.name}.writing")
+    try:
+        beside.touch()
+        beside.unlink()
+    except OSError as error:
+        raise cannot_write(path, error) from error
+
+
 def write_json(path: Path, value: Any) -> None:
     write_bytes(path, (json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode())
 
@@ -58,10 +75,13 @@ def read_json(path: Path) -> Any:
 
 
 def cannot_write(path: Path, error: OSError) -> UserError:
-    return UserError(
-        f"{path} cannot be written: {error.strerror or error}",
-        hint="free space on that disk, or choose another folder with --out",
-    )
+    hints = {
+        errno.ENOSPC: "free space on that disk, or choose another place with --out",
+        errno.EDQUOT: "free space on that disk, or choose another place with --out",
+        errno.EACCES: "ask for the right to write there, or choose another place with --out",
+    }
+    hint = hints.get(error.errno or 0, "choose another place with --out")
+    return UserError(f"{path} cannot be written: {error.strerror or error}", hint=hint)
 
 
 @contextlib.contextmanager

@@ -7,7 +7,7 @@ import warnings
 from typing import Literal
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from sonde.base.errors import RecordError
 from sonde.base.files import read_bytes
@@ -33,8 +33,10 @@ def read_image(value: object) -> Image.Image:
             return ImageOps.exif_transpose(image)
     except Exception as error:  # a decoder may raise nearly anything on a broken file
         name = value if not isinstance(value, (bytes, bytearray, memoryview)) else "the picture"
+        # Pillow's own words name an object in memory.
+        why = "its content is of no known format" if isinstance(error, UnidentifiedImageError) else error
         raise RecordError(
-            f"{name} is not a readable picture: {error}", expected="a whole PNG, JPEG, WebP, BMP, GIF or TIFF file"
+            f"{name} is not a readable picture: {why}", expected="a whole PNG, JPEG, WebP, BMP, GIF or TIFF file"
         ) from error
 
 

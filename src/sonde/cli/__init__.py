@@ -100,7 +100,9 @@ def fit(
 @app.command()
 def predict(
     artifact: Annotated[Path, typer.Argument(help="An artifact, or a run that holds one.")],
-    inputs: Annotated[list[Path], typer.Argument(help="Files, folders, or CSV, JSONL and Parquet tables.")],
+    inputs: Annotated[
+        list[Path], typer.Argument(readable=False, help="Files, folders, or CSV, JSONL and Parquet tables.")
+    ],
     out: Annotated[Path | None, typer.Option(help="Write the answers to this JSONL file.")] = None,
 ) -> None:
     """Answer for any number of inputs, one line of JSON each."""
@@ -108,6 +110,8 @@ def predict(
     from sonde.base.errors import UserError
     from sonde.cli.progress import terminal
 
+    if out is not None:
+        files.check_writable(out)
     with terminal() as progress:
         progress.begin("start", 1)
         from sonde.artifact import load

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import re
+from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,10 +13,11 @@ import numpy as np
 
 from sonde.base import lookup
 from sonde.base.config import Config
-from sonde.base.errors import UserError
+from sonde.base.errors import UserError, near
 from sonde.data.settings import DataConfig
 from sonde.data.snapshot import Snapshot, snapshot
 from sonde.data.source import Source
+from sonde.data.sources._folders import TABLES
 from sonde.data.split import assign
 from sonde.records import Records
 
@@ -41,19 +45,53 @@ def source_of(kind: str | None, path: Path) -> tuple[str, type[Source]]:
         return kind, lookup.find("sources", kind, Source)  # type: ignore[type-abstract]
     if ":" not in str(path) and not path.exists():
         raise missing(path)
+    if re.match(r"\w\w+:/", str(path)):
+        raise UserError(f"{path.as_posix().replace(':/', '://', 1)} is not on this machine", hint="download it first")
     for name in lookup.kinds("sources"):
         source = lookup.find("sources", name, Source)  # type: ignore[type-abstract]
         if source.recognise(path):
             return name, source
     raise UserError(
-        f"{path} is not a data set that sonde recognises",
-        expected="; ".join(f"{name}: {line}" for name, line in lookup.kinds("sources").items()),
-        hint="say how to read it with data.kind",
+        f"{path} is not a data set that sonde recognises: {_holdings(path)}",
+        expected="class folders, a table (CSV, TSV, Parquet, JSONL), pictures and masks, idx files, text files",
+        hint=_suggestion(path) or "`sonde kinds` lists what is read; data.kind in a recipe chooses one",
     )
 
 
-def missing(path: Path) -> UserError:
-    return UserError(f"the data set {path} does not exist", hint="data.source is relative to the recipe's folder")
+def missing(path: Path, hint: str = "data.source is relative to the recipe's folder") -> UserError:
+    close = near(path.name, os.listdir(path.parent)) if path.parent.is_dir() else None
+    return UserError(f"the data set {path} does not exist", hint=f"did you mean {close!r}?" if close else hint)
+
+
+def _holdings(path: Path) -> str:
+    """What lies there, in a few words."""
+    if path.is_file():
+        return f"it is a file ending in {path.suffix!r}" if path.suffix else "it is a file without an ending"
+    inside = [one for one in path.iterdir() if not one.name.startswith(".")]
+    if not inside:
+        return "the folder is empty"
+    endings = Counter(one.suffix.lower() or "no ending" for one in inside if one.is_file())
+    folders = [one.name for one in inside if one.is_dir()]
+    held = [f"{count} {ending}" for ending, count in endings.most_common(3)]
+    if folders:
+        held.append(f"{len(folders)} folder{'s' if len(folders) > 1 else ''} ({', '.join(sorted(folders)[:3])})")
+    return "it holds " + ", ".join(held)
+
+
+def _suggestion(path: Path) -> str | None:
+    """What would make a data set of a few usual things that are none."""
+    if path.is_file():
+        return f"jq -c '.[]' {path.name} > data.jsonl" if path.suffix.lower() == ".json" else None
+    inside = sorted(path.iterdir())
+    tables = [one for one in inside if one.suffix.lower() in TABLES]
+    folders = [one for one in inside if one.is_dir() and not one.name.startswith(".")]
+    if len(tables) > 1:
+        return f"several tables are no one data set; name one of them: {tables[0]}"
+    if folders and all(any(one.suffix.lower() == ".txt" for one in folder.iterdir()) for folder in folders):
+        return "texts are classified from a table with a column of texts and one of labels"
+    if len(folders) == 1 and not tables:
+        return f"a class is learnt beside others: one folder ({folders[0].name}) is not enough"
+    return None
 
 
 def load(
@@ -92,8 +130,6 @@ def load(
 
 
 def _near(field: str, records: Records) -> str | None:
-    from sonde.base.errors import near
-
     close = near(field, records.fields)
     return f"did you mean {close!r}?" if close else None
 

@@ -78,7 +78,7 @@ def assign(records: Records, split: Split, *, label: np.ndarray | None, seed: in
     everything = np.arange(len(records))
     if split.by != "given" and len(records) < len(shares):
         raise UserError(
-            f"{len(records)} records cannot be split into {_parts(shares)}", expected="at least one record for each"
+            f"{_records(len(records))} cannot be split into {_parts(shares)}", expected="at least one record for each"
         )
     if split.by == "given":
         return _given(records, split, label, rng)
@@ -161,6 +161,10 @@ def _stratified(
 
 def _counted(count: int) -> str:
     return "one example" if count == 1 else f"{count} examples"
+
+
+def _records(count: int) -> str:
+    return "one record" if count == 1 else f"{count} records"
 
 
 def _by_class(codes: np.ndarray, counts: np.ndarray, shares: dict[str, float], rng: np.random.Generator) -> np.ndarray:

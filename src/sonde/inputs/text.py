@@ -13,7 +13,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from sonde.base.config import Config
+from sonde.base.config import Config, FilePath
 from sonde.base.errors import RecordError, UserError, near
 from sonde.base.files import read_bytes
 from sonde.base.rng import Draw
@@ -42,7 +42,7 @@ class Augment(Config):
     """What is done at random to training texts."""
 
     crop: bool = Field(default=True, description="windows: start each one at random, up to a window later")
-    drop: float = Field(default=0.0, ge=0, lt=1, description="share of the tokens that become unknown; not for windows")
+    drop: float = Field(default=0.0, ge=0, lt=1, description="share of the tokens that the network sees as unknown")
 
 
 class TextConfig(Config):
@@ -56,8 +56,8 @@ class TextConfig(Config):
         default=None, ge=4, description="most tokens in the vocabulary; 20,000 words, or 4,096 characters or byte pairs"
     )
     min_count: int = Field(default=2, ge=1, description="words and bpe: what training shows less often gets no token")
-    tokenizer: str | None = Field(
-        default=None, description="path of an existing tokenizer.json, instead of training one"
+    tokenizer: FilePath | None = Field(
+        default=None, description="an existing tokenizer.json (relative to this recipe), instead of training one"
     )
     lowercase: bool | None = Field(default=None, description="make every letter small; if left out, for words only")
     length: int | None = Field(
@@ -77,8 +77,6 @@ class TextConfig(Config):
     def _fits_together(self) -> Self:
         if self.window is not None and self.length is not None:
             raise ValueError("length cuts whole texts, window cuts a stream; give one of them")
-        if self.window is not None and self.augment.drop:
-            raise ValueError("augment.drop would change the tokens that a window is to predict; leave it 0")
         if self.window is None and self.separate:
             raise ValueError("separate is for streams; give window as well")
         if self.tokens == "bpe" and self.vocabulary_size is not None and self.vocabulary_size < 256 + len(RESERVED):
@@ -266,11 +264,14 @@ class Text(Input):
             later_B = (draw.uniform("window") * (tensors["ahead"] + 1)).long()
             whole = torch.cat([tokens_BT, tensors["next"]], dim=1)
             tokens_BT = whole.gather(1, later_B[:, None] + place_T[None, :])
+        augmented = {"tokens": tokens_BT, "length": length_B}
         if self.config.augment.drop and self.vocabulary.unknown is not None:
             dropped_BT = draw.uniform("drop", tokens_BT.shape[1]) < self.config.augment.drop
             inside_BT = place_T[None, :] < length_B[:, None]
-            tokens_BT = tokens_BT.masked_fill(dropped_BT & inside_BT, self.vocabulary.unknown)
-        return {"tokens": tokens_BT, "length": length_B}, Moves()
+            # What was there stays the truth, for a target that predicts the tokens themselves.
+            augmented["undropped"] = tokens_BT
+            augmented["tokens"] = tokens_BT.masked_fill(dropped_BT & inside_BT, self.vocabulary.unknown)
+        return augmented, Moves()
 
 
 def _learn(config: TextConfig, texts: list[str]) -> str:

@@ -10,7 +10,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from sonde.base.config import Config
+from sonde.base.config import Config, FilePath
 from sonde.base.errors import UserError, near
 from sonde.columns import Tensors
 from sonde.networks._grids import picture, picture_shape
@@ -21,7 +21,9 @@ class TimmConfig(Config):
     kind: Literal["timm"] = "timm"
     name: str = Field("efficientnet_b0", description="a name that timm.list_models() knows")
     pretrained: bool = Field(False, description="start from timm's weights, fetched from the Hugging Face hub")
-    weights: str | None = Field(None, description="start from this file of weights (.safetensors or .pth) instead")
+    weights: FilePath | None = Field(
+        None, description="start from this file of weights instead (.safetensors or .pth, relative to this recipe)"
+    )
     settings: dict[str, bool | int | float | str] = Field(
         {}, description="passed to timm.create_model: drop_rate, drop_path_rate, ..."
     )

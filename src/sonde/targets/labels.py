@@ -30,6 +30,7 @@ class LabelsConfig(Config):
         default="labels", description='the field that holds a list of labels, or a text such as "red;round"'
     )
     separator: str = Field(default=";", min_length=1, description="what stands between the labels of a text")
+    min_count: int = Field(default=1, ge=1, description="labels that fewer training records have are passed over")
     fields: list[str] = Field(default=[], description="instead of field: several fields of 0 and 1, one a label")
     loss: Literal["binary-cross-entropy", "focal"] = Field(
         default="binary-cross-entropy", description="focal: easy answers count less"
@@ -47,7 +48,8 @@ class Labels(Target):
     """Truth: "labels" (B, K), uint8, or float32 after mixing.
 
     Labels are sorted by name (or in the order of `fields`); `counts` are the training records that have each,
-    `weights` how much its presence counts. A missing value, an empty text or list is a record without labels.
+    `weights` how much its presence counts; those rarer than `min_count` are as if they were not there. A missing value,
+    an empty text or list is a record without labels.
     The loss is summed over labels too, and divided by their number. Shape suffixes: B example, K label.
     """
 
@@ -72,9 +74,16 @@ class Labels(Target):
             lists = _lists(records.fields[config.field], config.separator)
             every = objects([text for texts in lists if texts is not None for text in texts])
             found, how_often = np.unique(every, return_counts=True)
-            classes, counts = found.tolist(), how_often.tolist()
-            if not classes:
+            if not len(found):
                 raise UserError(f"no record of the training split has a label in field {config.field!r}")
+            often = how_often >= config.min_count
+            if not often.any():
+                raise UserError(
+                    f"target.min_count is {config.min_count}, and the commonest label, {found[how_often.argmax()]!r}, "
+                    f"is in {how_often.max()} training records",
+                    hint="set a smaller one",
+                )
+            classes, counts = found[often].tolist(), how_often[often].tolist()
         weights = _positive_weights(config, classes, counts, len(records))
         return cls(config=config, classes=classes, counts=counts, weights=weights)
 
@@ -119,7 +128,8 @@ class Labels(Target):
         row = np.repeat(np.arange(len(lists)), [len(texts or ()) for texts in lists])
         every = [text for texts in lists for text in texts or ()]
         code = codes_of(every, self.classes)
-        for place in np.flatnonzero(code < 0)[::-1]:
+        # Where rare labels are passed over, one that training never showed is the rarest.
+        for place in np.flatnonzero(code < 0)[::-1] if self.config.min_count == 1 else ():
             errors[int(row[place])] = wrong_label(every[place], self.classes, self.config.field)
         present_NK = np.zeros((len(lists), len(self.classes)), dtype=np.uint8)
         present_NK[row[code >= 0], code[code >= 0]] = 1

@@ -268,19 +268,23 @@ def _warped(mask_BHW: Tensor, affine_B23: Tensor) -> Tensor:
 def _found(records: Records, config: MaskConfig) -> dict[int, int]:
     """The ids in masks, without the ignored one, and how many pixels have each. Unreadable masks are left out."""
 
-    def ids_of(value: Any) -> tuple[np.ndarray, np.ndarray] | None:
+    def ids_of(value: Any) -> tuple[np.ndarray, np.ndarray] | RecordError:
         try:
             return np.unique(read_ids(value, config.field), return_counts=True)
-        except RecordError:
-            return None
+        except RecordError as error:
+            return error
 
     found: dict[int, int] = {}
-    for result in each(ids_of, records.fields[config.field]):
-        for value, count in zip(*result, strict=True) if result else ():
+    why = ""
+    for name, result in zip(records.ids, each(ids_of, records.fields[config.field]), strict=True):
+        if isinstance(result, RecordError):
+            why = why or f", such as {name}: {result}"
+            continue
+        for value, count in zip(*result, strict=True):
             found[int(value)] = found.get(int(value), 0) + int(count)
     found.pop(-1 if config.ignore is None else config.ignore, None)
     if not found:
-        raise UserError(f"no training record has a readable mask in field {config.field!r}")
+        raise UserError(f"no training record has a readable mask in field {config.field!r}{why}")
     return found
 
 

@@ -128,13 +128,14 @@ class NextToken(Target):
         """-log(probability) of every predicted token in nats, (B, T - 1); 0 beyond the end of a text."""
         given = batch.inputs[self.input]
         tokens_BT, length_B = given["tokens"], given["length"]
+        # Tokens that augmentation hid are to be predicted as they were (word dropout, Bowman et al. 2016).
+        next_BT = given.get("undropped", tokens_BT)[:, 1:]
         # The last token is nobody's past. A network is given one position and a length of 1 at least.
         shown = {
             **given,
             "tokens": tokens_BT[:, : max(1, tokens_BT.shape[1] - 1)],
             "length": (length_B - 1).clamp_min(1),
         }
-        next_BT = tokens_BT[:, 1:]
         logits_BTV = network({**batch.inputs, self.input: shown})[:, : next_BT.shape[1]].float()
         place_T = torch.arange(1, tokens_BT.shape[1], device=tokens_BT.device)
         truth_BT = next_BT.masked_fill(place_T[None, :] >= length_B[:, None], -100)

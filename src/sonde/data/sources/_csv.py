@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import polars
@@ -11,18 +12,22 @@ import polars
 from sonde.base.errors import UserError
 
 _SEPARATORS = ",\t;|"
+_COMMA_NUMBER = r"^\s*[+-]?\d+(,\d+)?([eE][+-]?\d+)?\s*$"
 _QUOTE, _NEWLINE, _RETURN = ord('"'), ord("\n"), ord("\r")
 # How many rows tell whether the first one is a header.
 _PEEK = 200
+# And how much of a file its separator.
+_PEEK_BYTES = 16_384
 
 
 @dataclass(frozen=True, kw_only=True)
 class Dialect:
-    """How a file writes its rows. `columns` names them where there is no header."""
+    """How a file writes its rows. `columns` names them where there is no header; `decimal` is the point of numbers."""
 
     separator: str | None = None
     header: bool = True
     quoting: bool = True
+    decimal: Literal[".", ","] = "."
     columns: tuple[str, ...] = ()
 
 
@@ -59,7 +64,31 @@ def read(path: Path, dialect: Dialect) -> polars.DataFrame:
         raise UserError(f"{path} cannot be read as CSV: {error}") from error
     if frame.height != count:
         raise UserError(f"{path} cannot be read as CSV: {count} rows were found and {frame.height} parsed")
-    return frame.rename(dict(zip(frame.columns, names, strict=True)))
+    frame = frame.rename(dict(zip(frame.columns, names, strict=True)))
+    return frame if dialect.decimal == "." else frame.with_columns(_with_points(column) for column in frame)
+
+
+def _with_points(texts: polars.Series) -> polars.Series:
+    """Numbers such as 1,5 as 1.5, where all values are numbers."""
+    return texts.str.replace(",", ".", literal=True) if texts.str.contains(_COMMA_NUMBER).all() else texts
+
+
+def first_row(path: Path, dialect: Dialect) -> tuple[str | None, ...]:
+    """The values of the first row, be it a header or not.
+
+    Raises:
+        UserError: not UTF-8, empty, a quote out of place.
+    """
+    content = read_text(path).encode()
+    separator = dialect.separator or _separator(path, content)
+    rows = _rows(path, content, separator, dialect.quoting)
+    return _parse(content[rows.starts[0] : rows.ends[0]], separator, dialect.quoting).row(0)
+
+
+def first_line(path: Path) -> tuple[str | None, ...]:
+    """The values of the first line: the names, if it is a header."""
+    content = read_text(path).encode()
+    return _parse(content.lstrip(b"\r\n").split(b"\n", 1)[0], _separator(path, content), True).row(0)
 
 
 def _parse(body: bytes, separator: str, quoting: bool) -> polars.DataFrame:
@@ -82,7 +111,19 @@ def sniff(path: Path) -> Dialect:
             raise
         quoting = False
     peek = content[: rows.ends[:_PEEK][-1]]
-    return Dialect(header=_is_header(_parse(peek, separator, quoting)), quoting=quoting)
+    frame = _parse(peek, separator, quoting)
+    body = frame.slice(1) if frame.height > 1 else frame
+    # Where a comma does not part values it may stand for the point of numbers, as in much of Europe.
+    comma = separator != "," and any(_commas(column) for column in body)
+    if comma:
+        frame = frame.with_columns(_with_points(column) for column in frame)
+    return Dialect(header=_is_header(frame), quoting=quoting, decimal="," if comma else ".")
+
+
+def _commas(texts: polars.Series) -> bool:
+    """Whether all values are whole or decimal numbers, and some have a decimal comma."""
+    there = texts.drop_nulls()
+    return len(there) > 0 and there.str.contains(_COMMA_NUMBER).all() and there.str.contains(",").any()
 
 
 def _is_header(peek: polars.DataFrame) -> bool:
@@ -115,11 +156,13 @@ def read_text(path: Path) -> str:
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
+        wide = content.startswith((b"\xff\xfe", b"\xfe\xff"))
         raise UserError(
             f"{path} line {content.count(_NEWLINE, 0, error.start) + 1} is not UTF-8: "
             f"byte {content[error.start]:#04x} at offset {error.start}",
             expected="text in UTF-8",
-            hint=f"iconv -f LATIN1 -t UTF-8 {path.name} > converted{path.suffix}, if it is Latin-1",
+            hint=f"iconv -f {'UTF-16' if wide else 'LATIN1'} -t UTF-8 {path.name} > converted{path.suffix}"
+            + ("" if wide else ", if it is Latin-1"),
         ) from error
     if not text.strip():
         raise UserError(f"{path} is empty", expected="a header and rows")
@@ -127,12 +170,15 @@ def read_text(path: Path) -> str:
 
 
 def _separator(path: Path, content: bytes) -> str:
-    """A tab by the file's name, else the separator that the first line has most of."""
+    """A tab by the file's name, else what every line has as often; or at least what the first line has most of."""
     if path.suffix.lower() == ".tsv":
         return "\t"
-    line = content.lstrip(b"\r\n").split(b"\n", 1)[0]
-    unquoted = b"".join(line.split(b'"')[::2])
-    return max(_SEPARATORS, key=lambda separator: unquoted.count(separator.encode()))
+    lines = [line for line in content[:_PEEK_BYTES].split(b"\n") if line.strip()]
+    # The last one may be cut short.
+    whole = lines[: max(1, len(lines) - (len(content) > _PEEK_BYTES))]
+    unquoted = [b"".join(line.split(b'"')[::2]) for line in whole]
+    counts = {separator: [line.count(separator.encode()) for line in unquoted] for separator in _SEPARATORS}
+    return max(_SEPARATORS, key=lambda one: (len(set(counts[one])) == 1 and counts[one][0] > 0, counts[one][0]))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -35,8 +35,10 @@ def gives_away(name: str, values: np.ndarray, target: np.ndarray, kind: str) -> 
 
 
 def _as_number(name: str, values: np.ndarray, target: np.ndarray) -> str | None:
-    there = ~is_missing(values)
-    if values.dtype.kind not in "if" or there.sum() < _ENOUGH:
+    if values.dtype.kind not in "if":
+        return None
+    there = np.isfinite(values) & np.isfinite(target.astype(float))
+    if there.sum() < _ENOUGH:
         return None
     ours, theirs = values[there].astype(float), target[there].astype(float)
     if ours.std() == 0 or theirs.std() == 0:
@@ -71,8 +73,9 @@ def _groups(values: np.ndarray) -> np.ndarray | None:
         names, codes = np.unique([str(value) for value in values], return_inverse=True)
         return codes if len(names) * _PER_GROUP <= len(values) else None
     numbers = values.astype(float)
-    if missing.all():
+    finite = np.isfinite(numbers)
+    if not finite.any():
         return None
     shares = np.linspace(0, 1, min(_RANGES, 1 + len(values) // _PER_GROUP))
-    edges = np.unique(np.quantile(numbers[~missing], shares))
+    edges = np.unique(np.quantile(numbers[finite], shares))
     return np.where(missing, 0, np.searchsorted(edges, numbers) + 1)

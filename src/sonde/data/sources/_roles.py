@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import Any, Literal
@@ -25,7 +25,7 @@ Role = Literal["feature", "text", "image", "audio", "id", "time", "constant", "l
 _SPLIT_NAMES = frozenset({"split", "fold", "subset", "set", "partition"})
 # Names of columns that people learn: alone, or as a word of a longer name.
 _TARGETS = frozenset(
-    {"label", "labels", "target", "class", "category", "y", "survived", "outcome", "species", "diagnosis"}
+    {"label", "labels", "target", "class", "category", "y", "survived", "outcome", "species", "diagnosis", "tags"}
 )
 _TARGET_WORDS = _TARGETS | {"price", "value", "cost", "quality", "sentiment", "churn", "fraud", "spam", "measured"}
 _ID = re.compile(r"(?i:(.*[_\W])?(id|ids|uuid|guid)|key|index|unnamed.*|row_?names?)|.*[a-z](Id|ID)")
@@ -36,11 +36,15 @@ _GROUP = re.compile(
 )
 # From so many words in the middle value on, texts are read; shorter ones are names.
 _WORDS = 5
+# What stands between the labels of a list; a comma does in many a sentence too, and needs to be asked for.
+_LIST_SEPARATORS = (";", "|")
 # A text or a number of which this share are all different identifies records.
 _DIFFERENT = 0.5
 # Whole numbers with more different values than this are a quantity.
 _MANY = 20
 _FEW_RECORDS = 3
+# Labels of a list with fewer records than this are too rare to learn.
+_RARE_LABEL = 10
 # Texts whose words are counted.
 _SAMPLE = 1000
 
@@ -81,6 +85,8 @@ def guess(records: Records, target: str | None) -> Roles:
     learn = _target(columns[chosen], notes)
     if columns[chosen].missing:
         doubts.append(f"{_records(columns[chosen].missing)} no value in {chosen!r}: remove them, or fit stops there")
+    infinite = [name for name, column in columns.items() if _infinite(column.values)]
+    doubts += [f"{name!r} has an infinite value: fit stops there" for name in infinite]
     others = [column for name, column in columns.items() if name != chosen]
     inputs = _inputs(others, columns[chosen], learn["kind"], notes, doubts)
     split = _split(records, given, columns[chosen], learn["kind"], doubts)
@@ -127,6 +133,8 @@ def _role(name: str, values: np.ndarray, present: list[Any], distinct: int) -> R
         if all(PurePath(text).suffix.lower() in suffixes for text in texts):
             return role  # type: ignore[return-value]
     if named or (distinct > _MANY and distinct > _DIFFERENT * len(present)):
+        if not named and _separator(texts, _LIST_SEPARATORS):
+            return "list"
         some = texts[:: 1 + len(texts) // _SAMPLE]
         return "text" if np.median([len(text.split()) for text in some]) >= _WORDS else "id"
     return "feature"
@@ -143,7 +151,7 @@ def _choose(columns: Mapping[str, _Column]) -> tuple[str, str]:
             return name, "chosen by its name"
     if not able:
         raise UserError(
-            f"none of the columns {', '.join(columns)} looks like something to learn",
+            f"none of the columns looks like something to learn: {_listed(columns.values())}",
             expected="a column of classes or numbers",
             hint="sonde new --target names it",
         )
@@ -155,19 +163,16 @@ def _target(column: _Column, notes: dict[str, str]) -> dict[str, Any]:
     name, values = column.name, column.values
     if column.role == "constant":
         raise UserError(f"the column {name!r} has one value in all rows: there is nothing to learn")
+    separator = _separator(values, _LIST_SEPARATORS if column.role == "feature" else (*_LIST_SEPARATORS, ","))
+    if column.role == "list" or (separator and column.role in ("feature", "text", "id")):
+        return _labels(name, values, separator, notes)
     if column.role in ("time", "image", "audio", "text", "id") and values.dtype.kind not in "if":
         what = {"time": "dates", "image": "picture files", "audio": "sound files"}.get(column.role, "texts")
         raise UserError(
             f"the column {name!r} has {column.distinct} different {what} in {len(values)} rows",
             expected="a column of classes or numbers to learn",
         )
-    if column.role == "list":
-        return {"kind": "labels", "field": name}
     if values.dtype == object:
-        separator = _separator(values)
-        if separator:
-            notes["target.kind"] = f"values hold several labels; they are apart by {separator!r}"
-            return {"kind": "labels", "field": name, "separator": separator}
         return {"kind": "category", "field": name}
     present = values[~is_missing(values)]
     whole = bool((present == np.floor(present)).all())
@@ -177,15 +182,33 @@ def _target(column: _Column, notes: dict[str, str]) -> dict[str, Any]:
     return {"kind": "number", "field": name}
 
 
-def _separator(values: np.ndarray) -> str | None:
-    """What stands between labels, when values look like lists of a few labels."""
+def _separator(values: Iterable[Any], separators: Sequence[str]) -> str | None:
+    """What stands between labels, when values look like lists of labels that come again."""
     texts = [value for value in values if isinstance(value, str)]
-    for separator in (";", "|"):
+    for separator in separators:
         lists = [text.split(separator) for text in texts]
-        labels = {label.strip() for each in lists for label in each}
-        if sum(len(each) > 1 for each in lists) > 0.1 * len(texts) and len(labels) < len(set(texts)):
+        labels = Counter(label.strip() for each in lists for label in each)
+        again = sum(count for count in labels.values() if count > 1) > 0.5 * labels.total()
+        few = len(labels) < len(set(texts))
+        if sum(len(each) > 1 for each in lists) > 0.1 * len(texts) and (again or few):
             return separator
     return None
+
+
+def _labels(name: str, values: np.ndarray, separator: str | None, notes: dict[str, str]) -> dict[str, Any]:
+    setting: dict[str, Any] = {"kind": "labels", "field": name}
+    if separator:
+        notes["target.kind"] = f"values hold several labels; they are apart by {separator!r}"
+        setting["separator"] = separator
+    lists = [value.split(separator) if isinstance(value, str) else value for value in values if value is not None]
+    sets = [{str(label).strip() for label in each} - {""} for each in lists if isinstance(each, list)]
+    counts = Counter(label for each in sets for label in each)
+    rare = sum(count < _RARE_LABEL for count in counts.values())
+    # One that only the test split has would stop the training; and a handful of records teaches nothing.
+    if 0 < rare < len(counts):
+        setting["min_count"] = _RARE_LABEL
+        notes["target.min_count"] = f"{rare:,} of {len(counts):,} labels are rarer, and are passed over"
+    return setting
 
 
 def _inputs(
@@ -214,7 +237,7 @@ def _inputs(
         inputs["table"] = {"kind": "table", "fields": order}
     if not inputs:
         raise UserError(
-            f"there is no column to learn {target.name!r} from",
+            f"there is no column to learn {target.name!r} from" + (f": {_listed(others)}" if others else ""),
             expected="columns with numbers, categories, texts or file names",
         )
     left = [column for column in others if column not in (*texts, *features)]
@@ -238,6 +261,10 @@ def _without_leaks(
     return kept
 
 
+def _infinite(values: np.ndarray) -> bool:
+    return values.dtype.kind == "f" and bool(np.isinf(values).any())
+
+
 def _names_records(name: str, values: np.ndarray) -> bool:
     return values.dtype.kind != "f" and bool(_ID.fullmatch(name) or _GROUP.fullmatch(name))
 
@@ -247,9 +274,14 @@ def _names_group(column: _Column) -> bool:
 
 
 def _note(notes: dict[str, str], setting: str, left_out: Sequence[_Column]) -> None:
-    why = {"id": " (names records)", "constant": " (one value)", "list": " (lists)"}
     if left_out:
-        notes[setting] = "left out: " + ", ".join(column.name + why.get(column.role, "") for column in left_out)
+        notes[setting] = f"left out: {_listed(left_out)}"
+
+
+def _listed(columns: Iterable[_Column]) -> str:
+    """The names of columns, with what is the matter with them."""
+    why = {"id": " (names records)", "constant": " (one value)", "list": " (lists or objects)"}
+    return ", ".join(column.name + why.get(column.role, "") for column in columns)
 
 
 def _split_field(records: Records) -> str | None:
@@ -283,12 +315,13 @@ def _unseen(target: np.ndarray, splits: np.ndarray) -> list[str]:
     """The classes that some split has and the training split has not."""
     parts = np.array([part_of(split) for split in splits])
     names = _folders.objects([str(value) for value in target])
+    parts[is_missing(target)] = "none"
     return sorted(set(names[np.isin(parts, ("validation", "test"))]) - set(names[parts == "train"]))
 
 
 def _rare(values: np.ndarray) -> list[str]:
     """The classes with fewer records than a split needs."""
-    counts = Counter(map(str, values.tolist()))
+    counts = Counter(map(str, values[~is_missing(values)].tolist()))
     return [name for name, count in counts.items() if count < _FEW_RECORDS]
 
 

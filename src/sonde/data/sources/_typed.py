@@ -71,6 +71,8 @@ def from_frame(column: Series) -> np.ndarray:
         if isinstance(kind, polars.Datetime) and kind.time_zone:
             column = column.dt.convert_time_zone("UTC").dt.replace_time_zone(None)
         return _microseconds(column)
+    if kind == polars.Duration:  # in seconds
+        return column.dt.total_microseconds().cast(polars.Float64).fill_null(float("nan")).to_numpy() / 1e6
     if kind == polars.String:
         times = _times(column)
         return _objects(column.to_list()) if times is None else times

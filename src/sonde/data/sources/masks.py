@@ -21,6 +21,7 @@ _ENDINGS = ("", "_mask", "_label", "_labels", "_gt", "_L")
 # How many masks `guess` looks into, and the id that by custom means "no class".
 _PEEK = 20
 _VOID = 255
+_ORIENTATION = 0x0112
 
 
 class MasksConfig(Config):
@@ -46,6 +47,7 @@ class Masks(Source):
         notes, doubts = {}, []
         if colour:
             doubts.append("the masks are colour pictures: their pixel values must be class ids")
+        doubts += _other_shapes(records)
         if _VOID in ids and len(ids) > 2:
             learn["ignore"] = _VOID
             notes["target.ignore"] = "by custom, 255 marks pixels without a class"
@@ -132,6 +134,32 @@ def _name(path: Path, root: Path) -> str:
 
 def _listing(paths: list[Path]) -> str:
     return f"{paths[0]} has" if len(paths) == 1 else f"{paths[0]} and {len(paths) - 1} more have"
+
+
+def _other_shapes(records: Records) -> list[str]:
+    """A doubt where a mask has not the size of its picture. Only the heads of files are read."""
+    different = []
+    for name, picture, mask in zip(records.ids, records.fields["image"], records.fields["mask"], strict=True):
+        sizes = [_size(picture), _size(mask)]
+        if None not in sizes and sizes[0] != sizes[1]:
+            different.append((name, *sizes))
+    if not different:
+        return []
+    name, (width, height), (mask_width, mask_height) = different[0]
+    return [
+        f"{len(different)} of {len(records)} masks are not of the size of their picture: {name} is {width} x {height} "
+        f"pixels and its mask {mask_width} x {mask_height}; masks are brought to size like pictures, and may not fit"
+    ]
+
+
+def _size(path: Path) -> tuple[int, int] | None:
+    """Width and height of an upright picture; None where it cannot be read."""
+    try:
+        with Image.open(path) as image:
+            turned = image.getexif().get(_ORIENTATION, 1) >= 5
+            return (image.height, image.width) if turned else (image.width, image.height)
+    except (OSError, ValueError, SyntaxError):
+        return None
 
 
 def _peek(masks: np.ndarray) -> tuple[list[int], bool]:

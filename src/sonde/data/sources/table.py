@@ -6,6 +6,7 @@ A manifest (a table with a column of paths to pictures or sounds) is a table too
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -24,6 +25,8 @@ _CSV = frozenset({".csv", ".tsv"})
 # What polars reads from JSON exactly as it is meant; lists and objects are read as Python has them.
 _PLAIN = (polars.Int64, polars.Float64, polars.Boolean, polars.String, polars.Null)
 
+_NOTES = {"data.quoting": "some stand within values, so all are taken as they stand"}
+
 
 class TableConfig(Config):
     kind: Literal["table"] = "table"
@@ -35,12 +38,17 @@ class TableConfig(Config):
         max_length=1,
         description="what stands between the values; seen from the first line if left out",
     )
+    decimal: Literal[".", ","] = Field(default=".", description="the decimal point of the numbers in a CSV file")
     columns: list[str] = Field(default=[], description="the names of the columns, for a CSV file without a header")
 
     @property
     def dialect(self) -> _csv.Dialect:
         return _csv.Dialect(
-            separator=self.separator, header=self.header, quoting=self.quoting, columns=tuple(self.columns)
+            separator=self.separator,
+            header=self.header,
+            quoting=self.quoting,
+            decimal=self.decimal,
+            columns=tuple(self.columns),
         )
 
 
@@ -70,7 +78,7 @@ class Table(Source):
             data={"source": str(path), "kind": "table", "split": roles.split, **options},
             inputs=roles.inputs,
             target=roles.target,
-            notes=roles.notes,
+            notes=roles.notes | _NOTES if "quoting" in options else roles.notes,
             doubts=tuple(roles.doubts),
         )
 
@@ -96,6 +104,24 @@ class Table(Source):
         rows = [f"{index % 3},{index / 4},{'moss' if index % 2 else 'fern, tall'!r}" for index in range(12)]
         path.write_text("\n".join(["light,height,label", *rows]).replace("'", '"') + "\n", encoding="utf-8")
         return path
+
+
+def like(path: Path, config: TableConfig, *, needed: Collection[str], answers: Collection[str]) -> TableConfig:
+    """How to read a file whose rows are like those of a table that `config` reads.
+
+    CSV rows of a table without a header may have one all the same, if it names the columns `needed`; and may come
+    without the columns of the `answers`.
+    """
+    if config.header or path.suffix.lower() not in _CSV:
+        return config
+    if set(needed) <= set(_csv.first_line(path)):
+        dialect = _csv.sniff(path)
+        return TableConfig(quoting=dialect.quoting, decimal=dialect.decimal)
+    width = len(_csv.first_row(path, config.dialect))
+    for columns in ([name for name in config.columns if name not in answers], list(needed)):
+        if width == len(columns) < len(config.columns):
+            return config.model_copy(update={"columns": columns})
+    return config
 
 
 def _files(path: Path) -> list[tuple[str | None, Path]]:
@@ -132,6 +158,8 @@ def _options(path: Path) -> dict[str, Any]:
     options: dict[str, Any] = {}
     if not dialect.quoting:
         options["quoting"] = False
+    if dialect.decimal != ".":
+        options["decimal"] = dialect.decimal
     if not dialect.header:
         frame = _csv.read(first, dialect)
         options |= {"header": False, "columns": _roles.names_for([_typed.from_texts(column) for column in frame])}
@@ -201,12 +229,14 @@ def _json_row(file: Path, number: int, line: str) -> dict[str, Any]:
         row = json.loads(line)
     except json.JSONDecodeError as error:
         raise UserError(
-            f"{file}:{number} is not JSON: {error.msg} at character {error.pos + 1}", expected="one JSON object a line"
+            f"{file}:{number} is not JSON: {error.msg.removesuffix(' at')} at character {error.pos + 1}",
+            expected="one JSON object a line",
         ) from error
     if not isinstance(row, dict):
         raise UserError(
             f"{file}:{number} is JSON, but not an object: {line.strip()[:40]}",
             expected='a line such as {"text": "...", "label": 1}',
+            hint=f"jq -c '.[]' {file.name} > lines.jsonl" if isinstance(row, list) else None,
         )
     return row
 

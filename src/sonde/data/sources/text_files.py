@@ -19,6 +19,8 @@ _SUFFIXES = frozenset({".txt", ".text", ".md"})
 _ABOUT = re.compile(
     r"(read\W?me|licen[cs]e|copying|notice|changelog|citation|authors|requirements|class(es|_names))\b", re.I
 )
+# Fewer pieces than this cannot be split by a twentieth; fewer characters teach nothing.
+_PIECES, _FEW = 100, 10_000
 
 
 class TextFilesConfig(Config):
@@ -59,10 +61,17 @@ class TextFiles(Source):
         if "split" in records.fields:
             split, doubt = _folders.given_split(set(records.fields["split"]))
             doubts = (doubt,) if doubt else ()
+        pieces: dict[str, int] = {}
+        if "split" not in records.fields and len(records) < _PIECES and characters >= _FEW:
+            # A short text is cut finer: the shares of the split are those of its pieces.
+            pieces["piece_characters"] = characters // _PIECES
+        if characters < _FEW:
+            doubts = (*doubts, f"so few characters ({characters}) teach no language")
         return Guess(
-            about=f"{characters:,} characters of text in {count} file{'s' if count > 1 else ''}",
+            about=f"{characters:,} character{'s' if characters > 1 else ''} of text in "
+            f"{count} file{'s' if count > 1 else ''}",
             count=len(records),
-            data={"source": str(path), "kind": "text-files", "split": split},
+            data={"source": str(path), "kind": "text-files", "split": split, **pieces},
             inputs={"text": {"kind": "text", "field": "text"}},
             target={"kind": "next-token"},
             doubts=doubts,
