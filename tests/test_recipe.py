@@ -102,6 +102,11 @@ def test_a_missing_section_is_named(write):
     assert "hint: `sonde new DATA` writes a whole recipe" in refused(write('[network]\nkind = "mlp"\n', ""))
 
 
+def test_a_section_that_is_a_value(write):
+    with pytest.raises(UserError, match=r"has no \[training\] section"):
+        Recipe.read(write(), changes=["training=3"])
+
+
 def test_overrides_replace_settings_anywhere(write):
     changes = ("training.steps=7", "training.optimizer.lr=0.5", "network.kind=mlp", "network.hidden=[4, 5]")
     recipe = Recipe.read(write(), changes=changes)

@@ -241,3 +241,28 @@ def test_early_stopping_holds_after_a_resume(tmp_path, monkeypatch):
     sonde.fit(plan, out=tmp_path / "run", resume=True)
     assert (found.folder / "log.jsonl").read_bytes() == log
     assert (found.folder / "scores.json").exists()
+
+
+def test_a_monitor_that_is_no_score_is_found_before_anything_is_written(tmp_path):
+    with pytest.raises(UserError, match=r"'acuracy' does not exist.*did you mean 'accuracy'"):
+        sonde.fit(recipe(monitor="acuracy"), out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("evaluate_every", [1, None])
+def test_ruined_weights_are_no_result(tmp_path, evaluate_every):
+    """The last update can ruin the weights after the loss was looked at."""
+    plan = recipe(
+        steps=1, evaluate_every=evaluate_every, clip=1e30, optimizer={"kind": "sgd", "lr": 1e30, "momentum": 0.0}
+    )
+    with pytest.raises(Diverged, match="NaN or infinite") as caught:
+        sonde.fit(plan, out=tmp_path / "run")
+    assert caught.value.exit_code == 4
+    assert not (tmp_path / "run" / "model").exists()
+
+
+def test_a_score_that_is_not_defined_is_no_best(tmp_path, monkeypatch):
+    plain = run.evaluate.values
+    monkeypatch.setattr(run.evaluate, "values", lambda *given: {**plain(*given), "accuracy": float("nan")})
+    found = sonde.fit(recipe(steps=10, evaluate_every=5), out=tmp_path / "run")
+    assert (found.artifact / "MANIFEST.json").is_file()

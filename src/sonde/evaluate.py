@@ -80,6 +80,11 @@ def measure(
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
+def is_sound(columns: Mapping[str, np.ndarray]) -> bool:
+    """Whether a network answered with numbers: none is NaN or infinite."""
+    return all(bool(np.isfinite(column).all()) for column in columns.values())
+
+
 def values(task: Task, columns: dict[str, np.ndarray], weight: np.ndarray | None = None) -> dict[str, float]:
     """Every metric, without an interval."""
     count = len(next(iter(columns.values())))

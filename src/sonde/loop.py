@@ -195,14 +195,17 @@ def _everywhere(records: list[int]) -> list[int]:
 
 
 class Astray(Diverged):
-    """Training went astray at a step; `records` are positions in the training split, which only the run can name."""
+    """Training went astray at a step; `records` are positions in the training split, which only the run can name.
+
+    Without records it is the weights after the step that are to blame.
+    """
 
     def __init__(self, *, step: int, what: str, records: list[int], names: list[str] | None = None) -> None:
         self.step, self.subject, self.records = step, what, records
         shown = ", ".join((names or [str(number) for number in records])[:8])
         more = f" and {len(records) - 8} more" if len(records) > 8 else ""
         super().__init__(
-            f"{what} at step {step}; the update was not made; records: {shown}{more}",
+            f"{what} at step {step}" + (f"; the update was not made; records: {shown}{more}" if records else ""),
             hint="lower training.optimizer.lr, look at those records, or let training.rollback go back and on with a "
             "smaller rate; the last good checkpoint is kept",
         )

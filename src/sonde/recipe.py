@@ -118,8 +118,8 @@ class Recipe(Config):
         for section in tables:
             if section not in ("data", "inputs", "target", "network", "training"):
                 raise _not_a_setting((section,), ["data", "inputs", "target", "network", "training"], where)
-        for section in ("data", "inputs", "target", "network"):
-            if not isinstance(tables.get(section), Mapping):
+        for section in ("data", "inputs", "target", "network", "training"):
+            if not isinstance(tables.get(section, {} if section == "training" else None), Mapping):
                 raise UserError(
                     f"the recipe{where.of_file()} has no [{section}] section",
                     expected="the sections data, inputs, target and network (and training)",
@@ -266,7 +266,7 @@ def _validated(config: type[Config], table: Mapping[str, Any], place: tuple[str,
         name = ".".join(str(part) for part in path)
         if first["type"] == "missing":
             raise UserError(f"{name} is missing{where.find(path[:-1])}", expected="a value for it") from None
-        message = first["msg"].removeprefix("Value error, ")
+        message = first["msg"].removeprefix("Value error, ").replace("valid tuple", "valid list")
         raise UserError(f"{name} = {first['input']!r} is not valid{where.find(path)}: {message}") from None
 
 

@@ -75,6 +75,10 @@ def _objects(values: Sequence[Any]) -> np.ndarray:
     return field
 
 
+# What people and programs write for a missing number; in a column of texts they may be words and stay.
+MISSING_NUMBERS = ("", "na", "n/a", "#n/a", "nan", "null", "none", "?", "-")
+
+
 def is_missing(field: np.ndarray) -> np.ndarray:
     """Which values of a field are missing (None or NaN), as a bool array."""
     if field.dtype == object:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from sonde import __version__, artifact, checkpoint, evaluate, loop, networks, o
 from sonde.base import dist, files, lookup, signals
 from sonde.base.config import Config, kind_of
 from sonde.base.device import Precision, choose_device
-from sonde.base.errors import Interrupted, UserError
+from sonde.base.errors import Diverged, Interrupted, UserError, unknown
 from sonde.base.progress import Progress, Quiet
 from sonde.base.rng import key
 from sonde.data.batches import Batches
@@ -79,6 +80,7 @@ def fit(
             task = learn(recipe, data.splits["train"])
             net = build(recipe, task, network)
             sets = {split: _encode(recipe, task, split, data, folder, progress) for split in data.splits}
+            _check_monitor(recipe, task, net, sets)
             folder.begin(recipe.to_toml(), data.snapshot)
             state, plan, batches = prepare(recipe, task, net, sets["train"], folder.choice, progress)
             with Log(folder.log, checkpoint.restore(folder.checkpoints, state) or 0) as log:
@@ -256,19 +258,23 @@ class Training:
         columns = evaluate.measure(self.task, state.network, held_out.examples, precision=self.plan.precision)
         if state.average:
             state.average.swap(state.network)
+        if not evaluate.is_sound(columns):
+            raise loop.Astray(
+                step=state.step, what="answers for the validation split became NaN or infinite", records=[]
+            )
         found = evaluate.values(self.task, columns, held_out.weight)
         self.log.write({"step": state.step, "validation": {name: evaluate.finite(x) for name, x in found.items()}})
         monitor, better = self.task.target.best
         if self.recipe.training.monitor:
             monitor = self.recipe.training.monitor
             better = "min" if monitor.partition("/")[0] in self.task.target.lower_is_better else "max"
-        if monitor not in found:
-            raise UserError(f"training.monitor = {monitor!r} is not a score", expected="one of: " + ", ".join(found))
         value = found[monitor]
-        if state.plateau:
+        # A score that is not defined (one class only) is no better than any.
+        defined = math.isfinite(value)
+        if state.plateau and defined:
             state.plateau.observe(value, better)
         state.waited += 1
-        if state.best is None or (value > state.best if better == "max" else value < state.best):
+        if defined and (state.best is None or (value > state.best if better == "max" else value < state.best)):
             state.best, state.best_step, state.waited = value, state.step, 0
             checkpoint.save_best(self.folder.checkpoints, state)
         best = " (best)" if state.waited == 0 else ""
@@ -298,6 +304,21 @@ def _log_start(log: Log, sets: dict[str, Encoded], plan: loop.Plan) -> None:
         log.write({"split": split, "examples": len(each.examples), "set_aside": each.unreadable})
 
 
+def _check_monitor(recipe: Recipe, task: Task, network: nn.Module, sets: dict[str, Encoded]) -> None:
+    """That the score which the recipe wants to watch exists, found out on two examples."""
+    monitor = recipe.training.monitor
+    if monitor is None:
+        return
+    if "validation" not in sets:
+        raise UserError("training.monitor needs a validation split", hint="data.split = { validation = 0.1 }")
+    examples = sets["validation"].examples
+    some = examples.take(torch.arange(min(2, len(examples))))
+    precision = Precision(kind="fp32", device=choose_device())
+    found = evaluate.values(task, evaluate.measure(task, network, some, precision=precision))
+    if monitor not in found:
+        raise unknown(monitor, found, what="training.monitor: the score")
+
+
 def _use_best(recipe: Recipe, folder: RunFolder, state: loop.State) -> None:
     """Put the weights that become the artifact into the network."""
     best = recipe.training.keep == "best" and state.best_step > 0
@@ -314,6 +335,11 @@ def _score(recipe: Recipe, task: Task, network: nn.Module, sets: dict[str, Encod
         if split in sets:
             progress.begin(f"score {split}", len(sets[split].examples))
             columns = evaluate.measure(task, network, sets[split].examples, precision=exact, watch=progress.at)
+            if not evaluate.is_sound(columns):
+                raise Diverged(
+                    f"the trained network's answers for the {split} split are NaN or infinite; no artifact was made",
+                    hint="lower training.optimizer.lr",
+                )
             scores[split] = evaluate.scores(task, columns, seed=recipe.training.seed, weight=sets[split].weight)
     return scores
 

@@ -111,6 +111,12 @@ def test_equal_numbers_are_one_place():
     assert table(scale="standard")(count=[0, 1]).encode({"count": 1e300})["numbers"].tolist() == [100]
 
 
+def test_what_stands_for_no_number_in_a_text_is_missing():
+    part = table()(size=np.array([1.0, np.nan, 3.0]))
+    told, none = (part.encode({"size": value}) for value in ("NA", None))
+    assert all(torch.equal(told[name], none[name]) for name in none)
+
+
 def test_numbers_may_come_as_texts_and_wrong_ones_are_named():
     part = table()(age=[1.0, 2.0, 3.0], rooms=[1, 2, 3])
     asked = records(age=["2", "two", "inf", 2, True], rooms=[2, 2, 2, "3 or 4", 1])

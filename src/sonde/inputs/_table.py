@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from sonde.base.errors import RecordError, UserError
-from sonde.records import is_missing
+from sonde.records import MISSING_NUMBERS, is_missing
 
 # A quantile transform knows this many points of a distribution; more would not change the third digit.
 POINTS = 1000
@@ -212,6 +212,9 @@ def _as_numbers(field: str, values: np.ndarray) -> tuple[np.ndarray, Errors]:
             try:
                 numbers[index] = np.nan if value is None else float(value)
             except (TypeError, ValueError):
+                # A table of few rows may not show that a column holds numbers: what stands for none comes as text.
+                if isinstance(value, str) and value.strip().lower() in MISSING_NUMBERS:
+                    continue
                 errors[index] = _wrong(field, value, "a number")
     for index in np.flatnonzero(np.isinf(numbers)):
         errors[int(index)] = RecordError(f"field {field!r} is infinite", expected="a finite number, or none")

@@ -9,10 +9,8 @@ import numpy as np
 import polars
 from polars import Series
 
-from sonde.records import as_field
+from sonde.records import MISSING_NUMBERS, as_field
 
-# What people and programs write for a missing number; in a column of texts they may be words and stay.
-_MISSING = ("", "na", "n/a", "#n/a", "nan", "null", "none", "?", "-")
 _DATE = r"^\s*\d{1,4}[-/.]\d{1,2}([-/.]\d{1,4})?([ T]\d{1,2}:\d{2}|\s*$)"
 # Tried in this order; a column is a date when every value is, in one format.
 _FORMATS = (
@@ -90,7 +88,7 @@ def _numbers(texts: Series) -> np.ndarray | None:
     numbers = stripped.cast(polars.Float64, strict=False)
     if numbers.null_count() > texts.null_count():
         wrong = stripped.filter(numbers.is_null() & texts.is_not_null())
-        if not wrong.str.to_lowercase().is_in(_MISSING).all() or len(wrong) + texts.null_count() == len(texts):
+        if not wrong.str.to_lowercase().is_in(MISSING_NUMBERS).all() or len(wrong) + texts.null_count() == len(texts):
             return None
     return numbers.fill_null(float("nan")).to_numpy()
 
