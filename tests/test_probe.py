@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import pytest
@@ -38,7 +39,7 @@ def case(monkeypatch, tmp_path):
     task = run.learn(plan, data.splits["train"])
     network = run.build(plan, task)
     state, steps, batches = run.prepare(plan, task, network, encode(task, data.splits["train"]), None, Quiet())
-    return task, network, batches, steps, state.micro_batch
+    return probe.Case(task=task, network=network, batches=batches, plan=steps, micro_batch=state.micro_batch)
 
 
 @needs_bf16
@@ -50,23 +51,21 @@ def test_the_quickest_is_taken_and_float32_where_nothing_is_gained():
 
 @needs_bf16
 def test_measuring_changes_nothing(case):
-    task, network, batches, plan, micro_batch = case
-    before = {name: value.clone() for name, value in network.state_dict().items()}
-    found = probe.measure(task, network, batches, plan, micro_batch, formats(CPU))
+    before = {name: value.clone() for name, value in case.network.state_dict().items()}
+    found = probe.measure(case, formats(CPU))
     assert set(found) == set(formats(CPU))
-    assert all(seconds > 0 for seconds in found.values())
-    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
-    assert all(parameter.grad is None for parameter in network.parameters())
+    assert all(0 < seconds < 100 for seconds in found.values())
+    assert all(torch.equal(value, before[name]) for name, value in case.network.state_dict().items())
+    assert all(parameter.grad is None for parameter in case.network.parameters())
 
 
 @needs_bf16
 def test_a_machine_remembers(case, monkeypatch):
-    task, network, batches, plan, micro_batch = case
     times = {"fp32": 1.0, "bf16": 0.5, "bf16-math": 0.6}
     monkeypatch.setattr(probe, "measure", lambda *arguments: times)
-    assert "measured here" in str(probe.choose("auto", task, network, batches, plan, micro_batch))
+    assert "measured here" in str(probe.choose(case, "auto"))
     monkeypatch.setattr(probe, "measure", None)
-    again = probe.choose("auto", task, network, batches, plan, micro_batch)
+    again = probe.choose(case, "auto")
     assert again.format == "bf16"
     assert again.why == "as measured here before"
     assert "fp32 1e+03 ms" in str(again)
@@ -91,11 +90,59 @@ def test_a_run_keeps_its_format(tmp_path, monkeypatch):
 
 
 def test_few_steps_are_not_measured(case, monkeypatch):
-    task, network, batches, plan, micro_batch = case
     monkeypatch.setattr(probe, "measure", None)
-    few = loop.Plan(steps=20, seed=0, schedule=plan.schedule, precision=plan.precision)
-    assert probe.choose("auto", task, network, batches, few, micro_batch).format == "fp32"
-    assert probe.choose("bf16", task, network, batches, few, micro_batch).format == "bf16"
+    few = dataclasses.replace(case, plan=dataclasses.replace(case.plan, steps=20))
+    assert probe.choose(few, "auto").format == "fp32"
+    assert probe.choose(few, "bf16").format == "bf16"
+
+
+@pytest.fixture
+def quick_compiler(monkeypatch):
+    """torch's own tracing without the code generation behind it, which takes half a minute."""
+    made = []
+    plain = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda network: made.append(network) or plain(network, backend="eager"))
+    return made
+
+
+@needs_bf16
+def test_a_long_run_tries_to_compile_and_a_short_one_does_not(case, monkeypatch, quick_compiler):
+    monkeypatch.setattr(probe, "measure", lambda *arguments: {"fp32": 1.0, "bf16": 0.5, "bf16-math": 0.6})
+    short = probe.settle(case, "auto", "auto", None)
+    assert not quick_compiler
+    assert short.compiling is None
+    endless = dataclasses.replace(case, plan=dataclasses.replace(case.plan, steps=100_000))
+    tried = probe.settle(endless, "auto", "auto", None)
+    assert quick_compiler
+    assert "failed" not in tried.why, tried.why
+    assert {"bf16", "compiled"} <= set(tried.seconds)
+    assert tried.compiling > 0
+    quick_compiler.clear()
+    # Now that the machine knows, nothing is tried: the forecast decides.
+    probe.settle(endless, "auto", "auto", None)
+    assert not quick_compiler
+
+
+def test_the_forecast_weighs_what_is_saved_against_compiling(case):
+    known = probe.Choice(format="fp32", why="", seconds={"fp32": 1.0, "compiled": 0.5}, compiling=70.0)
+    assert not probe._perhaps_compiled(
+        dataclasses.replace(case, plan=dataclasses.replace(case.plan, steps=120)), known
+    ).compiled
+    assert probe._perhaps_compiled(
+        dataclasses.replace(case, plan=dataclasses.replace(case.plan, steps=160)), known
+    ).compiled
+    slower = dataclasses.replace(known, seconds={"fp32": 1.0, "compiled": 0.99})
+    assert not probe._perhaps_compiled(
+        dataclasses.replace(case, plan=dataclasses.replace(case.plan, steps=10**6)), slower
+    ).compiled
+
+
+def test_a_compiled_run_learns_and_its_artifact_loads(tmp_path, quick_compiler):
+    plan = recipe(compile=True, steps=10, evaluate_every=5)
+    straight = sonde.fit(plan, out=tmp_path / "run")
+    assert quick_compiler
+    model = sonde.load(straight.artifact)
+    assert model.predict([run.load_data(plan).splits["test"][0]["image"]])[0]["label"]
 
 
 @needs_bf16

@@ -1,10 +1,11 @@
-"""The number format of a run, chosen by measuring: a few forward and backward passes in each, before the first step.
+"""How a run computes, chosen by measuring before the first step: the number format, and whether torch compiles it.
 
 A choice is remembered for the machine, the network and the batch: same seed, same machine, same bits.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -24,101 +25,128 @@ from sonde.base.errors import UserError
 from sonde.data.batches import Batches
 from sonde.task import Task
 
+Asked = Literal["auto"] | Format
 # Passes in each format: as many as cost about two steps in a hundred, within these bounds.
 FEWEST, MOST = 2, 6
 # Below so many steps measuring costs more than it can save.
 WORTH_IT = 100
 # Another format has to be quicker by this share: what is lost in the noise stays in float32.
 MARGIN = 0.03
+# What trying to compile may cost of a run whose forecast is known, and the seconds that it takes if nobody knows.
+STAKE = 0.03
+COMPILING = 60.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """A number format, and how long a forward and backward pass took in each, in seconds; why, if not measured."""
+    """A number format, whether to compile, how long a forward and backward pass took in each way (s), and why so.
+
+    `compiling` is how long torch took to compile, in seconds, None if that was not tried.
+    """
 
     format: Format
     why: str
     seconds: dict[str, float] = field(default_factory=dict)
+    compiled: bool = False
+    compiling: float | None = None
 
     def to_json(self) -> dict[str, Any]:
-        return {"format": self.format, "why": self.why, "seconds": self.seconds}
+        return dataclasses.asdict(self)
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Self:
-        return cls(format=value["format"], why=value["why"], seconds=value["seconds"])
+        return cls(**value)
 
     def __str__(self) -> str:
         measured = ", ".join(f"{name} {1000 * each:.3g} ms" for name, each in self.seconds.items())
-        return f"precision {self.format}: {self.why}" + (f" (forward and backward: {measured})" if measured else "")
+        if self.compiling is not None:
+            measured += f"; compiling {self.compiling:.0f} s"
+        kind = f"{self.format}, compiled" if self.compiled else self.format
+        return f"precision {kind}: {self.why}" + (f" (forward and backward: {measured})" if measured else "")
 
 
-def settle(
-    asked: Literal["auto"] | Format,
-    task: Task,
-    network: nn.Module,
-    batches: Batches,
-    plan: loop.Plan,
-    micro_batch: int,
-    kept: Path | None,
-) -> Choice:
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """What is measured: the network at its first step."""
+
+    task: Task
+    network: nn.Module
+    batches: Batches
+    plan: loop.Plan
+    micro_batch: int
+
+
+def settle(case: Case, asked: Asked, compiling: Literal["auto"] | bool, kept: Path | None) -> Choice:
     """The choice of this run: the one in the file `kept` if it is there, else a new one, which is written there."""
     if kept is not None and kept.is_file():
         return Choice.from_json(files.read_json(kept))
-    choice = choose(asked, task, network, batches, plan, micro_batch)
+    choice = choose(case, asked)
+    if compiling is True:
+        choice = dataclasses.replace(choice, compiled=True)
+    elif compiling == "auto" and choice.seconds and dist.size() == 1:
+        choice = _perhaps_compiled(case, choice)
     if kept is not None and dist.is_main():
         files.write_json(kept, choice.to_json())
     return choice
 
 
-def choose(
-    asked: Literal["auto"] | Format, task: Task, network: nn.Module, batches: Batches, plan: loop.Plan, micro_batch: int
-) -> Choice:
+def choose(case: Case, asked: Asked) -> Choice:
     """The format that the recipe asks for, or the quickest on this machine for this network and batch size."""
     if asked != "auto":
         return Choice(format=asked, why="as the recipe says")
-    usable = formats(plan.precision.device)
+    usable = formats(case.plan.precision.device)
     if len(usable) == 1:
         return Choice(format="fp32", why="this machine computes in nothing quicker")
-    if plan.steps < WORTH_IT:
-        return Choice(format="fp32", why=f"{plan.steps} steps are too few to measure")
+    if case.plan.steps < WORTH_IT:
+        return Choice(format="fp32", why=f"{case.plan.steps} steps are too few to measure")
     choice = None
     if dist.is_main():
-        place = _memory(task, network, batches, plan, micro_batch)
+        place = _memory(case)
         choice = _recall(place)
         if choice is None:
-            choice = _decide(measure(task, network, batches, plan, micro_batch, usable))
+            choice = _decide(measure(case, usable))
             _remember(place, choice)
     (choice, *_) = dist.gather(choice)
     assert choice is not None
     return choice
 
 
-def measure(
-    task: Task, network: nn.Module, batches: Batches, plan: loop.Plan, micro_batch: int, usable: tuple[Format, ...]
-) -> dict[str, float]:
+def compiled(network: nn.Module) -> nn.Module:
+    """The network as torch compiles it at its first call. What was compiled is kept for other runs."""
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(_cache() / "compiled"))
+    return torch.compile(network)  # type: ignore[return-value]
+
+
+def measure(case: Case, usable: tuple[Format, ...]) -> dict[str, float]:
     """Seconds of a forward and backward pass in each format: the least of several, in turns. Nothing is changed."""
-    buffers = {name: value.clone() for name, value in network.named_buffers()}
-    state = loop.State(network=network, optimizers=[], micro_batch=micro_batch)
-    place = batches.at(0)
-    batch = place.batch.to(plan.precision.device)
-    rounds = min(MOST, max(FEWEST, plan.steps // (50 * len(usable))))
-    seconds: dict[str, float] = {}
-    network.train()
+    rounds = min(MOST, max(FEWEST, case.plan.steps // (50 * len(usable))))
+    return _timed(case, {kind: (case.network, kind) for kind in usable}, rounds)
+
+
+def _timed(case: Case, ways: dict[str, tuple[nn.Module, Format]], rounds: int) -> dict[str, float]:
+    """The least seconds of each way to call the network, tried in turns; a first round makes kernels ready."""
+    buffers = {name: value.clone() for name, value in case.network.named_buffers()}
+    device = case.plan.precision.device
+    batch, epoch = case.batches.at(0)
+    batch = batch.to(device)
+    seconds = dict.fromkeys(ways, float("inf"))
+    case.network.train()
     for turn in range(rounds + 1):
-        for kind in usable if turn % 2 else reversed(usable):
-            precision = Precision(kind=kind, device=plan.precision.device)
+        for name in ways if turn % 2 else reversed(ways):
+            replica, kind = ways[name]
+            state = loop.State(network=case.network, replica=replica, optimizers=[], micro_batch=case.micro_batch)
+            plan = case.plan.in_format(Precision(kind=kind, device=device))
             started = time.perf_counter()
-            loop.gradients(task, batch, place.epoch, state, plan.in_format(precision))
-            if precision.device.type == "cuda":
+            loop.gradients(case.task, batch, epoch, state, plan)
+            if device.type == "cuda":
                 torch.cuda.synchronize()
-            # The first turn makes kernels ready.
             if turn:
-                seconds[kind] = min(seconds.get(kind, float("inf")), time.perf_counter() - started)
-            network.zero_grad(set_to_none=True)
+                seconds[name] = min(seconds[name], time.perf_counter() - started)
+            case.network.zero_grad(set_to_none=True)
     with torch.no_grad():
-        for name, value in network.named_buffers():
+        for name, value in case.network.named_buffers():
             value.copy_(buffers[name])
-    return {kind: seconds[kind] for kind in usable}
+    return seconds
 
 
 def _decide(seconds: dict[str, float]) -> Choice:
@@ -128,17 +156,53 @@ def _decide(seconds: dict[str, float]) -> Choice:
     return Choice(format=best, why="the quickest measured here", seconds=seconds)  # type: ignore[arg-type]
 
 
-def _memory(task: Task, network: nn.Module, batches: Batches, plan: loop.Plan, micro_batch: int) -> Path:
+def _perhaps_compiled(case: Case, choice: Choice) -> Choice:
+    """Compiled, where it has paid on this machine, or the run is so long that trying costs it next to nothing."""
+    plain = choice.seconds[choice.format]
+    fast = choice.seconds.get("compiled")
+    if fast is not None and choice.compiling is not None:
+        pays = (plain - fast) * case.plan.steps > choice.compiling
+        return dataclasses.replace(choice, compiled=pays and fast < (1 - MARGIN) * plain)
+    if plain * case.plan.steps * STAKE < COMPILING or not _same_shapes(case.batches):
+        return choice
+    network = compiled(case.network)
+    started = time.perf_counter()
+    try:
+        _timed(case, {"compiled": (network, choice.format)}, 0)
+        compiling = time.perf_counter() - started
+        ways: dict[str, tuple[nn.Module, Format]] = {
+            choice.format: (case.network, choice.format),
+            "compiled": (network, choice.format),
+        }
+        found = _timed(case, ways, MOST)
+    except Exception as error:  # compilers fail in many ways; without them a run is only slower
+        return dataclasses.replace(choice, why=f"{choice.why}; compiling failed: {type(error).__name__}")
+    choice = dataclasses.replace(choice, seconds={**choice.seconds, **found}, compiling=compiling)
+    _remember(_memory(case), choice)
+    return dataclasses.replace(choice, compiled=found["compiled"] < (1 - MARGIN) * found[choice.format])
+
+
+def _same_shapes(batches: Batches) -> bool:
+    """Whether two batches look alike: for texts of many lengths torch would compile again and again."""
+    first, second = (
+        [value.shape for part in batches.at(step).batch.inputs.values() for value in part.values()] for step in (0, 1)
+    )
+    return first == second
+
+
+def _memory(case: Case) -> Path:
     """Where the choice for this machine, network and batch is remembered."""
-    shapes = [f"{name} {tuple(value.shape)}" for name, value in network.state_dict().items()]
-    batch = batches.at(0).batch
+    shapes = [f"{name} {tuple(value.shape)}" for name, value in case.network.state_dict().items()]
+    batch = case.batches.at(0).batch
     inputs = [f"{key} {tuple(value.shape)}" for part in batch.inputs.values() for key, value in part.items()]
     machine = [platform.processor() or platform.machine(), _model(), str(os.cpu_count()), str(torch.get_num_threads())]
-    said = json.dumps(
-        [torch.__version__, str(plan.precision.device), machine, repr(network), shapes, inputs, micro_batch]
-    )
-    base = Path(os.environ.get("SONDE_CACHE") or Path.home() / ".cache" / "sonde")
-    return base / "precision" / f"{hashlib.blake2b(said.encode(), digest_size=12).hexdigest()}.json"
+    what = [repr(case.network), shapes, inputs, case.micro_batch]
+    said = json.dumps([torch.__version__, str(case.plan.precision.device), machine, what])
+    return _cache() / "precision" / f"{hashlib.blake2b(said.encode(), digest_size=12).hexdigest()}.json"
+
+
+def _cache() -> Path:
+    return Path(os.environ.get("SONDE_CACHE") or Path.home() / ".cache" / "sonde")
 
 
 def _model() -> str:
@@ -153,7 +217,7 @@ def _model() -> str:
 def _recall(place: Path) -> Choice | None:
     try:
         return Choice.from_json({**files.read_json(place), "why": "as measured here before"})
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, TypeError):
         return None
 
 

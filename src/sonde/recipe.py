@@ -59,6 +59,9 @@ class TrainingConfig(Config):
     patience: int | None = Field(
         default=None, ge=1, description="validations without improvement before training stops early"
     )
+    compile: Literal["auto"] | bool = Field(
+        default="auto", description="let torch compile the network; auto: in long runs, if it is measured to be quicker"
+    )
     rollback: RollbackConfig | None = Field(
         default=None, description="when training goes astray: back to the last checkpoint, on with a smaller rate"
     )

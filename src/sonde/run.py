@@ -157,12 +157,13 @@ def prepare(
         clip=training.clip,
         spike=training.rollback.spike if training.rollback else None,
     )
-    chosen = probe.settle(training.precision, task, network, batches, plan, micro_batch, choice)
+    case = probe.Case(task=task, network=network, batches=batches, plan=plan, micro_batch=micro_batch)
+    chosen = probe.settle(case, training.precision, training.compile, choice)
     progress.say(str(chosen))
     replica = parallel.spread(network, training.parallel)
     state = loop.State(
         network=network,
-        replica=replica,
+        replica=probe.compiled(replica) if chosen.compiled else replica,
         optimizers=optim.build(training.optimizer, network),
         average=optim.Average(network, training.average) if training.average else None,
         plateau=optim.Plateau(training.schedule) if training.schedule.kind == "plateau" else None,
