@@ -1,0 +1,174 @@
+"""Texts of all lengths: what padding costs, and what bucketing and packing win, in tokens per second of training.
+
+    python benchmarks/text_batches.py [CASE ...] [--rounds 6] [--precision auto]
+
+Whole training steps of a transformer (drawing the batch to updating the weights) on real texts. The ways take turns
+step by step (A B C, C B A, ...); a round is a whole neighbourhood of batches, so that it holds texts of all lengths.
+Only real tokens are counted. Printed as Markdown: the share of padding in the batches and in what the layers compute,
+the median of tokens per second, and the ratio to random batches padded to their longest: its median over the rounds
+and a 95 % bootstrap interval.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from sonde import loop
+from sonde.columns import Tensors
+from sonde.data.batches import Batches, Place
+from sonde.data.store import encode
+from sonde.recipe import Recipe
+from sonde.run import build, learn, load_data, prepare
+
+RECIPES = Path(__file__).parents[1] / "recipes"
+NETWORK = ["network.kind=transformer", "network.positions=rotary"]
+CASES = {
+    "AG News x category": ("ag_news", NETWORK),
+    "SMS x category": ("sms_spam", NETWORK),
+    "AG News x next-token": (
+        "ag_news",
+        [*NETWORK, 'target={"kind":"next-token"}', 'inputs.text.augment={"drop":0.0}'],
+    ),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Way:
+    """How texts of different lengths are put into a batch and through the network."""
+
+    name: str
+    bucketed: bool = False
+    packed: bool = False
+    to_data_longest: bool = False
+
+
+WAYS = (
+    Way(name="random, padded to the data set's longest", to_data_longest=True),
+    Way(name="random, padded to the batch's longest"),
+    Way(name="bucketed", bucketed=True),
+    Way(name="packed", packed=True),
+    Way(name="bucketed + packed", bucketed=True, packed=True),
+)
+BASE = 1
+
+
+class Counted:
+    """Batches that count their tokens and positions, padded to `steps` positions where that is wanted."""
+
+    def __init__(self, batches: Batches, steps: int | None) -> None:
+        self.batches = batches
+        self.steps = steps
+        self.tokens = self.positions = 0
+
+    def at(self, step: int) -> Place:
+        batch, epoch = self.batches.at(step)
+        text = batch.inputs["text"]
+        if self.steps is not None:
+            more = self.steps - text["tokens"].shape[1]
+            text = {**text, "tokens": functional.pad(text["tokens"], (0, more))}
+        self.tokens += int(text["length"].sum())
+        self.positions += text["tokens"].numel()
+        return Place(replace(batch, inputs={"text": text}), epoch)
+
+
+class Everywhere(nn.Module):
+    """Answers at every position, and only then keeps those that are asked for: what padding costs at the head."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, inputs: dict[str, Tensors], at_N: Tensor | None = None) -> Tensor:
+        answer = self.network(inputs)
+        return answer if at_N is None else answer.flatten(0, 1).index_select(0, at_N)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("cases", nargs="*", metavar="CASE", help="one of: " + ", ".join(CASES))
+    parser.add_argument("--rounds", type=int, default=6)
+    parser.add_argument("--precision", default="auto", choices=["auto", "fp32", "bf16"])
+    parser.add_argument("--batch", type=int, default=64, help="texts in a batch")
+    arguments = parser.parse_args()
+    print(f"{torch.get_num_threads()} threads, torch {torch.__version__}, precision {arguments.precision}")
+    for name in arguments.cases or CASES:
+        changes = [f"training.precision={arguments.precision}", f"training.batch_size={arguments.batch}"]
+        print("\n".join(table(name, changes, arguments.rounds)), flush=True)
+
+
+def table(name: str, changes: list[str], rounds: int) -> list[str]:
+    stem, more = CASES[name]
+    recipe = Recipe.read(RECIPES / f"{stem}.toml", changes=[*more, *changes, "training.epochs=1000"])
+    records = load_data(recipe).splits["train"]
+    task = learn(recipe, records)
+    train = encode(task, records)
+    runs: list[Iterator[loop.Step]] = []
+    counts: list[Counted] = []
+    steps = 0
+    for way in WAYS:
+        settings = [
+            f"network.packing={str(way.packed).lower()}",
+            f"training.group_by_length={str(way.bucketed).lower()}",
+        ]
+        own = Recipe.read(RECIPES / f"{stem}.toml", changes=[*more, *changes, "training.epochs=1000", *settings])
+        network = build(own, task)
+        state, plan, batches = prepare(own, task, network if way.packed else Everywhere(network), train)
+        counted = Counted(batches, task.inputs["text"].shape.size[0] if way.to_data_longest else None)
+        steps = batches.block if way.bucketed else steps
+        runs.append(loop.train(task, counted, state, plan))  # type: ignore[arg-type]
+        counts.append(counted)
+    speed_WR = measure(runs, counts, steps, rounds)
+    shown = [
+        "",
+        f"{name}: {len(train.examples):,} texts, {counts[0].tokens / rounds / steps / counts[0].batches.size:.0f} tokens "
+        f"on average, at most {task.inputs['text'].shape.size[0]}; {rounds} rounds of {steps} steps",
+        "",
+        "| way | padding of the batch | padding in the layers | tokens/s | times pad-to-longest [95 %] |",
+        "|---|---|---|---|---|",
+    ]
+    for way, counted, speed_R in zip(WAYS, counts, speed_WR, strict=True):
+        padding = 1 - counted.tokens / counted.positions
+        ratio, low, high = interval(speed_R / speed_WR[BASE])
+        shown.append(
+            f"| {way.name} | {padding:.1%} | {0 if way.packed else padding:.1%} | {np.median(speed_R):,.0f} "
+            f"| {ratio:.2f} [{low:.2f}, {high:.2f}] |"
+        )
+    return shown
+
+
+def measure(runs: list[Iterator[loop.Step]], counts: list[Counted], steps: int, rounds: int) -> np.ndarray:
+    """Real tokens per second (ways, rounds)."""
+    speed_WR = np.zeros((len(runs), rounds))
+    for run in runs:
+        next(run)
+    for counted in counts:
+        counted.tokens = counted.positions = 0
+    for turn in range(rounds):
+        before, seconds = [counted.tokens for counted in counts], np.zeros(len(runs))
+        for step in range(steps):
+            for way in range(len(runs)) if step % 2 == 0 else reversed(range(len(runs))):
+                started = time.perf_counter()
+                next(runs[way])
+                seconds[way] += time.perf_counter() - started
+        speed_WR[:, turn] = [counted.tokens - was for counted, was in zip(counts, before, strict=True)] / seconds
+    return speed_WR
+
+
+def interval(values: np.ndarray) -> tuple[float, float, float]:
+    """The median and its 95 % bootstrap interval."""
+    rng = np.random.default_rng(0)
+    medians = np.median(rng.choice(values, (2000, len(values))), axis=1)
+    return float(np.median(values)), float(np.quantile(medians, 0.025)), float(np.quantile(medians, 0.975))
+
+
+if __name__ == "__main__":
+    main()
