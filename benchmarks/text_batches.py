@@ -1,12 +1,12 @@
 """Texts of all lengths: what padding costs, and what bucketing and packing win, in tokens per second of training.
 
-    python benchmarks/text_batches.py [CASE ...] [--rounds 6] [--precision auto]
+    python benchmarks/text_batches.py [CASE ...] [--rounds 6] [--steps 12] [--precision auto] [--clock wall]
 
 Whole training steps of a transformer (drawing the batch to updating the weights) on real texts. The ways take turns
-step by step (A B C, C B A, ...); a round is a whole neighbourhood of batches, so that it holds texts of all lengths.
-Only real tokens are counted. Printed as Markdown: the share of padding in the batches and in what the layers compute,
-the median of tokens per second, and the ratio to random batches padded to their longest: its median over the rounds
-and a 95 % bootstrap interval.
+step by step (A B C, C B A, ...). On a busy machine, count this process' own seconds on one core:
+OMP_NUM_THREADS=1 and --clock cpu. Only real tokens are counted. Printed as Markdown: the share of padding in the
+batches and in what the layers compute, the median of tokens per second, and the ratio to random batches padded to their
+longest: its median over the rounds and a 95 % bootstrap interval.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sonde import loop
+from sonde.base.device import choose_device, choose_precision
 from sonde.columns import Tensors
 from sonde.data.batches import Batches, Place
 from sonde.data.store import encode
@@ -59,6 +60,7 @@ WAYS = (
     Way(name="bucketed + packed", bucketed=True, packed=True),
 )
 BASE = 1
+CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 
 
 class Counted:
@@ -96,24 +98,26 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("cases", nargs="*", metavar="CASE", help="one of: " + ", ".join(CASES))
     parser.add_argument("--rounds", type=int, default=6)
+    parser.add_argument("--steps", type=int, default=12, help="steps of a way in a round")
+    parser.add_argument("--clock", default="wall", choices=CLOCKS)
     parser.add_argument("--precision", default="auto", choices=["auto", "fp32", "bf16"])
     parser.add_argument("--batch", type=int, default=64, help="texts in a batch")
     arguments = parser.parse_args()
-    print(f"{torch.get_num_threads()} threads, torch {torch.__version__}, precision {arguments.precision}")
+    print(f"threads {torch.get_num_threads()}, torch {torch.__version__}, clock {arguments.clock}")
     for name in arguments.cases or CASES:
         changes = [f"training.precision={arguments.precision}", f"training.batch_size={arguments.batch}"]
-        print("\n".join(table(name, changes, arguments.rounds)), flush=True)
+        print("\n".join(table(name, changes, arguments)), flush=True)
 
 
-def table(name: str, changes: list[str], rounds: int) -> list[str]:
+def table(name: str, changes: list[str], arguments: argparse.Namespace) -> list[str]:
     stem, more = CASES[name]
+    rounds, steps = arguments.rounds, arguments.steps
     recipe = Recipe.read(RECIPES / f"{stem}.toml", changes=[*more, *changes, "training.epochs=1000"])
     records = load_data(recipe).splits["train"]
     task = learn(recipe, records)
     train = encode(task, records)
     runs: list[Iterator[loop.Step]] = []
     counts: list[Counted] = []
-    steps = 0
     for way in WAYS:
         settings = [
             f"network.packing={str(way.packed).lower()}",
@@ -123,14 +127,16 @@ def table(name: str, changes: list[str], rounds: int) -> list[str]:
         network = build(own, task)
         state, plan, batches = prepare(own, task, network if way.packed else Everywhere(network), train)
         counted = Counted(batches, task.inputs["text"].shape.size[0] if way.to_data_longest else None)
-        steps = batches.block if way.bucketed else steps
         runs.append(loop.train(task, counted, state, plan))  # type: ignore[arg-type]
         counts.append(counted)
-    speed_WR = measure(runs, counts, steps, rounds)
+    speed_WR = measure(runs, counts, arguments)
+    size, longest = counts[0].batches.size, task.inputs["text"].shape.size[0]
+    mean = sum(counted.tokens for counted in counts) / (len(WAYS) * rounds * steps * size)
+    precision = choose_precision(recipe.training.precision, choose_device()).kind
     shown = [
         "",
-        f"{name}: {len(train.examples):,} texts, {counts[0].tokens / rounds / steps / counts[0].batches.size:.0f} tokens "
-        f"on average, at most {task.inputs['text'].shape.size[0]}; {rounds} rounds of {steps} steps",
+        f"{name}: {len(train.examples):,} texts, {mean:.0f} tokens on average, at most {longest}; "
+        f"{rounds} rounds of {steps} steps of {size} texts in {precision}",
         "",
         "| way | padding of the batch | padding in the layers | tokens/s | times pad-to-longest [95 %] |",
         "|---|---|---|---|---|",
@@ -145,20 +151,21 @@ def table(name: str, changes: list[str], rounds: int) -> list[str]:
     return shown
 
 
-def measure(runs: list[Iterator[loop.Step]], counts: list[Counted], steps: int, rounds: int) -> np.ndarray:
+def measure(runs: list[Iterator[loop.Step]], counts: list[Counted], arguments: argparse.Namespace) -> np.ndarray:
     """Real tokens per second (ways, rounds)."""
-    speed_WR = np.zeros((len(runs), rounds))
+    clock = CLOCKS[arguments.clock]
+    speed_WR = np.zeros((len(runs), arguments.rounds))
     for run in runs:
         next(run)
     for counted in counts:
         counted.tokens = counted.positions = 0
-    for turn in range(rounds):
+    for turn in range(arguments.rounds):
         before, seconds = [counted.tokens for counted in counts], np.zeros(len(runs))
-        for step in range(steps):
+        for step in range(arguments.steps):
             for way in range(len(runs)) if step % 2 == 0 else reversed(range(len(runs))):
-                started = time.perf_counter()
+                started = clock()
                 next(runs[way])
-                seconds[way] += time.perf_counter() - started
+                seconds[way] += clock() - started
         speed_WR[:, turn] = [counted.tokens - was for counted, was in zip(counts, before, strict=True)] / seconds
     return speed_WR
 

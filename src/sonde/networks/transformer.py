@@ -209,6 +209,7 @@ class Attention(nn.Module):
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """What each row sees, and keys and values of the last group; a layout that goes on from a `past` has one."""
         seen: list[Tensor] = []
+        pairs: list[tuple[Tensor, Tensor]] = []
         for group, inner in layout.spread(self.inner(x_NW)):
             query, key, value = inner.unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
             if turn is not None:
@@ -216,7 +217,8 @@ class Attention(nn.Module):
             if past is not None:
                 key, value = torch.cat([past[0], key], dim=2), torch.cat([past[1], value], dim=2)
             seen.append(attend(query, key, value, group.mask, causal).transpose(1, 2).flatten(2))
-        return self.out(layout.gather(seen)), (key, value)
+            pairs.append((key, value))
+        return self.out(layout.gather(seen)), pairs[-1]
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, causal: bool) -> Tensor:
