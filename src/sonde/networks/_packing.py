@@ -49,7 +49,7 @@ class Layout:
         return _select(x_NW, self.back_BT).unflatten(0, (count, -1))
 
     def spread(self, x_NW: Tensor) -> Iterator[tuple[Group, Tensor]]:
-        """The groups, each with its examples (count, steps, W)."""
+        """The groups, each with its examples (count, steps, ...), of rows (N, ...)."""
         places = _select(x_NW, self.spread_S).split([group.count * group.steps for group in self.groups])
         for group, part in zip(self.groups, places, strict=True):
             yield group, part.unflatten(0, (group.count, group.steps))

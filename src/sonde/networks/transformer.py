@@ -114,6 +114,7 @@ class Transformer(Body):
         count, steps = x_BTW.shape[:2]
         x_BTW, turn = self._place(x_BTW, 0)
         layout = self._layout(count, steps, inside_BT)
+        turn = None if turn is None else layout.pack(turn.expand(count, -1, -1))[:, None, None]
         x_NW = self.dropout(layout.pack(x_BTW))
         for block in self.blocks:
             x_NW, _ = block(x_NW, turn, layout, self.is_causal, None)
@@ -144,6 +145,7 @@ class Transformer(Body):
             mask = torch.ones(steps, start + steps, dtype=torch.bool, device=x_BTW.device).tril(start)
         x_BTW, turn = self._place(x_BTW, start)
         layout = Layout(groups=(Group(count=count, steps=steps, mask=mask),))
+        turn = None if turn is None else layout.pack(turn.expand(count, -1, -1))[:, None, None]
         x_NW = self.dropout(layout.pack(x_BTW))
         held: Cache = []
         for number, block in enumerate(self.blocks):
@@ -208,12 +210,15 @@ class Attention(nn.Module):
         past: tuple[Tensor, Tensor] | None,
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """What each row sees, and keys and values of the last group; a layout that goes on from a `past` has one."""
+        inner = self.inner(x_NW).unflatten(1, (3, self.heads, -1))
+        both, value_NHR = inner[:, :2], inner[:, 2]
+        if turn is not None:
+            both = rotate(both, turn)
         seen: list[Tensor] = []
         pairs: list[tuple[Tensor, Tensor]] = []
-        for group, inner in layout.spread(self.inner(x_NW)):
-            query, key, value = inner.unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-            if turn is not None:
-                query, key = rotate(query, turn[: group.steps]), rotate(key, turn[: group.steps])
+        for (group, part), (_, value) in zip(layout.spread(both), layout.spread(value_NHR), strict=True):
+            query, key = part.permute(2, 0, 3, 1, 4)
+            value = value.transpose(1, 2)
             if past is not None:
                 key, value = torch.cat([past[0], key], dim=2), torch.cat([past[1], value], dim=2)
             seen.append(attend(query, key, value, group.mask, causal).transpose(1, 2).flatten(2))
