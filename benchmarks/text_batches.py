@@ -1,6 +1,6 @@
 """Texts of all lengths: what padding costs, and what bucketing and packing win, in tokens per second of training.
 
-    python benchmarks/text_batches.py [CASE ...] [--rounds 6] [--steps 12] [--precision auto] [--clock wall]
+    python benchmarks/text_batches.py [CASE ...] [--rounds 6] [--steps 12] [--precision bf16] [--clock wall]
 
 Whole training steps of a transformer (drawing the batch to updating the weights) on real texts. The ways take turns
 step by step (A B C, C B A, ...). On a busy machine, count this process' own seconds on one core:
@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sonde import loop
-from sonde.base.device import choose_device, choose_precision
+from sonde.base.progress import Quiet
 from sonde.columns import Tensors
 from sonde.data.batches import Batches, Place
 from sonde.data.store import encode
@@ -100,7 +100,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=6)
     parser.add_argument("--steps", type=int, default=12, help="steps of a way in a round")
     parser.add_argument("--clock", default="wall", choices=CLOCKS)
-    parser.add_argument("--precision", default="auto", choices=["auto", "fp32", "bf16"])
+    parser.add_argument("--precision", default="bf16", choices=["fp32", "bf16", "bf16-math"])
     parser.add_argument("--batch", type=int, default=64, help="texts in a batch")
     arguments = parser.parse_args()
     print(f"threads {torch.get_num_threads()}, torch {torch.__version__}, clock {arguments.clock}")
@@ -125,18 +125,17 @@ def table(name: str, changes: list[str], arguments: argparse.Namespace) -> list[
         ]
         own = Recipe.read(RECIPES / f"{stem}.toml", changes=[*more, *changes, "training.epochs=1000", *settings])
         network = build(own, task)
-        state, plan, batches = prepare(own, task, network if way.packed else Everywhere(network), train)
+        state, plan, batches = prepare(own, task, network if way.packed else Everywhere(network), train, None, Quiet())
         counted = Counted(batches, task.inputs["text"].shape.size[0] if way.to_data_longest else None)
         runs.append(loop.train(task, counted, state, plan))  # type: ignore[arg-type]
         counts.append(counted)
     speed_WR = measure(runs, counts, arguments)
     size, longest = counts[0].batches.size, task.inputs["text"].shape.size[0]
     mean = sum(counted.tokens for counted in counts) / (len(WAYS) * rounds * steps * size)
-    precision = choose_precision(recipe.training.precision, choose_device()).kind
     shown = [
         "",
         f"{name}: {len(train.examples):,} texts, {mean:.0f} tokens on average, at most {longest}; "
-        f"{rounds} rounds of {steps} steps of {size} texts in {precision}",
+        f"{rounds} rounds of {steps} steps of {size} texts in {arguments.precision}",
         "",
         "| way | padding of the batch | padding in the layers | tokens/s | times pad-to-longest [95 %] |",
         "|---|---|---|---|---|",

@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from sonde.base import tensors
+from sonde.base import dist, tensors
 from sonde.base.errors import UserError
 from sonde.loop import State
 
 KEPT = 2
+# The plain numbers of a state.
+VALUES = ("step", "micro_batch", "best", "best_step", "waited", "level", "damping", "rolled_back")
 
 
 def save(folder: Path, state: State, log_position: int) -> None:
-    """Write the checkpoint of `state.step`. The newest `KEPT` stay, and the best weights that they refer to."""
+    """Write the checkpoint of `state.step`. The newest `KEPT` stay, and the best weights that they refer to.
+
+    Every process of a job has to call it; the main one writes.
+    """
+    held = _tensors(state)
+    if not dist.is_main():
+        return
     folder.mkdir(parents=True, exist_ok=True)
-    tensors.write(_path(folder, state.step), _tensors(state), {**_values(state), "log_position": log_position})
+    tensors.write(_path(folder, state.step), held, {**_values(state), "log_position": log_position})
     for path in _all(folder)[:-KEPT]:
         path.unlink()
     needed = {state.best_step} | {tensors.read_values(path)["best_step"] for path in _all(folder)}
@@ -43,8 +52,10 @@ def restore(folder: Path, state: State) -> int | None:
 
 def save_best(folder: Path, state: State) -> None:
     """Keep the weights of this step as the best; call before `save`, so that a checkpoint never lacks its best."""
-    folder.mkdir(parents=True, exist_ok=True)
-    tensors.write(_best_path(folder, state.step), weights(state), {"step": state.step})
+    held = weights(state)
+    if dist.is_main():
+        folder.mkdir(parents=True, exist_ok=True)
+        tensors.write(_best_path(folder, state.step), held, {"step": state.step})
 
 
 def read_best(folder: Path, state: State) -> dict[str, Tensor]:
@@ -57,7 +68,18 @@ def weights(state: State) -> dict[str, Tensor]:
     held = dict(state.network.state_dict())
     if state.average is not None:
         held |= {name: value for name, value in state.average.weights.items() if name in held}
-    return held
+    return {name: dist.whole(value) for name, value in held.items()}
+
+
+def weights_of(network: nn.Module) -> dict[str, Tensor]:
+    """The whole weights of a network, which may be spread over the processes of a job."""
+    return {name: dist.whole(value) for name, value in network.state_dict().items()}
+
+
+def put_weights(network: nn.Module, held: Mapping[str, Tensor]) -> None:
+    """Put whole weights into a network, which may be spread over the processes of a job."""
+    names = network.state_dict()
+    network.load_state_dict({name: dist.spread_like(value, names[name]) for name, value in held.items()})
 
 
 def _best_path(folder: Path, step: int) -> Path:
@@ -85,16 +107,12 @@ def _tensors(state: State) -> dict[str, Tensor]:
                 held[f"optimizer.{slot}.{names[parameter]}"] = torch.as_tensor(value)
     if state.average is not None:
         held |= {f"average.{name}": value for name, value in state.average.weights.items()}
-    return held
+    return {name: dist.whole(value) for name, value in held.items()}
 
 
 def _values(state: State) -> dict[str, Any]:
     return {
-        "step": state.step,
-        "micro_batch": state.micro_batch,
-        "best": state.best,
-        "best_step": state.best_step,
-        "waited": state.waited,
+        **{name: getattr(state, name) for name in VALUES},
         "plateau": None
         if state.plateau is None
         else {"factor": state.plateau.factor, "best": state.plateau.best, "waited": state.plateau.waited},
@@ -102,7 +120,7 @@ def _values(state: State) -> dict[str, Any]:
 
 
 def _put(state: State, held: dict[str, Tensor], values: dict[str, Any]) -> None:
-    state.network.load_state_dict(_under(held, "network."))
+    put_weights(state.network, _under(held, "network."))
     by_name = dict(state.network.named_parameters())
     owner = {
         one: optimizer for optimizer in state.optimizers for group in optimizer.param_groups for one in group["params"]
@@ -113,12 +131,14 @@ def _put(state: State, held: dict[str, Tensor], values: dict[str, Any]) -> None:
         # Step counters stay where the optimizer keeps them; everything else lives beside its parameter.
         place = value if slot == "step" and parameter.device.type == "cpu" else value.to(parameter.device)
         if value.shape == parameter.shape:
-            place = torch.empty_like(parameter).copy_(value)
+            # As the parameter lies in memory, and spread over the processes as it is.
+            place = torch.empty_like(parameter).copy_(dist.spread_like(value, parameter))
         owner[parameter].state[parameter][slot] = place
     if state.average is not None:
         for name, value in _under(held, "average.").items():
-            state.average.weights[name].copy_(value)
-    for name in ("step", "micro_batch", "best", "best_step", "waited"):
+            mine = state.average.weights[name]
+            mine.copy_(dist.spread_like(value, mine))
+    for name in VALUES:
         setattr(state, name, values[name])
     if state.plateau is not None:
         for name, value in values["plateau"].items():

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from sonde.base import dist
 from sonde.base.device import Precision
 from sonde.data.batches import in_order
 from sonde.task import Examples, Task
@@ -55,17 +56,26 @@ def measure(
     size: int = 256,
     watch: Callable[[int], None] = lambda done: None,
 ) -> dict[str, np.ndarray]:
-    """What the target's metrics need to know of each example, as columns (N, ...)."""
+    """What the target's metrics need to know of each example, as columns (N, ...).
+
+    The processes of a job take batches in turn; every one of them gets the columns of all.
+    """
     network.eval()
-    columns: dict[str, list[np.ndarray]] = {}
-    with torch.inference_mode(), precision():
-        for batch in in_order(task, examples, size):
-            for name, column in task.target.measure(network, batch.to(precision.device)).items():
-                columns.setdefault(name, []).append(
-                    column.float().cpu().numpy() if column.is_floating_point() else column.cpu().numpy()
-                )
-            watch(min(len(examples), int(batch.records_B[-1]) + 1))
-    return {name: np.concatenate(parts) for name, parts in columns.items()}
+    starts = range(0, len(examples), size)
+    mine: list[dict[str, np.ndarray]] = []
+    with torch.inference_mode(), precision.maths(), precision.forward():
+        for first in range(0, len(starts), dist.size()):
+            # One without a batch of its own does the last again: all must call a network that is spread over them.
+            number = min(first + dist.rank(), len(starts) - 1)
+            batch = in_order(task, examples, size, starts[number]).to(precision.device)
+            columns = task.target.measure(network, batch)
+            mine.append(
+                {name: (x.float() if x.is_floating_point() else x).cpu().numpy() for name, x in columns.items()}
+            )
+            watch(min(len(examples), (first + dist.size()) * size))
+    everyone = dist.gather(mine)
+    parts = [everyone[number % dist.size()][number // dist.size()] for number in range(len(starts))]
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 def values(task: Task, columns: dict[str, np.ndarray], weight: np.ndarray | None = None) -> dict[str, float]:

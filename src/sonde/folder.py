@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import shutil
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
-from sonde.base import files
+from sonde.base import dist, files
 from sonde.base.errors import UserError
 from sonde.data.snapshot import Snapshot, changes
 from sonde.loop import Step
 
 
 class RunFolder:
-    """The places of one run. Opened first, so that one that cannot be used costs no time."""
+    """The places of one run. Opened first, so that one that cannot be used costs no time.
+
+    Of the processes of a job all read it, and the main one writes.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -24,7 +29,8 @@ class RunFolder:
         self.snapshot = path / "snapshot.json"
         self.log = path / "log.jsonl"
         self.checkpoints = path / "checkpoints"
-        self.cache = path / "cache"
+        self.cache = path / "cache" / str(dist.rank())
+        self.choice = path / "precision.json"
         self.scores = path / "scores.json"
         self.model = path / "model"
 
@@ -39,6 +45,8 @@ class RunFolder:
         if resume:
             if not folder.recipe.is_file():
                 raise UserError(f"{path} holds no run to resume", hint="leave out --resume to start one there")
+            return folder
+        if not dist.is_main():
             return folder
         try:
             path.mkdir(parents=True, exist_ok=True)
@@ -59,7 +67,9 @@ class RunFolder:
     def close(self, *, keep: bool) -> None:
         """Remove what only this process needed; unless `keep`, also a folder in which no run has begun."""
         shutil.rmtree(self.cache, ignore_errors=True)
-        if not keep and self.path.is_dir() and not any(self.path.iterdir()):
+        with contextlib.suppress(OSError):
+            self.cache.parent.rmdir()
+        if dist.is_main() and not keep and self.path.is_dir() and not any(self.path.iterdir()):
             self.path.rmdir()
 
     def begin(self, recipe: str, snapshot: Snapshot) -> None:
@@ -68,6 +78,8 @@ class RunFolder:
         Raises:
             UserError: recipe or data are not those that the run was started with.
         """
+        if not dist.is_main():
+            return
         if not self.recipe.exists():
             files.write_json(self.snapshot, snapshot.to_json())
             files.write_bytes(self.recipe, recipe.encode())
@@ -93,9 +105,11 @@ class Log:
 
     def __init__(self, path: Path, position: int) -> None:
         """Go on at byte `position`; what was written after it belongs to steps that will be made again."""
-        self.path = path
+        self.path = path if dist.is_main() else Path(os.devnull)
         try:
-            self._file = path.open("ab")
+            self._file = self.path.open("ab")
+            if not dist.is_main():
+                return
             self._file.truncate(position)
         except OSError as error:
             raise files.cannot_write(path, error) from error

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -13,7 +14,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from sonde import optim
+from sonde import optim, parallel
+from sonde.base import dist
 from sonde.base.device import Precision
 from sonde.base.errors import Diverged
 from sonde.base.rng import Draw, key
@@ -21,16 +23,24 @@ from sonde.columns import Tensors
 from sonde.data.batches import Batches
 from sonde.task import Batch, Task
 
+# How fast the level that spikes are measured against follows the loss, and how many steps it takes to know it.
+FOLLOW = 0.05
+SETTLED = 20
+
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What does not change while training."""
+    """What does not change while training. `spike`: a loss so many times its level stops the loop, None never."""
 
     steps: int
     seed: int
     schedule: optim.ScheduleConfig
     precision: Precision
     clip: float | None = None
+    spike: float | None = None
+
+    def in_format(self, precision: Precision) -> Plan:
+        return dataclasses.replace(self, precision=precision)
 
 
 @dataclass(kw_only=True)
@@ -47,9 +57,16 @@ class State:
     best: float | None = None
     best_step: int = 0
     waited: int = 0
+    # Where the loss has been lately, and the factor on the rate that is left after the times that it went astray.
+    level: float | None = None
+    damping: float = 1.0
+    rolled_back: int = 0
+    # What is called in training: the network, or what spreads it over several processes.
+    replica: nn.Module = field(default=None)  # type: ignore[assignment]
     parameters: list[nn.Parameter] = field(init=False)
 
     def __post_init__(self) -> None:
+        self.replica = self.replica or self.network
         self.parameters = [one for one in self.network.parameters() if one.requires_grad]
 
 
@@ -68,26 +85,31 @@ class Step:
 def train(task: Task, batches: Batches, state: State, plan: Plan) -> Iterator[Step]:
     """Make the steps from `state.step` to `plan.steps`, yielding after each.
 
-    The gradient is that of the mean loss over the whole batch: losses are sums, divided by the batch's one count, so
-    micro-batches change nothing but the memory that is needed.
+    The gradient is that of the mean loss over the whole batch: losses are sums, divided by the batch's one count over
+    all micro-batches and processes, so neither changes anything but the memory that is needed.
 
     Raises:
-        Diverged: a loss or a gradient is not a finite number; the update was not made.
+        Astray: a loss or a gradient is not a finite number, or the loss shot up; the update was not made.
     """
     network = state.network
     while state.step < plan.steps:
         network.train()
         # Dropout and the like draw from the global generator: reseeded, every step is a function of (seed, step).
-        torch.manual_seed(key(plan.seed, "layers", state.step))
+        torch.manual_seed(key(plan.seed, "layers", state.step, *([dist.rank()] if dist.rank() else [])))
         batch, epoch = batches.at(state.step)
         batch = batch.to(plan.precision.device)
-        terms = _gradients(task, batch, epoch, state, plan)
+        terms = gradients(task, batch, epoch, state, plan)
         norm = torch.nn.utils.get_total_norm([one.grad for one in state.parameters if one.grad is not None])
-        if not math.isfinite(sum(terms.values(), start=norm).item()):
-            raise _diverged(task, batch, epoch, state, plan, terms)
+        norm = dist.whole(norm)
+        loss = sum(terms.values(), start=norm.new_zeros(()))
+        if not math.isfinite((loss + norm).item()):
+            raise _not_finite(task, batch, epoch, state, plan, terms)
+        if plan.spike is not None:
+            _watch(loss.item(), batch, state, plan.spike)
         if plan.clip is not None:
             torch.nn.utils.clip_grads_with_norm_(state.parameters, plan.clip, norm)
-        factor = optim.rate(plan.schedule, state.step, plan.steps) * (state.plateau.factor if state.plateau else 1.0)
+        factor = optim.rate(plan.schedule, state.step, plan.steps) * state.damping
+        factor *= state.plateau.factor if state.plateau else 1.0
         optim.set_rate(state.optimizers, factor)
         for optimizer in state.optimizers:
             optimizer.step()
@@ -97,7 +119,7 @@ def train(task: Task, batches: Batches, state: State, plan: Plan) -> Iterator[St
         yield Step(number=state.step, epoch=epoch, terms=terms, norm=norm, rate=factor, size=len(batch))
 
 
-def _gradients(task: Task, batch: Batch, epoch: int, state: State, plan: Plan) -> Tensors:
+def gradients(task: Task, batch: Batch, epoch: int, state: State, plan: Plan) -> Tensors:
     """Put the gradient of the batch's mean loss into the parameters; give the mean of each term.
 
     When memory runs out the micro-batch is halved and the batch begun again: the gradient stays the same.
@@ -106,58 +128,86 @@ def _gradients(task: Task, batch: Batch, epoch: int, state: State, plan: Plan) -
         try:
             for optimizer in state.optimizers:
                 optimizer.zero_grad(set_to_none=True)
-            count = task.target.count(batch)
+            count = dist.total(task.target.count(batch))
             totals: Tensors = {}
-            for part in batch.split(state.micro_batch):
-                terms = _loss(task, part, epoch, state.network, plan)
-                (sum(terms.values()) / count).backward()
+            parts = batch.split(state.micro_batch)
+            for number, part in enumerate(parts, start=1):
+                with plan.precision.maths(), parallel.summing(state.replica, last=number == len(parts)):
+                    terms = _loss(task, part, epoch, state.replica, plan)
+                    # DDP and FSDP give the mean over the processes; what is wanted is the sum.
+                    (sum(terms.values()) / (count / dist.size())).backward()
                 for name, value in terms.items():
                     totals[name] = totals.get(name, 0) + value.detach()
-            return {name: value / count for name, value in totals.items()}
-        except torch.OutOfMemoryError:
+            return {name: dist.total(value) / count for name, value in totals.items()}
+        except (torch.OutOfMemoryError, RuntimeError) as error:
             size = min(state.micro_batch, len(batch))
-            if size == 1:
+            # Alone a process can begin again; the others of a job are in the middle of a sum with it.
+            if not _out_of_memory(error) or size == 1 or dist.size() > 1:
                 raise
             state.micro_batch = (size + 1) // 2
+
+
+def _out_of_memory(error: Exception) -> bool:
+    """Whether memory ran out; the CPU's allocator says so in words only."""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 def _loss(task: Task, batch: Batch, epoch: int, network: nn.Module, plan: Plan) -> Tensors:
     """The loss terms of a batch, as sums."""
     draw = Draw(seed=plan.seed, epoch=epoch, records_B=batch.records_B)
     batch = task.augment(batch, draw)
-    with plan.precision():
+    with plan.precision.forward():
         return task.target.loss(network, batch, draw)
 
 
-def _diverged(task: Task, batch: Batch, epoch: int, state: State, plan: Plan, terms: Tensors) -> Diverged:
+def _watch(loss: float, batch: Batch, state: State, spike: float) -> None:
+    """Follow the level of the loss; one far above it is not followed."""
+    if state.level is None:
+        state.level = loss
+    if state.step >= SETTLED and loss > spike * state.level:
+        raise Astray(
+            step=state.step + 1,
+            what=f"the loss shot up to {loss:.4g}, more than {spike:g} times its level of {state.level:.4g},",
+            records=_everywhere(batch.records_B.tolist()),
+        )
+    state.level += FOLLOW * (loss - state.level)
+
+
+def _not_finite(task: Task, batch: Batch, epoch: int, state: State, plan: Plan, terms: Tensors) -> Astray:
     """Which term of which records is to blame; the forward pass is done again, one example at a time."""
     bad_terms = [name for name, value in terms.items() if not math.isfinite(value.item())]
     bad_records = []
-    with torch.no_grad():
+    with torch.no_grad(), plan.precision.maths():
         for one in batch.split(1):
-            sums = _loss(task, one, epoch, state.network, plan)
+            sums = _loss(task, one, epoch, state.replica, plan)
             if not all(math.isfinite(value.item()) for value in sums.values()):
                 bad_records.append(int(one.records_B))
-    return NotFinite(
+    what = f"the loss term {bad_terms[0]!r}" if bad_terms else "the gradient"
+    return Astray(
         step=state.step + 1,
-        what=f"the loss term {bad_terms[0]!r}" if bad_terms else "the gradient",
-        records=bad_records or batch.records_B.tolist(),
+        what=f"{what} became NaN or infinite",
+        records=_everywhere(bad_records) or _everywhere(batch.records_B.tolist()),
     )
 
 
-class NotFinite(Diverged):
-    """Training diverged at a step; `records` are positions in the training split, which only the run can name."""
+def _everywhere(records: list[int]) -> list[int]:
+    return [number for each in dist.gather(records) for number in each]
+
+
+class Astray(Diverged):
+    """Training went astray at a step; `records` are positions in the training split, which only the run can name."""
 
     def __init__(self, *, step: int, what: str, records: list[int], names: list[str] | None = None) -> None:
         self.step, self.subject, self.records = step, what, records
         shown = ", ".join((names or [str(number) for number in records])[:8])
         more = f" and {len(records) - 8} more" if len(records) > 8 else ""
         super().__init__(
-            f"{what} became NaN or infinite at step {step}; the update was not made; records: {shown}{more}",
-            hint="lower training.optimizer.lr, or look at those records; the last good checkpoint is kept",
+            f"{what} at step {step}; the update was not made; records: {shown}{more}",
+            hint="lower training.optimizer.lr, look at those records, or let training.rollback go back and on with a "
+            "smaller rate; the last good checkpoint is kept",
         )
 
-    def named(self, ids: list[str]) -> NotFinite:
+    def named(self, ids: list[str]) -> Astray:
         """The same, with the records' names."""
         names = [ids[number] for number in self.records]
-        return NotFinite(step=self.step, what=self.subject, records=self.records, names=names)
+        return Astray(step=self.step, what=self.subject, records=self.records, names=names)

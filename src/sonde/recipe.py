@@ -13,9 +13,18 @@ from pydantic import Field, SerializeAsAny, ValidationError
 
 from sonde.base import lookup
 from sonde.base.config import Config
+from sonde.base.device import Format
 from sonde.base.errors import UserError
 from sonde.data.settings import DataConfig
 from sonde.optim import OptimizerConfig, ScheduleConfig
+
+
+class RollbackConfig(Config):
+    times: int = Field(default=3, ge=1, description="how often, at most")
+    factor: float = Field(default=0.5, gt=0, lt=1, description="what the learning rate is multiplied by each time")
+    spike: float | None = Field(
+        default=None, gt=1, description="a loss so many times its level counts as astray, too; NaN and infinity always"
+    )
 
 
 class TrainingConfig(Config):
@@ -33,8 +42,8 @@ class TrainingConfig(Config):
     average: float = Field(
         default=0.0, ge=0, lt=1, description="decay of the moving average of weights (EMA); 0 is off"
     )
-    precision: Literal["auto", "fp32", "bf16"] = Field(
-        default="auto", description="number format of the heavy operations"
+    precision: Literal["auto"] | Format = Field(
+        default="auto", description="number format of the heavy operations: fp32, bf16, bf16-math; auto measures"
     )
     seed: int = Field(default=0, ge=0, description="same seed, same machine: same bits")
     evaluate_every: int | None = Field(
@@ -49,6 +58,12 @@ class TrainingConfig(Config):
     keep: Literal["best", "last"] = Field(default="best", description="which weights become the artifact")
     patience: int | None = Field(
         default=None, ge=1, description="validations without improvement before training stops early"
+    )
+    rollback: RollbackConfig | None = Field(
+        default=None, description="when training goes astray: back to the last checkpoint, on with a smaller rate"
+    )
+    parallel: Literal["ddp", "fsdp"] = Field(
+        default="ddp", description="under torchrun: whole weights in every process, or a share of them (fsdp)"
     )
     group_by_length: bool = Field(default=True, description="batch examples of like length together, to pad less")
 

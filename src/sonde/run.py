@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -11,10 +10,10 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-from sonde import __version__, artifact, checkpoint, evaluate, loop, networks, optim
-from sonde.base import files, lookup, signals
+from sonde import __version__, artifact, checkpoint, evaluate, loop, networks, optim, parallel, probe
+from sonde.base import dist, files, lookup, signals
 from sonde.base.config import Config, kind_of
-from sonde.base.device import Precision, choose_device, choose_precision
+from sonde.base.device import Precision, choose_device
 from sonde.base.errors import Interrupted, UserError
 from sonde.base.progress import Progress, Quiet
 from sonde.base.rng import key
@@ -65,6 +64,7 @@ def fit(
     """Train what a recipe says, into the new folder `out`; with `resume`, go on where that run stopped.
 
     `network` replaces the recipe's by any module that takes the input's tensor and gives what the target asks.
+    Started by torchrun, the processes train one network together and give what one process would.
 
     Raises:
         UserError: recipe, data or folder are wrong; nothing was written.
@@ -72,27 +72,29 @@ def fit(
     """
     started = time.perf_counter()
     progress = progress or Quiet()
-    folder = RunFolder.open(Path(out), resume=resume)
-    try:
-        data = load_data(recipe)
-        task = learn(recipe, data.splits["train"])
-        net = build(recipe, task, network)
-        sets = {split: _encode(recipe, task, split, data, folder, progress) for split in data.splits}
-        folder.begin(recipe.to_toml(), data.snapshot)
-        state, plan, batches = prepare(recipe, task, net, sets["train"])
-        with Log(folder.log, checkpoint.restore(folder.checkpoints, state) or 0) as log:
-            if state.step == 0:
-                _log_start(log, sets, plan)
-            _train(recipe, task, sets, state, plan, batches, folder, log, progress)
-        _use_best(recipe, folder, state)
-        scores = _score(recipe, task, state.network, sets, progress)
-        files.write_json(folder.scores, evaluate.to_json(scores))
-        card = _card(recipe, data, scores, state)
-        artifact.write(
-            folder.model, task, recipe.network if network is None else None, state.network.state_dict(), card
-        )
-    finally:
-        folder.close(keep=resume)
+    with dist.joined():
+        folder = RunFolder.open(Path(out), resume=resume)
+        try:
+            data = load_data(recipe)
+            task = learn(recipe, data.splits["train"])
+            net = build(recipe, task, network)
+            sets = {split: _encode(recipe, task, split, data, folder, progress) for split in data.splits}
+            folder.begin(recipe.to_toml(), data.snapshot)
+            state, plan, batches = prepare(recipe, task, net, sets["train"], folder.choice, progress)
+            with Log(folder.log, checkpoint.restore(folder.checkpoints, state) or 0) as log:
+                if state.step == 0:
+                    _log_start(log, sets, plan)
+                Training(recipe, task, sets, state, plan, batches, folder, log, progress).go()
+            _use_best(recipe, folder, state)
+            scores = _score(recipe, task, state.network, sets, progress)
+            weights = checkpoint.weights_of(state.network)
+            if dist.is_main():
+                files.write_json(folder.scores, evaluate.to_json(scores))
+                bodies = recipe.network if network is None else None
+                artifact.write(folder.model, task, bodies, weights, _card(recipe, data, scores, state))
+            dist.wait()
+        finally:
+            folder.close(keep=resume)
     return Run(folder=folder.path, artifact=folder.model, scores=scores, seconds=time.perf_counter() - started)
 
 
@@ -127,75 +129,150 @@ def build(recipe: Recipe, task: Task, own: nn.Module | None = None) -> nn.Module
     return network.to(choose_device())
 
 
-def prepare(recipe: Recipe, task: Task, network: nn.Module, train: Encoded) -> tuple[loop.State, loop.Plan, Batches]:
-    """What the loop needs: a state at step 0, the plan, and the batches."""
+def prepare(
+    recipe: Recipe, task: Task, network: nn.Module, train: Encoded, choice: Path | None, progress: Progress
+) -> tuple[loop.State, loop.Plan, Batches]:
+    """What the loop needs: a state at step 0, the plan, and the batches.
+
+    The number format is chosen before the first step, and kept in the file `choice` for a resume.
+    """
     training = recipe.training
-    grouped = training.group_by_length
-    batches = Batches(task, train.examples, size=training.batch_size, seed=training.seed, group_by_length=grouped)
+    batches = Batches(
+        task,
+        train.examples,
+        size=training.batch_size,
+        seed=training.seed,
+        group_by_length=training.group_by_length,
+        rank=dist.rank(),
+        world=dist.size(),
+    )
+    micro_batch = min(training.micro_batch or batches.size, parallel.share(batches.size))
     plan = loop.Plan(
         steps=training.steps or max(1, round((training.epochs or 1) * batches.per_epoch)),
         seed=training.seed,
         schedule=training.schedule,
-        precision=choose_precision(training.precision, choose_device()),
+        precision=Precision(kind="fp32", device=choose_device()),
         clip=training.clip,
+        spike=training.rollback.spike if training.rollback else None,
     )
+    chosen = probe.settle(training.precision, task, network, batches, plan, micro_batch, choice)
+    progress.say(str(chosen))
+    replica = parallel.spread(network, training.parallel)
     state = loop.State(
         network=network,
+        replica=replica,
         optimizers=optim.build(training.optimizer, network),
         average=optim.Average(network, training.average) if training.average else None,
         plateau=optim.Plateau(training.schedule) if training.schedule.kind == "plateau" else None,
-        micro_batch=training.micro_batch or batches.size,
+        micro_batch=micro_batch,
     )
-    return state, plan, batches
+    return state, plan.in_format(Precision(kind=chosen.format, device=plan.precision.device)), batches
 
 
-def _train(
-    recipe: Recipe,
-    task: Task,
-    sets: dict[str, Encoded],
-    state: loop.State,
-    plan: loop.Plan,
-    batches: Batches,
-    folder: RunFolder,
-    log: Log,
-    progress: Progress,
-) -> None:
-    """The loop, and around it what happens between steps: log, validate, save, stop."""
-    every = recipe.training.evaluate_every or batches.per_epoch
-    log_every = recipe.training.log_every or max(1, plan.steps // 500)
-    progress.begin("train", plan.steps)
-    if _exhausted(recipe, state):
-        return
-    with signals.stoppable() as stop:
-        for step in _named(loop.train(task, batches, state, plan), sets["train"]):
-            if step.number % log_every == 0 or step.number == plan.steps:
-                progress.at(step.number, log.step(step))
-            due = step.number % every == 0 or step.number == plan.steps
-            if due and "validation" in sets:
-                progress.say(_validate(recipe, task, sets["validation"], state, plan, folder, log))
-            if due or stop:
-                checkpoint.save(folder.checkpoints, state, log.position())
-            if stop:
+@dataclass(frozen=True)
+class Training:
+    """The loop, and around it what happens between steps: log, validate, save, stop, go back."""
+
+    recipe: Recipe
+    task: Task
+    sets: dict[str, Encoded]
+    state: loop.State
+    plan: loop.Plan
+    batches: Batches
+    folder: RunFolder
+    log: Log
+    progress: Progress
+
+    def go(self) -> None:
+        """Train to the end, or to where validation has stopped improving."""
+        self.progress.begin("train", self.plan.steps)
+        if self.recipe.training.rollback and self.state.step == 0:
+            self._save()
+        with signals.stoppable() as stop:
+            while not self._exhausted():
+                try:
+                    self._steps(stop)
+                    return
+                except loop.Astray as error:
+                    named = error.named(self.sets["train"].ids)
+                    if not self._go_back(named):
+                        raise named from None
+        self.progress.say(f"stopped early at step {self.state.step}: no better for {self.state.waited} validations")
+
+    def _steps(self, stop: signals.Stop) -> None:
+        training, state, steps = self.recipe.training, self.state, self.plan.steps
+        every = training.evaluate_every or self.batches.per_epoch
+        log_every = training.log_every or max(1, steps // 500)
+        micro_batch = state.micro_batch
+        for step in loop.train(self.task, self.batches, state, self.plan):
+            if step.number % log_every == 0 or step.number == steps:
+                self.progress.at(step.number, self.log.step(step))
+            if state.micro_batch < micro_batch:
+                micro_batch = state.micro_batch
+                self.log.write({"step": step.number, "micro_batch": micro_batch})
+                self.progress.say(f"step {step.number}: out of memory; going on with micro-batches of {micro_batch}")
+            due = step.number % every == 0 or step.number == steps
+            if due and "validation" in self.sets:
+                self._validate()
+            stopping = dist.any_of(bool(stop))
+            if due or stopping:
+                self._save()
+            if stopping:
                 raise Interrupted(
-                    f"stopped at step {state.step} of {plan.steps}; the state is saved in {folder.path}",
+                    f"stopped at step {state.step} of {steps}; the state is saved in {self.folder.path}",
                     hint="the same command with --resume goes on",
                 )
-            if _exhausted(recipe, state):
-                progress.say(f"stopped early at step {state.step}: no better for {state.waited} validations")
+            if self._exhausted():
                 return
 
+    def _exhausted(self) -> bool:
+        """Whether validation has not improved for so long that training stops early."""
+        patience = self.recipe.training.patience
+        return patience is not None and self.state.waited >= patience
 
-def _exhausted(recipe: Recipe, state: loop.State) -> bool:
-    """Whether validation has not improved for so long that training stops early."""
-    return recipe.training.patience is not None and state.waited >= recipe.training.patience
+    def _save(self) -> None:
+        checkpoint.save(self.folder.checkpoints, self.state, self.log.position())
 
+    def _go_back(self, error: loop.Astray) -> bool:
+        """To the last checkpoint, to go on with a smaller rate; False if the recipe does not allow it (any more)."""
+        rollback, state = self.recipe.training.rollback, self.state
+        if rollback is None or state.rolled_back >= rollback.times:
+            return False
+        times = state.rolled_back + 1
+        if checkpoint.restore(self.folder.checkpoints, state) is None:
+            return False
+        state.rolled_back, state.damping = times, rollback.factor**times
+        said = f"{error.what.partition(';')[0]}; back to step {state.step}, on with {state.damping:g} times the rate"
+        self.log.write({"step": state.step, "rolled_back": times, "from": error.step, "damping": state.damping})
+        self.progress.say(said)
+        self._save()
+        return True
 
-def _named(steps: Iterator[loop.Step], train: Encoded) -> Iterator[loop.Step]:
-    """The steps; a loss that is not finite names the records behind it."""
-    try:
-        yield from steps
-    except loop.NotFinite as error:
-        raise error.named(train.ids) from None
+    def _validate(self) -> None:
+        """Score the validation split, and note whether it is the best so far."""
+        state, held_out = self.state, self.sets["validation"]
+        if state.average:
+            state.average.swap(state.network)
+        columns = evaluate.measure(self.task, state.network, held_out.examples, precision=self.plan.precision)
+        if state.average:
+            state.average.swap(state.network)
+        found = evaluate.values(self.task, columns, held_out.weight)
+        self.log.write({"step": state.step, "validation": {name: evaluate.finite(x) for name, x in found.items()}})
+        monitor, better = self.task.target.best
+        if self.recipe.training.monitor:
+            monitor = self.recipe.training.monitor
+            better = "min" if monitor.partition("/")[0] in self.task.target.lower_is_better else "max"
+        if monitor not in found:
+            raise UserError(f"training.monitor = {monitor!r} is not a score", expected="one of: " + ", ".join(found))
+        value = found[monitor]
+        if state.plateau:
+            state.plateau.observe(value, better)
+        state.waited += 1
+        if state.best is None or (value > state.best if better == "max" else value < state.best):
+            state.best, state.best_step, state.waited = value, state.step, 0
+            checkpoint.save_best(self.folder.checkpoints, state)
+        best = " (best)" if state.waited == 0 else ""
+        self.progress.say(f"step {state.step}: validation {monitor} {value:.4g}{best}")
 
 
 def _encode(recipe: Recipe, task: Task, split: str, data: Dataset, folder: RunFolder, progress: Progress) -> Encoded:
@@ -221,39 +298,12 @@ def _log_start(log: Log, sets: dict[str, Encoded], plan: loop.Plan) -> None:
         log.write({"split": split, "examples": len(each.examples), "set_aside": each.unreadable})
 
 
-def _validate(
-    recipe: Recipe, task: Task, held_out: Encoded, state: loop.State, plan: loop.Plan, folder: RunFolder, log: Log
-) -> str:
-    """Score the validation split, note whether it is the best so far, and give the line that people see."""
-    if state.average:
-        state.average.swap(state.network)
-    columns = evaluate.measure(task, state.network, held_out.examples, precision=plan.precision)
-    if state.average:
-        state.average.swap(state.network)
-    found = evaluate.values(task, columns, held_out.weight)
-    log.write({"step": state.step, "validation": {name: evaluate.finite(value) for name, value in found.items()}})
-    monitor, better = task.target.best
-    if recipe.training.monitor:
-        monitor = recipe.training.monitor
-        better = "min" if monitor.partition("/")[0] in task.target.lower_is_better else "max"
-    if monitor not in found:
-        raise UserError(f"training.monitor = {monitor!r} is not a score", expected="one of: " + ", ".join(found))
-    value = found[monitor]
-    if state.plateau:
-        state.plateau.observe(value, better)
-    state.waited += 1
-    if state.best is None or (value > state.best if better == "max" else value < state.best):
-        state.best, state.best_step, state.waited = value, state.step, 0
-        checkpoint.save_best(folder.checkpoints, state)
-    return f"step {state.step}: validation {monitor} {value:.4g}" + (" (best)" if state.waited == 0 else "")
-
-
 def _use_best(recipe: Recipe, folder: RunFolder, state: loop.State) -> None:
     """Put the weights that become the artifact into the network."""
     best = recipe.training.keep == "best" and state.best_step > 0
-    state.network.load_state_dict(
-        checkpoint.read_best(folder.checkpoints, state) if best else checkpoint.weights(state)
-    )
+    weights = checkpoint.weights(state)
+    dist.wait()
+    checkpoint.put_weights(state.network, checkpoint.read_best(folder.checkpoints, state) if best else weights)
 
 
 def _score(recipe: Recipe, task: Task, network: nn.Module, sets: dict[str, Encoded], progress: Progress) -> Scores:

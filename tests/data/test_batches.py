@@ -115,7 +115,11 @@ def test_grouping_leaves_equal_lengths_as_they_are():
 
 def test_in_order_visits_every_example_once():
     examples = Examples(inputs={"x": {"value": torch.arange(10)}}, truth={}, count=10)
-    assert [row.tolist() for row in in_order(Plain(), examples, 4)] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
+    assert [row.tolist() for row in (in_order(Plain(), examples, 4, start) for start in (0, 4, 8))] == [
+        [0, 1, 2, 3],
+        [4, 5, 6, 7],
+        [8, 9],
+    ]
 
 
 @pytest.mark.parametrize("count", [70_000])

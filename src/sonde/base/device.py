@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
+
+Format = Literal["fp32", "bf16", "bf16-math"]
 
 
 def choose_device() -> torch.device:
@@ -20,22 +23,43 @@ def choose_device() -> torch.device:
 
 @dataclass(frozen=True, kw_only=True)
 class Precision:
-    """The number format of matrix products and convolutions; weights, losses and statistics stay in float32."""
+    """The number format of matrix products and convolutions; weights, losses and statistics stay in float32.
 
-    kind: Literal["fp32", "bf16"]
+    `bf16` is autocast: activations are kept in bfloat16. `bf16-math` keeps everything in float32 and lets oneDNN
+    multiply in bfloat16.
+    """
+
+    kind: Format
     device: torch.device
 
-    def __call__(self) -> contextlib.AbstractContextManager[object]:
-        if self.kind == "fp32":
+    def forward(self) -> contextlib.AbstractContextManager[object]:
+        """For the forward pass."""
+        if self.kind != "bf16":
             return contextlib.nullcontext()
         return torch.autocast(self.device.type, dtype=torch.bfloat16)
 
+    def maths(self) -> contextlib.AbstractContextManager[object]:
+        """For forward and backward pass."""
+        return _bf16_math() if self.kind == "bf16-math" else contextlib.nullcontext()
 
-def choose_precision(kind: Literal["auto", "fp32", "bf16"], device: torch.device) -> Precision:
-    """`auto` is bf16 where the processor computes in it, fp32 elsewhere."""
-    if kind == "auto":
-        if device.type == "cuda":
-            kind = "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
-        else:
-            kind = "bf16" if device.type == "cpu" and torch.ops.mkldnn._is_mkldnn_bf16_supported() else "fp32"
-    return Precision(kind=kind, device=device)
+
+@contextlib.contextmanager
+def _bf16_math() -> Iterator[None]:
+    places = (torch.backends.mkldnn.matmul, torch.backends.mkldnn.conv, torch.backends.mkldnn.rnn)  # type: ignore[attr-defined]
+    before = [place.fp32_precision for place in places]
+    for place in places:
+        place.fp32_precision = "bf16"
+    try:
+        yield
+    finally:
+        for place, value in zip(places, before, strict=True):
+            place.fp32_precision = value
+
+
+def formats(device: torch.device) -> tuple[Format, ...]:
+    """The formats that a device computes in quickly, fp32 first."""
+    if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False):
+        return ("fp32", "bf16")
+    if device.type == "cpu" and torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        return ("fp32", "bf16", "bf16-math")
+    return ("fp32",)

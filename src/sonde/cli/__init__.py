@@ -80,13 +80,20 @@ def fit(
 
     if resume and out is None:
         raise UserError("--resume needs the run to go on with", hint="--out RUN --resume")
+    if "RANK" in os.environ and out is None:
+        raise UserError("under torchrun the processes have to agree on a run folder", hint="--out RUN")
     with terminal() as progress:
         progress.begin("start", 1)
+        from sonde.base import dist
+        from sonde.folder import RunFolder
         from sonde.recipe import Recipe
         from sonde.run import fit as run_fit
 
         read = Recipe.read(recipe, changes=change or [])
-        run = run_fit(read, out=out or default_folder(recipe), resume=resume, progress=progress)
+        folder = out or default_folder(recipe)
+        # torchrun starts a job again by the same words.
+        resume = resume or (dist.restarted() and RunFolder(folder).recipe.is_file())
+        run = run_fit(read, out=folder, resume=resume, progress=progress)
     _print(run.to_json() if as_json else run.to_text())
 
 
@@ -135,7 +142,15 @@ def kinds(as_json: AsJson = False) -> None:
 
 
 def _print(result: Any) -> None:
-    print(result if isinstance(result, str) else json.dumps(result, ensure_ascii=False, allow_nan=False), flush=True)
+    if _rank() == 0:
+        print(
+            result if isinstance(result, str) else json.dumps(result, ensure_ascii=False, allow_nan=False), flush=True
+        )
+
+
+def _rank() -> int:
+    """Which of the processes that torchrun started this is."""
+    return int(os.environ.get("RANK", "0"))
 
 
 def main() -> None:
@@ -147,7 +162,8 @@ def main() -> None:
     try:
         app()
     except SondeError as error:
-        print(f"error: {error}", file=sys.stderr)
+        who = f"process {_rank()}: " if "RANK" in os.environ else ""
+        print(f"{who}error: {error}", file=sys.stderr, flush=True)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

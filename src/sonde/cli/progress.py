@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from sonde.base.progress import Progress
+from sonde.base.progress import Progress, Quiet
 
 # A stage that is over within a second shows nothing; a plain log gets a line this often.
 PATIENCE = 1.0
@@ -16,8 +17,10 @@ LINE_EVERY = 5.0
 
 @contextmanager
 def terminal() -> Iterator[Progress]:
-    """Progress for the time of a block."""
-    if sys.stderr.isatty():
+    """Progress for the time of a block; of the processes of a job the first one tells."""
+    if os.environ.get("RANK", "0") != "0":
+        yield Quiet()
+    elif sys.stderr.isatty():
         bar = Bar()
         try:
             yield bar

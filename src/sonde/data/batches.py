@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -111,8 +110,7 @@ def _lengths(examples: Examples) -> np.ndarray | None:
     return torch.stack(ragged).sum(0).numpy()
 
 
-def in_order(task: Task, examples: Examples, size: int) -> Iterator[Batch]:
-    """Every example once, in order, for evaluation and prediction."""
-    for start in range(0, len(examples), size):
-        chosen = torch.arange(start, min(start + size, len(examples)))
-        yield task.collate(examples.take(chosen), chosen)
+def in_order(task: Task, examples: Examples, size: int, start: int) -> Batch:
+    """The batch of up to `size` examples from `start` on, for evaluation and prediction."""
+    chosen = torch.arange(start, min(start + size, len(examples)))
+    return task.collate(examples.take(chosen), chosen)
