@@ -5,8 +5,8 @@
 Whole training steps of a transformer (drawing the batch to updating the weights) on real texts. The ways take turns
 step by step (A B C, C B A, ...). On a busy machine, count this process' own seconds on one core:
 OMP_NUM_THREADS=1 and --clock cpu. Only real tokens are counted. Printed as Markdown: the share of padding in the
-batches and in what the layers compute, the median of tokens per second, and the ratio to random batches padded to their
-longest: its median over the rounds and a 95 % bootstrap interval.
+batches and in what the linear layers compute, the median of tokens per second, and the ratio to random batches padded
+to their longest: its median over the rounds and a 95 % bootstrap interval.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ CASES = {
     "SMS x category": ("sms_spam", NETWORK),
     "AG News x next-token": (
         "ag_news",
-        [*NETWORK, 'target={"kind":"next-token"}', 'inputs.text.augment={"drop":0.0}'],
+        [*NETWORK, 'target={kind="next-token"}', "inputs.text.augment.drop=0.0"],
     ),
 }
 
@@ -137,7 +137,7 @@ def table(name: str, changes: list[str], arguments: argparse.Namespace) -> list[
         f"{name}: {len(train.examples):,} texts, {mean:.0f} tokens on average, at most {longest}; "
         f"{rounds} rounds of {steps} steps of {size} texts in {arguments.precision}",
         "",
-        "| way | padding of the batch | padding in the layers | tokens/s | times pad-to-longest [95 %] |",
+        "| way | padding of the batch | padding in the linear layers | tokens/s | times pad-to-longest [95 %] |",
         "|---|---|---|---|---|",
     ]
     for way, counted, speed_R in zip(WAYS, counts, speed_WR, strict=True):
