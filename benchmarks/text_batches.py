@@ -19,16 +19,19 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn import functional
 
 from sonde import loop
 from sonde.base.progress import Quiet
+from sonde.base.rng import Draw
 from sonde.columns import Tensors
 from sonde.data.batches import Batches, Place
 from sonde.data.store import encode
 from sonde.recipe import Recipe
 from sonde.run import build, learn, load_data, prepare
+from sonde.targets.next_token import NextToken
+from sonde.task import Batch, Target, Task
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 NETWORK = ["network.kind=transformer", "network.positions=rotary"]
@@ -82,16 +85,17 @@ class Counted:
         return Place(replace(batch, inputs={"text": text}), epoch)
 
 
-class Everywhere(nn.Module):
-    """Answers at every position, and only then keeps those that are asked for: what padding costs at the head."""
+class Plain(NextToken):
+    """The loss as it is usually written: answers at every position, those beyond the end of a text ignored."""
 
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, inputs: dict[str, Tensors], at_N: Tensor | None = None) -> Tensor:
-        answer = self.network(inputs)
-        return answer if at_N is None else answer.flatten(0, 1).index_select(0, at_N)
+    def loss(self, network: nn.Module, batch: Batch, draw: Draw) -> Tensors:
+        given = batch.inputs[self.input]
+        tokens_BT, length_B = given["tokens"], given["length"]
+        shown = {"tokens": tokens_BT[:, :-1], "length": (length_B - 1).clamp_min(1)}
+        beyond_BT = torch.arange(1, tokens_BT.shape[1])[None, :] >= length_B[:, None]
+        truth_BT = tokens_BT[:, 1:].masked_fill(beyond_BT, -100)
+        logits_BTV = network({self.input: shown}).float()
+        return {"loss": functional.cross_entropy(logits_BTV.flatten(0, 1), truth_BT.flatten(), reduction="sum")}
 
 
 def main() -> None:
@@ -125,9 +129,10 @@ def table(name: str, changes: list[str], arguments: argparse.Namespace) -> list[
         ]
         own = Recipe.read(RECIPES / f"{stem}.toml", changes=[*more, *changes, "training.epochs=1000", *settings])
         network = build(own, task)
-        state, plan, batches = prepare(own, task, network if way.packed else Everywhere(network), train, None, Quiet())
+        state, plan, batches = prepare(own, task, network, train, None, Quiet())
         counted = Counted(batches, task.inputs["text"].shape.size[0] if way.to_data_longest else None)
-        runs.append(loop.train(task, counted, state, plan))  # type: ignore[arg-type]
+        learnt = task if way.packed else Task(inputs=task.inputs, target=plain(task.target))
+        runs.append(loop.train(learnt, counted, state, plan))  # type: ignore[arg-type]
         counts.append(counted)
     speed_WR = measure(runs, counts, arguments)
     size, longest = counts[0].batches.size, task.inputs["text"].shape.size[0]
@@ -148,6 +153,13 @@ def table(name: str, changes: list[str], arguments: argparse.Namespace) -> list[
             f"| {ratio:.2f} [{low:.2f}, {high:.2f}] |"
         )
     return shown
+
+
+def plain(target: Target) -> Target:
+    if not isinstance(target, NextToken):
+        return target
+    values, tensors = target.save()
+    return Plain.restore(target.config, values, tensors)
 
 
 def measure(runs: list[Iterator[loop.Step]], counts: list[Counted], arguments: argparse.Namespace) -> np.ndarray:
