@@ -66,7 +66,8 @@ class State:
     parameters: list[nn.Parameter] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.replica = self.replica or self.network
+        if self.replica is None:
+            self.replica = self.network
         self.parameters = [one for one in self.network.parameters() if one.requires_grad]
 
 

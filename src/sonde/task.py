@@ -52,7 +52,11 @@ class Shape:
 @dataclass(frozen=True, kw_only=True)
 class Ask:
     """What a target asks of a network: `width` numbers per example (B, width), per position (B, T, width) or per
-    pixel (B, width, H, W). A causal answer at a position may depend on that position and earlier ones only."""
+    pixel (B, width, H, W). A causal answer at a position may depend on that position and earlier ones only.
+
+    Per position, `network(inputs, at_N)` gives the answers at chosen positions alone, (N, width): `at_N` int64 counts
+    them through the whole batch (example * T + position). So padding costs no answer over a large vocabulary.
+    """
 
     per: Per
     width: int

@@ -351,7 +351,11 @@ class _Linear(nn.Module):
         self.embed = nn.Embedding(self.shape.vocabulary, 8) if self.shape.form == "tokens" else None
         self.linear = nn.Linear(width, self.ask.width)
 
-    def forward(self, inputs: Mapping[str, Tensors]) -> Tensor:
+    def forward(self, inputs: Mapping[str, Tensors], at_N: Tensor | None = None) -> Tensor:
+        answer = self._answer(inputs)
+        return answer if at_N is None else answer.flatten(0, 1)[at_N]
+
+    def _answer(self, inputs: Mapping[str, Tensors]) -> Tensor:
         tensors = self.front(dict(inputs[self.name]))
         if self.shape.form == "grid":
             features = tensors["grid"].movedim(1, -1)

@@ -69,6 +69,50 @@ def test_grouping_by_length_pads_little_and_still_visits_all():
     assert order(batches(4096, 32, lengths, group_by_length=True), 128) == rows
 
 
+SKEWED = np.random.default_rng(0).lognormal(3, 0.8, 6000).astype(np.int64).clip(1, 120)
+
+
+@pytest.mark.parametrize("size", [8, 32, 128])
+def test_grouping_keeps_padding_to_a_twentieth(size):
+    lengths = torch.from_numpy(SKEWED)
+    source = batches(6000, size, lengths, group_by_length=True)
+    for epoch in range(2):
+        rows = [source.at(epoch * source.per_epoch + step).batch.tolist() for step in range(source.per_epoch)]
+        assert len(set(sum(rows, []))) == source.per_epoch * size
+        padded = sum(int(lengths[row].max()) * size for row in rows)
+        assert int(lengths[sum(rows, [])].sum()) >= 0.95 * padded
+
+
+def test_grouping_asks_as_few_neighbours_as_it_can():
+    mild, skewed = torch.from_numpy(SKEWED % 5 + 60), torch.from_numpy(SKEWED)
+    assert batches(6000, 8, mild, group_by_length=True).block == 8
+    assert 8 < batches(6000, 8, skewed, group_by_length=True).block <= 256
+
+
+def test_grouped_examples_change_their_company():
+    source = batches(6000, 20, torch.from_numpy(SKEWED), group_by_length=True)
+    company = []
+    for epoch in range(2):
+        rows = [source.at(epoch * 300 + step).batch.tolist() for step in range(300)]
+        company.append({example: set(row) - {example} for row in rows for example in row})
+    again = [len(company[0][example] & company[1][example]) / 19 for example in range(6000)]
+    assert np.mean(again) < 0.1
+
+
+def test_grouped_batches_can_be_asked_for_alone_and_shared():
+    lengths = torch.from_numpy(SKEWED)
+    alone = order(batches(6000, 12, lengths, group_by_length=True), 700)
+    fresh = batches(6000, 12, lengths, group_by_length=True)
+    assert all(fresh.at(step).batch.tolist() == alone[step] for step in (699, 3, 411, 0))
+    parts = [order(batches(6000, 12, lengths, group_by_length=True, rank=rank, world=3), 40) for rank in range(3)]
+    assert [sum((part[step] for part in parts), []) for step in range(40)] == alone[:40]
+
+
+def test_grouping_leaves_equal_lengths_as_they_are():
+    same = torch.full((100,), 7)
+    assert order(batches(100, 10, same, group_by_length=True), 20) == order(batches(100, 10, same), 20)
+
+
 def test_in_order_visits_every_example_once():
     examples = Examples(inputs={"x": {"value": torch.arange(10)}}, truth={}, count=10)
     assert [row.tolist() for row in (in_order(Plain(), examples, 4, start) for start in (0, 4, 8))] == [

@@ -87,6 +87,18 @@ def test_a_language_model_answers_with_its_embedding():
     assert network({"tokens": "transformer"}, Ask(per="position", width=4)).head is not None
 
 
+@pytest.mark.parametrize("kind", ["transformer", "recurrent"])
+def test_answers_at_chosen_positions(kind):
+    given = {"tokens": features(SHAPES["tokens"])}
+    chosen = torch.tensor([30, 0, 19, 20])
+    net = network({"tokens": kind}, CAUSAL).eval()
+    own = wrap(nn.Embedding(13, 13), {"tokens": Offer(offered=SHAPES["tokens"])}, CAUSAL)
+    for each, name in ((net, kind), (own, "own")):
+        answers = each(given, chosen)
+        assert answers.shape == (4, 13), name
+        torch.testing.assert_close(answers, each(given).flatten(0, 1)[chosen])
+
+
 def test_first_answers_are_close_to_no_opinion():
     for kinds, ask in (({"grid": "cnn"}, EXAMPLE), ({"grid": "cnn"}, PIXEL), ({"columns": "mlp"}, EXAMPLE)):
         (form,) = kinds

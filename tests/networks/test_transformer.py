@@ -77,30 +77,6 @@ def test_the_encoder_is_torchs(bias):
         torch.testing.assert_close(ours[index, :length], expected[index, :length], rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("positions", ["learned", "rotary", "sinusoidal"])
-@pytest.mark.parametrize("causal", [False, True])
-def test_packed_texts_are_answered_as_if_alone(positions, causal):
-    body = transformer(CAUSAL if causal else POSITION, positions=positions)
-    tokens = features(SHAPES["tokens"], count=2)["tokens"]
-    segment = torch.tensor([[0, 0, 0, 0, 1, 1, 1, 1, 1], [0, 0, 1, 1, 1, 2, 2, 7, 7]])
-    place = torch.tensor([[0, 1, 2, 3, 0, 1, 2, 3, 4], [0, 1, 0, 1, 2, 0, 1, 0, 1]])
-    packed = body({"tokens": tokens, "segment": segment, "place": place})
-    for row, spans in enumerate(([(0, 4), (4, 9)], [(0, 2), (2, 5), (5, 7)])):
-        for start, stop in spans:
-            single = body({"tokens": tokens[row : row + 1, start:stop]})
-            torch.testing.assert_close(packed[row, start:stop], single[0], rtol=1e-5, atol=1e-5)
-
-
-def test_padding_of_packed_texts_is_a_segment_of_its_own():
-    body = transformer(POSITION)
-    tokens = features(SHAPES["tokens"], count=2)["tokens"]
-    segment = torch.zeros(2, 9, dtype=torch.int64)
-    tensors = {"tokens": tokens, "segment": segment, "length": torch.tensor([9, 4])}
-    answer = body(tensors)
-    assert torch.isfinite(answer).all()
-    torch.testing.assert_close(answer[1, :4], body({"tokens": tokens[1:, :4]})[0], rtol=1e-5, atol=1e-5)
-
-
 def test_rotary_attention_depends_on_distances_alone():
     torch.manual_seed(0)
     query, key = torch.randn(2, 8)

@@ -28,8 +28,11 @@ class Fake(nn.Module):
         for parameter in self.parameters():
             parameter.data = torch.randn(parameter.shape, generator=drawn)
 
-    def forward(self, inputs: dict[str, Tensors]) -> Tensor:
-        given = inputs["given"]
+    def forward(self, inputs: dict[str, Tensors], at_N: Tensor | None = None) -> Tensor:
+        answer = self.answer(inputs["given"])
+        return answer if at_N is None else answer.flatten(0, 1)[at_N]
+
+    def answer(self, given: Tensors) -> Tensor:
         if "vector" in given:
             return self.linear(given["vector"])
         if "grid" in given:

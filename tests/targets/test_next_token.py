@@ -172,13 +172,27 @@ def test_the_network_never_sees_more_than_the_context():
     seen = []
 
     class Watching(Fake):
-        def forward(self, inputs):
+        def forward(self, inputs, at_N=None):
             seen.append(inputs["given"]["tokens"].shape[1])
             assert inputs["given"]["length"].max() <= CONTEXT
-            return super().forward(inputs)
+            return super().forward(inputs, at_N)
 
     target().loss(Watching(VOCABULARY, vocabulary=VOCABULARY), given, None)
     assert seen == [CONTEXT]
+
+
+def test_answers_are_computed_where_a_token_follows_only():
+    asked = []
+
+    class Watching(Fake):
+        def forward(self, inputs, at_N=None):
+            asked.append(None if at_N is None else len(at_N))
+            return super().forward(inputs, at_N)
+
+    network = Watching(VOCABULARY, vocabulary=VOCABULARY)
+    target().loss(network, batch(), None)
+    target().loss(network, batch((5, 5)), None)
+    assert asked == [32, None]
 
 
 @pytest.mark.parametrize("weights", [False, True])

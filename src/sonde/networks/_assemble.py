@@ -52,10 +52,12 @@ class Network(nn.Module):
         self.joint = joint
         self.head = head
 
-    def forward(self, inputs: Mapping[str, Tensors]) -> Tensor:
+    def forward(self, inputs: Mapping[str, Tensors], at_N: Tensor | None = None) -> Tensor:
+        """Per position, `at_N` int64 (N,) chooses among all B * T positions: then the answers are (N, width)."""
         tensors = {name: front(inputs[name]) for name, front in self.fronts.items()}
         features = [body(tensors[name]) for name, body in self.bodies.items()]
-        answer = self._answer(features[0] if self.joint is None else self.joint(features))
+        feature = features[0] if self.joint is None else self.joint(features)
+        answer = self._answer(feature if at_N is None else feature.flatten(0, 1).index_select(0, at_N))
         if self.per == "pixel":
             (only,) = tensors.values()
             answer = _heads.resize(answer, only["grid"].shape[2:])

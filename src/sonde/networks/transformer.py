@@ -15,6 +15,7 @@ from sonde.base.config import Config
 from sonde.columns import Tensors
 from sonde.networks._grids import picture_shape
 from sonde.networks._layers import Activation, activation
+from sonde.networks._packing import Group, Layout, packed, padded
 from sonde.networks._sequences import Entry, answers_in_tokens, inside, pool
 from sonde.task import Ask, Body, Form, Per, Shape
 
@@ -38,6 +39,7 @@ class TransformerConfig(Config):
     bias: bool = Field(True, description="biases in linear layers and norms")
     tie: bool = Field(True, description="language models: share weights of embedding and answer")
     pool: Pool = Field("mean", description="one vector from all positions; class: a token")
+    packing: bool = Field(True, description="leave padding out of the computation (on CPUs); the answers are the same")
     patch: Annotated[int, Field(ge=1)] | None = Field(
         None, description="pictures: side of a patch in pixels; an eighth of the shorter side if left out"
     )
@@ -55,8 +57,7 @@ class Transformer(Body):
     """(B, T) tokens, (B, T, C) frames or (B, C, H, W) pictures to (B, width) or (B, T, width).
 
     Pre-norm blocks and first weights of GPT-2 (Radford et al. 2019); pictures as patches (Dosovitskiy et al. 2021).
-    Two more tensors may come with tokens or frames: "segment" int (B, T), where several texts share a row (attention
-    stays inside a segment), and "place" int (B, T), the position of each inside its text.
+    Its layers work on rows (N, width), one for each position: with `packing`, one for each that is not padding.
     """
 
     Config = TransformerConfig
@@ -110,14 +111,24 @@ class Transformer(Body):
         if self.first is not None:
             x_BTW = torch.cat([self.first.to(x_BTW.dtype).expand(len(x_BTW), 1, -1), x_BTW], dim=1)
             inside_BT = None if inside_BT is None else functional.pad(inside_BT, (1, 0), value=True)
-        mask = _mask(tensors.get("segment"), inside_BT, causal=self.is_causal)
-        x_BTW, turn = self._place(x_BTW, self._places_of(tensors, x_BTW, 0))
+        count, steps = x_BTW.shape[:2]
+        x_BTW, turn = self._place(x_BTW, 0)
+        layout = self._layout(count, steps, inside_BT)
+        turn = None if turn is None else layout.pack(turn.expand(count, -1, -1))[:, None, None]
+        x_NW = self.dropout(layout.pack(x_BTW))
         for block in self.blocks:
-            x_BTW, _ = block(x_BTW, turn, mask, self.is_causal and mask is None, None)
-        x_BTW = self.norm(x_BTW)
+            x_NW, _ = block(x_NW, turn, layout, self.is_causal, None)
+        x_BTW = layout.unpack(self.norm(x_NW), count)
         if self.pool is None:
             return x_BTW
         return x_BTW[:, 0] if self.pool == "class" else pool(x_BTW, inside_BT, self.pool)
+
+    def _layout(self, count: int, steps: int, inside_BT: Tensor | None) -> Layout:
+        # How many rows there are has to be known: that would wait for a device, and a traced graph cannot ask.
+        can_look = inside_BT is not None and inside_BT.device.type == "cpu" and not torch.compiler.is_compiling()
+        if inside_BT is not None and can_look and self.config.packing:
+            return packed(inside_BT.sum(1), steps, causal=self.is_causal)
+        return padded(count, steps, inside_BT, causal=self.is_causal)
 
     def extend(self, tensors: Tensors, cache: Cache | None) -> tuple[Tensor, Cache]:
         """Keys and values are appended to those of earlier positions; the given cache is left as it was.
@@ -128,37 +139,31 @@ class Transformer(Body):
         if not self.is_causal:
             raise NotImplementedError("a network that looks ahead cannot be extended")
         x_BTW = self.entry(tensors)
-        start, steps = cache[0][0].shape[2] if cache else 0, x_BTW.shape[1]
+        start, (count, steps) = cache[0][0].shape[2] if cache else 0, x_BTW.shape[:2]
         mask = None
         if start and steps > 1:
             mask = torch.ones(steps, start + steps, dtype=torch.bool, device=x_BTW.device).tril(start)
-        x_BTW, turn = self._place(x_BTW, self._places_of(tensors, x_BTW, start))
+        x_BTW, turn = self._place(x_BTW, start)
+        layout = Layout(groups=(Group(count=count, steps=steps, mask=mask),))
+        turn = None if turn is None else layout.pack(turn.expand(count, -1, -1))[:, None, None]
+        x_NW = self.dropout(layout.pack(x_BTW))
         held: Cache = []
         for number, block in enumerate(self.blocks):
-            x_BTW, pair = block(x_BTW, turn, mask, start == 0 and steps > 1, cache[number] if cache else None)
+            x_NW, pair = block(x_NW, turn, layout, start == 0 and steps > 1, cache[number] if cache else None)
             held.append(pair)
-        return self.norm(x_BTW), held
+        return layout.unpack(self.norm(x_NW), count), held
 
-    def _places_of(self, tensors: Tensors, x_BTW: Tensor, start: int) -> Tensor:
-        """The position of each feature in its sequence, (T,) or (B, T)."""
-        if "place" in tensors:
-            return tensors["place"]
+    def _place(self, x_BTW: Tensor, start: int) -> tuple[Tensor, Tensor | None]:
+        """Features that know their place, counted from `start`, or the rotations (T, R) that tell attention."""
         stop = start + x_BTW.shape[1]
         if self.places is not None and stop > self.steps:
             raise ValueError(f"position {stop} is beyond the {self.steps} positions that were learnt")
-        return torch.arange(start, stop, device=x_BTW.device)
-
-    def _place(self, x_BTW: Tensor, place: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Features that know their place, or the rotations (T, R) or (B, 1, T, R) that tell attention."""
-        turn = None
+        place_T = torch.arange(start, stop, device=x_BTW.device)
         if self.places is not None:
-            x_BTW = x_BTW + self.places(place)
-        elif self.config.positions == "sinusoidal":
-            x_BTW = x_BTW + (self.loudness * waves(place, self.config.width)).to(x_BTW.dtype)
-        else:
-            turn = waves(place, self.config.width // self.config.heads)
-            turn = turn[:, None] if place.ndim == 2 else turn
-        return self.dropout(x_BTW), turn
+            return x_BTW + self.places(place_T), None
+        if self.config.positions == "sinusoidal":
+            return x_BTW + (self.loudness * waves(place_T, self.config.width)).to(x_BTW.dtype), None
+        return x_BTW, waves(place_T, self.config.width // self.config.heads)
 
 
 class Block(nn.Module):
@@ -176,15 +181,15 @@ class Block(nn.Module):
 
     def forward(
         self,
-        x_BTW: Tensor,
+        x_NW: Tensor,
         turn: Tensor | None,
-        mask: Tensor | None,
+        layout: Layout,
         causal: bool,
         past: tuple[Tensor, Tensor] | None,
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        seen_BTW, pair = self.attention(self.norm1(x_BTW), turn, mask, causal, past)
-        x_BTW = x_BTW + self.dropout(seen_BTW)
-        return x_BTW + self.dropout(self.shrink(self.activation(self.grow(self.norm2(x_BTW))))), pair
+        seen_NW, pair = self.attention(self.norm1(x_NW), turn, layout, causal, past)
+        x_NW = x_NW + self.dropout(seen_NW)
+        return x_NW + self.dropout(self.shrink(self.activation(self.grow(self.norm2(x_NW))))), pair
 
 
 class Attention(nn.Module):
@@ -198,19 +203,27 @@ class Attention(nn.Module):
 
     def forward(
         self,
-        x_BTW: Tensor,
+        x_NW: Tensor,
         turn: Tensor | None,
-        mask: Tensor | None,
+        layout: Layout,
         causal: bool,
         past: tuple[Tensor, Tensor] | None,
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        query, key, value = self.inner(x_BTW).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        """What each row sees, and keys and values of the last group; a layout that goes on from a `past` has one."""
+        inner = self.inner(x_NW).unflatten(1, (3, self.heads, -1))
+        both, value_NHR = inner[:, :2], inner[:, 2]
         if turn is not None:
-            query, key = rotate(query, turn), rotate(key, turn)
-        if past is not None:
-            key, value = torch.cat([past[0], key], dim=2), torch.cat([past[1], value], dim=2)
-        y = attend(query, key, value, mask, causal)
-        return self.out(y.transpose(1, 2).flatten(2)), (key, value)
+            both = rotate(both, turn)
+        seen: list[Tensor] = []
+        pairs: list[tuple[Tensor, Tensor]] = []
+        for (group, part), (_, value) in zip(layout.spread(both), layout.spread(value_NHR), strict=True):
+            query, key = part.permute(2, 0, 3, 1, 4)
+            value = value.transpose(1, 2)
+            if past is not None:
+                key, value = torch.cat([past[0], key], dim=2), torch.cat([past[1], value], dim=2)
+            seen.append(attend(query, key, value, group.mask, causal).transpose(1, 2).flatten(2))
+            pairs.append((key, value))
+        return self.out(layout.gather(seen)), pairs[-1]
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, causal: bool) -> Tensor:
@@ -258,15 +271,3 @@ def _norm(config: TransformerConfig) -> nn.Module:
     if config.norm == "rms":
         return nn.RMSNorm(config.width, eps=1e-5)
     return nn.LayerNorm(config.width, bias=config.bias)
-
-
-def _mask(segment_BT: Tensor | None, inside_BT: Tensor | None, *, causal: bool) -> Tensor | None:
-    """Which keys each query may see, bool (B, 1, T or 1, T); None: all, or all earlier ones where causal."""
-    if segment_BT is not None:
-        if inside_BT is not None:
-            # Padding is a segment of its own: no row may be left with nothing to see.
-            segment_BT = torch.where(inside_BT, segment_BT, -1)
-        mask_BTT = segment_BT[:, :, None] == segment_BT[:, None, :]
-        return (mask_BTT.tril() if causal else mask_BTT)[:, None]
-    # Padding stands at the end, where a causal position never looks.
-    return None if causal or inside_BT is None else inside_BT[:, None, None, :]

@@ -70,7 +70,8 @@ class NextToken(Target):
     """Needs no truth of its own: every token of the input but the first is to be predicted from those before it.
 
     `token_bytes` (V,) is there when the input knows it; then bits per byte are reported, which compares vocabularies.
-    Shape suffixes: B example, T position, V vocabulary, N token generated.
+    Shape suffixes: B example, T position, V vocabulary, M position of any example (B * T), N one of those that count,
+    or token generated.
     """
 
     Config = NextTokenConfig
@@ -125,24 +126,28 @@ class NextToken(Target):
         return {"loss": weighted_sum(self._costs(network, batch), batch.weight_B)}
 
     def _costs(self, network: nn.Module, batch: Batch) -> Tensor:
-        """-log(probability) of every predicted token in nats, (B, T - 1); 0 beyond the end of a text."""
+        """-log(probability) of every predicted token in nats, (B, T), at the place before it; 0 where there is none."""
         given = batch.inputs[self.input]
         tokens_BT, length_B = given["tokens"], given["length"]
         # Tokens that augmentation hid are to be predicted as they were (word dropout, Bowman et al. 2016).
-        next_BT = given.get("undropped", tokens_BT)[:, 1:]
+        next_BT = given.get("undropped", tokens_BT).roll(-1, 1)
         # The last token is nobody's past. A network is given one position and a length of 1 at least.
-        shown = {
-            **given,
-            "tokens": tokens_BT[:, : max(1, tokens_BT.shape[1] - 1)],
-            "length": (length_B - 1).clamp_min(1),
-        }
-        logits_BTV = network({**batch.inputs, self.input: shown})[:, : next_BT.shape[1]].float()
-        place_T = torch.arange(1, tokens_BT.shape[1], device=tokens_BT.device)
-        truth_BT = next_BT.masked_fill(place_T[None, :] >= length_B[:, None], -100)
-        cost = functional.cross_entropy(
-            logits_BTV.reshape(-1, self.vocabulary), truth_BT.reshape(-1), ignore_index=-100, reduction="none"
-        )
-        return cost.reshape(next_BT.shape)
+        shown_BT = tokens_BT[:, : max(1, tokens_BT.shape[1] - 1)]
+        shown = {**given, "tokens": shown_BT, "length": (length_B - 1).clamp_min(1)}
+        place_T = torch.arange(1, shown_BT.shape[1] + 1, device=tokens_BT.device)
+        beyond_BT = place_T[None, :] >= length_B[:, None]
+        truth_M = next_BT[:, : shown_BT.shape[1]].masked_fill(beyond_BT, -100).flatten()
+        inputs = {**batch.inputs, self.input: shown}
+        at_N = _real(beyond_BT)
+        if at_N is None:
+            cost_M = self._cost(network(inputs).flatten(0, 1), truth_M)
+        else:
+            cost_N = self._cost(network(inputs, at_N), truth_M[at_N])
+            cost_M = cost_N.new_zeros(len(truth_M)).index_copy(0, at_N, cost_N)
+        return cost_M.unflatten(0, shown_BT.shape)
+
+    def _cost(self, logits_MV: Tensor, truth_M: Tensor) -> Tensor:
+        return functional.cross_entropy(logits_MV.float(), truth_M, ignore_index=-100, reduction="none")
 
     @torch.no_grad()
     def predict(self, network: nn.Module, inputs: dict[str, Tensors]) -> list[Prediction]:
@@ -224,6 +229,16 @@ class NextToken(Target):
             nats_R = metrics.per_unit(columns["loss"], columns["bytes"], weights_RN)
             scores["bits_per_byte"] = nats_R / np.log(2)
         return scores
+
+
+def _real(beyond_BT: Tensor) -> Tensor | None:
+    """The positions (among B * T) that have a next token, int64 (N,); None where that is all of them.
+
+    None too where looking would wait for a device, or a traced graph cannot look.
+    """
+    if beyond_BT.device.type != "cpu" or torch.compiler.is_compiling() or not bool(beyond_BT.any()):
+        return None
+    return beyond_BT.flatten().logical_not().nonzero()[:, 0]
 
 
 def choose(logits_BV: Tensor, u_B: Tensor, settings: Generate) -> Tensor:
