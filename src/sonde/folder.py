@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import shutil
 import time
 from collections.abc import Mapping
@@ -96,9 +98,16 @@ class Log:
         self.path = path
         try:
             self._file = path.open("ab")
-            self._file.truncate(position)
+            size = self._file.tell()
+            self._file.truncate(min(position, size))
         except OSError as error:
             raise files.cannot_write(path, error) from error
+        if size < position:
+            self._file.close()
+            raise UserError(
+                f"{path} is damaged: it has {size} bytes, and the checkpoint was made after {position}",
+                hint="restore it from a copy, or start a new run with another --out",
+            )
 
     def write(self, line: Mapping[str, Any]) -> None:
         try:
@@ -116,13 +125,20 @@ class Log:
         return f"loss {total:.4g}"
 
     def position(self) -> int:
-        return self._file.tell()
+        """Where the log stands, once everything before is safely on the disk: a checkpoint is about to count on it."""
+        try:
+            os.fsync(self._file.fileno())
+            return self._file.tell()
+        except OSError as error:
+            raise files.cannot_write(self.path, error) from error
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._file.close()
+        # Every line is flushed when it is written: what is left is of one that failed, and was told.
+        with contextlib.suppress(OSError):
+            self._file.close()
 
 
 def default_folder(recipe: Path) -> Path:

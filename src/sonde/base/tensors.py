@@ -37,6 +37,8 @@ def read(path: Path) -> tuple[dict[str, Tensor], Any]:
         if metadata.get("digest") != _digest(tensors, metadata["values"]):
             raise ValueError("its content does not match its digest")
         return tensors, json.loads(metadata["values"])
+    except MemoryError:
+        raise
     except Exception as error:  # a damaged header can fail in many ways
         raise UserError(
             f"{path} is damaged: {error}", hint="restore it from a copy, or use another checkpoint"
