@@ -458,6 +458,9 @@ def main() -> None:
                 outcome = "FAILED"
                 case = Case(Run(Path(place) / f"run-{number + 1}", recipe, task), rng, lines, case.seconds)
             outcomes[name, outcome] += 1
+            if (number + 1) % 100 == 0:
+                seconds = time.perf_counter() - started
+                print(f"{number + 1} of {arguments.count} in {seconds:.0f} s", file=sys.stderr, flush=True)
     print("| fault | count | outcome |")
     print("|---|---|---|")
     for (name, outcome), count in sorted(outcomes.items()):
