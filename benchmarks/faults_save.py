@@ -2,9 +2,9 @@
 
     python benchmarks/faults_save.py [--count 1000] [--seed 0] [--folder FOLDER]
 
-A process saves as a run does: log lines, best weights, checkpoints, now and then an artifact. It is killed with SIGKILL
-at any line of that code or at any time, killed by the kernel in the middle of a write, told that the disk is full in the
-middle of a write or by fsync, rename and the like; or the newest file is cut short, or one bit of it is flipped.
+A process saves as a run does: log lines, best weights, checkpoints, now and then an artifact. It is killed by SIGKILL
+at any line of that code or at any time, killed by the kernel in the middle of a write, told that the disk is full in
+the middle of a write or by fsync, rename and the like; or the newest file is cut short, or one bit of it is flipped.
 
 After each fault: `checkpoint.restore` gives a state that was saved, with every tensor equal bit for bit, at most the
 save that was under way is lost, the log up to it is whole, the best weights are there; the artifact is one that was
@@ -33,12 +33,11 @@ from types import FrameType
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from sonde import artifact, checkpoint, optim
+from sonde import artifact, checkpoint, folder, optim
 from sonde.base import files, tensors
 from sonde.base.errors import UserError
-from sonde.folder import Log
 from sonde.loop import State
 from sonde.recipe import Recipe
 from sonde.run import build, learn, load_data
@@ -49,9 +48,7 @@ ARTIFACT_EVERY = 3
 # A child is killed at the latest after so many steps.
 AHEAD = 4
 # The code whose lines are places to be killed at.
-TRACED = tuple(str(Path(module.__file__ or "")) for module in (files, tensors, checkpoint, artifact, shutil)) + (
-    str(Path(Log.__init__.__code__.co_filename)),
-)
+TRACED = tuple(str(module.__file__) for module in (files, tensors, checkpoint, artifact, folder, shutil))
 
 
 class Run:
@@ -96,7 +93,7 @@ class Run:
     def lines(self, step: int) -> bytes:
         return b"".join(b'{"step": %d}\n' % one for one in range(1, step + 1))
 
-    def save(self, step: int, log: Log) -> None:
+    def save(self, step: int, log: folder.Log) -> None:
         """What `run.py` does at a validation."""
         state = self.at(step)
         log.write({"step": step})
@@ -137,7 +134,7 @@ class Run:
             return 0
         step = model.card["step"]
         require(oldest <= step <= newest, f"the artifact of step {step} came back, not {oldest} to {newest}")
-        weights = {name: value for name, value in model.network.state_dict().items()}
+        weights = dict(model.network.state_dict())
         require(same(weights, checkpoint.weights(self.at(step))), "the artifact's weights are not those of its card")
         return step
 
@@ -175,7 +172,7 @@ def best_of(step: int) -> int:
 
 
 def killed(run: Run, step: int, arm: Callable[[], None], after: float | None = None) -> int:
-    """Let a child save steps from `step` on, killed as `arm` sets it up or `after` seconds; the last step it finished."""
+    """Let a child save steps from `step` on, killed as `arm` sets it up or after a time; the last step it finished."""
     inner, outer = os.pipe()
     ready_in, ready_out = os.pipe()
     child = os.fork()
@@ -183,7 +180,7 @@ def killed(run: Run, step: int, arm: Callable[[], None], after: float | None = N
         with contextlib.suppress(BaseException):
             os.close(inner)
             os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-            with Log(run.log, len(run.lines(step - 1))) as log:
+            with folder.Log(run.log, len(run.lines(step - 1))) as log:
                 os.write(ready_out, b".")
                 arm()
                 for number in range(step, step + 1000):
@@ -240,7 +237,7 @@ def lines_per_step(run: Run) -> int:
             return trace
         return None
 
-    with Log(run.log, 0) as log:
+    with folder.Log(run.log, 0) as log:
         before = sys.gettrace()
         sys.settrace(trace)
         try:
@@ -296,7 +293,7 @@ def full(run: Run, step: int, disk: contextlib.AbstractContextManager[None]) -> 
     """Save from `step` on until the disk is full: the last step that was finished, and whether the fault was told."""
     finished, told = step - 1, False
     try:
-        with Log(run.log, len(run.lines(step - 1))) as log, disk:
+        with folder.Log(run.log, len(run.lines(step - 1))) as log, disk:
             for number in range(step, step + AHEAD):
                 run.save(number, log)
                 finished = number
@@ -361,7 +358,7 @@ class Case:
 
     def advance(self) -> None:
         """Save two more steps without a fault: what is there afterwards does not depend on what was damaged before."""
-        with Log(self.run.log, len(self.run.lines(self.step))) as log:
+        with folder.Log(self.run.log, len(self.run.lines(self.step))) as log:
             for number in (self.step + 1, self.step + 2):
                 self.run.save(number, log)
                 if number % ARTIFACT_EVERY == 0:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 import os
 import statistics
 import subprocess
@@ -210,7 +211,7 @@ class Case:
 def mlp(*widths: int) -> nn.Sequential:
     torch.manual_seed(0)
     layers: list[nn.Module] = []
-    for given, made in zip(widths[:-1], widths[1:], strict=True):
+    for given, made in itertools.pairwise(widths):
         layers += [nn.Linear(given, made), nn.ReLU()]
     return nn.Sequential(*layers[:-1])
 
@@ -355,7 +356,12 @@ def waiting(rounds: int) -> None:
     """The share of training that goes into fetching and augmenting batches."""
     header = ("recipe", "precision", "ms a step", "fetching, %", "augmenting, %", "both, %", "goal")
     table("waiting for data", *header)
-    for name, kind in (("fashion_mnist", "fp32"), ("fashion_mnist", "bf16"), ("flowers5", "fp32"), ("flowers5", "bf16")):
+    for name, kind in (
+        ("fashion_mnist", "fp32"),
+        ("fashion_mnist", "bf16"),
+        ("flowers5", "fp32"),
+        ("flowers5", "bf16"),
+    ):
         recipe, task, examples = pictures(name, 2000)
         (part,) = task.inputs.values()
         spent = [0.0]
@@ -486,7 +492,12 @@ def start(rounds: int) -> None:
         row("`sonde --help`", shown(seconds), "", f"0.3 s {met(seconds[0] <= 0.3)}")
         imported = Turns(command("-c", "import sonde"), command("-c", "pass"), rounds)
         more, empty = imported.difference(), statistics.median(imported.theirs)
-        row("`import sonde`, more than an empty Python", shown(more, 1, 3), f"{empty:.3f}", f"0.05 s {met(more[0] <= 0.05)}")
+        row(
+            "`import sonde`, more than an empty Python",
+            shown(more, 1, 3),
+            f"{empty:.3f}",
+            f"0.05 s {met(more[0] <= 0.05)}",
+        )
         words = [sys.executable, "-c", FIRST_STEP, str(folder / "recipe.toml")]
         found = []
         for _ in range(rounds + 1):
@@ -531,7 +542,14 @@ def child(kind: str) -> None:
 
 def busy(rounds: int) -> None:
     """The same short training alone, and beside a process that holds one core."""
-    table("a busy machine: another process holds one core", "loop", "alone, ms a step", "busy, ms a step", "slower", "goal")
+    table(
+        "a busy machine: another process holds one core",
+        "loop",
+        "alone, ms a step",
+        "busy, ms a step",
+        "slower",
+        "goal",
+    )
     for kind in ("sonde", "plain"):
         settings = {name: value for name, value in os.environ.items() if not name.startswith(("OMP_", "GOMP_", "KMP_"))}
 
@@ -569,7 +587,9 @@ def main() -> None:
     wrong = [name for name in arguments.sections if name not in SECTIONS]
     if wrong:
         parser.error(f"{wrong[0]!r} is not one of {', '.join(SECTIONS)}")
-    print(f"torch {torch.__version__}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, {arguments.rounds} rounds")
+    print(
+        f"torch {torch.__version__}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, {arguments.rounds} rounds"
+    )
     for name in arguments.sections or SECTIONS:
         SECTIONS[name](arguments.rounds)
 

@@ -91,6 +91,9 @@ def test_best_weights_survive_the_damage_of_one_file(tmp_path, name):
     state, _ = restored(tmp_path)
     assert state.step == 3
     assert checkpoint.read_best(tmp_path, state)["weight"].tolist() == [[1.0] * 3] * 2
-    flip(tmp_path / {"best-000000001.safetensors": "best-000000001-copy.safetensors"}.get(name, "best-000000001.safetensors"))
+    flip(
+        tmp_path
+        / {"best-000000001.safetensors": "best-000000001-copy.safetensors"}.get(name, "best-000000001.safetensors")
+    )
     with pytest.raises(UserError, match="is damaged"):
         checkpoint.read_best(tmp_path, state)

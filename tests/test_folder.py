@@ -62,15 +62,20 @@ def test_a_disk_that_fills_up_under_the_log_is_told(tmp_path):
     """The kernel refuses bytes past a limit, after it took those before."""
     path = tmp_path / "log.jsonl"
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    with pytest.raises(UserError, match=r"log.jsonl cannot be written"), Log(path, 0) as log:
+    with Log(path, 0) as log:
         log.write({"step": 1})
         position = log.position()
-        resource.setrlimit(resource.RLIMIT_FSIZE, (position + 3, before[1]))
-        try:
+
+    def fill():
+        with Log(path, position) as log:
             log.write({"step": 2})
-        finally:
-            log.__exit__()
-            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+    resource.setrlimit(resource.RLIMIT_FSIZE, (position + 3, before[1]))
+    try:
+        with pytest.raises(UserError, match=r"log.jsonl cannot be written"):
+            fill()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
     with Log(path, position) as log:
         log.write({"step": 2})
     assert path.read_text() == '{"step": 1}\n{"step": 2}\n'

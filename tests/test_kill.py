@@ -35,14 +35,19 @@ SHAPES: dict[str, tuple[str, Callable[..., Path], list[str]]] = {
     "text classification": (
         "sms_spam",
         sms,
-        ["training.batch_size=32", "network.width=8", "network.layers=2", "network.dropout=0.2", "data.memory=1e-9"]
-        + ["training.average=0.8", "training.schedule.kind=plateau", "training.schedule.patience=1"],
+        [
+            *("training.batch_size=32", "network.width=8", "network.layers=2", "network.dropout=0.2"),
+            *("training.average=0.8", "training.schedule.kind=plateau", "training.schedule.patience=1"),
+            "data.memory=1e-9",
+        ],
     ),
     "language modelling": (
         "shakespeare",
         shakespeare,
-        ["network.layers=1", "network.width=16", "network.heads=2", "network.dropout=0.1", "target.generate.tokens=4"]
-        + ["training.micro_batch=5"],
+        [
+            *("network.layers=1", "network.width=16", "network.heads=2", "network.dropout=0.1"),
+            *("target.generate.tokens=4", "training.micro_batch=5"),
+        ],
     ),
     "table, category": (
         "titanic",

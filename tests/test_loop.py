@@ -57,7 +57,9 @@ def trained(digits, module):
 
 
 # A whole batch of 96, then 48, which is still too much, then 24. Or: the second step fails, once.
-@pytest.mark.parametrize(("settings", "sizes", "left"), [({"most": 30}, [96, 48, 24], 24), ({"at": 2}, [96, 96, 48], 48)])
+@pytest.mark.parametrize(
+    ("settings", "sizes", "left"), [({"most": 30}, [96, 48, 24], 24), ({"at": 2}, [96, 96, 48], 48)]
+)
 def test_the_micro_batch_is_halved_and_the_gradient_stays(digits, settings, sizes, left):
     _, wanted = trained(digits, Scarce())
     scarce = Scarce(**settings)
@@ -86,4 +88,3 @@ def test_a_failure_half_way_through_a_batch_leaves_nothing_behind(digits):
 def test_a_single_example_that_does_not_fit_is_the_end(digits):
     with pytest.raises(torch.OutOfMemoryError):
         trained(digits, Scarce(most=0))
-

@@ -145,7 +145,10 @@ def test_the_old_folder_is_put_back_when_the_new_one_cannot_be_moved(tmp_path, m
         return rename(self, target)
 
     monkeypatch.setattr(Path, "rename", full)
-    with pytest.raises(UserError, match="made cannot be written: No space left"), files.folder(tmp_path / "made") as new:
+    with (
+        pytest.raises(UserError, match="made cannot be written: No space left"),
+        files.folder(tmp_path / "made") as new,
+    ):
         (new / "file").write_text("two")
     assert (tmp_path / "made" / "file").read_text() == "one"
 
