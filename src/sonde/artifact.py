@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from sonde import networks
@@ -42,10 +42,9 @@ def write(
     with files.folder(folder) as new:
         files.write_json(new / "card.json", dict(card))
         files.write_json(new / "task.json", {"format": FORMAT, "parts": described, "network": bodies})
-        save_file(tensors, new / "task.safetensors")
-        save_file(
-            {name: value.detach().cpu().contiguous() for name, value in weights.items()}, new / "weights.safetensors"
-        )
+        files.write_bytes(new / "task.safetensors", save(tensors))
+        held = {name: value.detach().cpu().contiguous() for name, value in weights.items()}
+        files.write_bytes(new / "weights.safetensors", save(held))
         files.write_json(new / "MANIFEST.json", {name: files.sha256(new / name) for name in FILES})
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from sonde.base import dist, tensors
+from sonde.base import dist, files, tensors
 from sonde.base.errors import UserError
 from sonde.loop import State
 
@@ -26,24 +26,36 @@ def save(folder: Path, state: State, log_position: int) -> None:
     held = tensors_of(state)
     if not dist.is_main():
         return
-    folder.mkdir(parents=True, exist_ok=True)
+    files.make_folder(folder)
     tensors.write(_path(folder, state.step), held, {**_values(state), "log_position": log_position})
-    for path in _all(folder)[:-KEPT]:
-        path.unlink()
-    needed = {state.best_step} | {tensors.read_values(path)["best_step"] for path in _all(folder)}
-    for path in folder.glob("best-*.safetensors"):
-        if path not in {_best_path(folder, step) for step in needed}:
-            path.unlink()
+    best: dict[Path, int] = {}
+    for path in _all(folder):
+        try:
+            best[path] = tensors.read_values(path)["best_step"]
+        except UserError:
+            # One that was damaged meanwhile must neither count among those kept nor stop the run.
+            _set_aside(path)
+    for path in list(best)[:-KEPT]:
+        files.remove(path)
+        del best[path]
+    needed = {path for step in {state.best_step, *best.values()} for path in _best_paths(folder, step)}
+    for path in set(folder.glob("best-*.safetensors")) - needed:
+        files.remove(path)
 
 
-def restore(folder: Path, state: State) -> int | None:
-    """Bring `state` to the newest checkpoint that is whole; give its position in the log, None without a checkpoint."""
+def restore(folder: Path, state: State, say: Callable[[str], None] = lambda line: None) -> int | None:
+    """Bring `state` to the newest checkpoint that is whole; give its position in the log, None without a checkpoint.
+
+    Damaged ones are set aside under another name, and `say` gets a line about each.
+    """
     for path in reversed(_all(folder)):
         try:
             held, values = tensors.read(path)
             if values["best_step"]:
-                tensors.read(_best_path(folder, values["best_step"]))
-        except UserError:
+                _read_best(folder, values["best_step"])
+        except UserError as error:
+            say(f"set aside a checkpoint: {error.what}")
+            _set_aside(path)
             continue
         _put(state, held, values)
         return values["log_position"]
@@ -51,16 +63,29 @@ def restore(folder: Path, state: State) -> int | None:
 
 
 def save_best(folder: Path, state: State) -> None:
-    """Keep the weights of this step as the best; call before `save`, so that a checkpoint never lacks its best."""
+    """Keep the weights of this step as the best; call before `save`, so that a checkpoint never lacks its best.
+
+    They are written twice: every checkpoint that is kept may depend on them.
+    """
     held = weights(state)
-    if dist.is_main():
-        folder.mkdir(parents=True, exist_ok=True)
-        tensors.write(_best_path(folder, state.step), held, {"step": state.step})
+    if not dist.is_main():
+        return
+    files.make_folder(folder)
+    for path in _best_paths(folder, state.step):
+        tensors.write(path, held, {"step": state.step})
 
 
 def read_best(folder: Path, state: State) -> dict[str, Tensor]:
     """The best weights so far."""
-    return tensors.read(_best_path(folder, state.best_step))[0]
+    return _read_best(folder, state.best_step)
+
+
+def _read_best(folder: Path, step: int) -> dict[str, Tensor]:
+    first, second = _best_paths(folder, step)
+    try:
+        return tensors.read(first)[0]
+    except UserError:
+        return tensors.read(second)[0]
 
 
 def weights(state: State) -> dict[str, Tensor]:
@@ -82,8 +107,18 @@ def put_weights(network: nn.Module, held: Mapping[str, Tensor]) -> None:
     network.load_state_dict({name: dist.spread_like(value, names[name]) for name, value in held.items()})
 
 
-def _best_path(folder: Path, step: int) -> Path:
-    return folder / f"best-{step:09d}.safetensors"
+def _set_aside(path: Path) -> None:
+    """Out of the way, but still there: what looks damaged may only have been unreadable for a moment."""
+    if not dist.is_main():
+        return
+    try:
+        path.replace(path.with_name(f"damaged-{path.name}"))
+    except OSError as error:
+        raise files.cannot_write(path, error) from error
+
+
+def _best_paths(folder: Path, step: int) -> tuple[Path, Path]:
+    return folder / f"best-{step:09d}.safetensors", folder / f"best-{step:09d}-copy.safetensors"
 
 
 def _path(folder: Path, step: int) -> Path:

@@ -42,15 +42,15 @@ class RunFolder:
             UserError: it holds another run or other files, cannot be written, or has nothing to resume.
         """
         folder = cls(path)
-        if resume:
-            if not folder.recipe.is_file():
-                raise UserError(f"{path} holds no run to resume", hint="leave out --resume to start one there")
+        if resume and folder.recipe.is_file():
             return folder
         if not dist.is_main():
             return folder
+        if resume and not (path.is_dir() and folder._is_unbegun()):
+            raise UserError(f"{path} holds no run to resume", hint="leave out --resume to start one there")
         try:
             path.mkdir(parents=True, exist_ok=True)
-            if any(path.iterdir()):
+            if not folder._is_unbegun():
                 held = "another run" if folder.recipe.exists() else "other files"
                 raise UserError(
                     f"the run folder {path} already holds {held}",
@@ -63,6 +63,13 @@ class RunFolder:
         except OSError as error:
             raise files.cannot_write(path, error) from error
         return folder
+
+    def _is_unbegun(self) -> bool:
+        """Whether nothing lies there but what a run leaves that was killed before it began: its recipe comes last."""
+        known = {self.snapshot.name, f".{self.snapshot.name}.writing", f".{self.recipe.name}.writing", ".writable"}
+        if all(each.is_dir() or each.suffix == ".bin" for each in self.cache.parent.rglob("*")):
+            known.add(self.cache.parent.name)
+        return {each.name for each in self.path.iterdir()} <= known
 
     def close(self, *, keep: bool) -> None:
         """Remove what only this process needed; unless `keep`, also a folder in which no run has begun."""
@@ -90,7 +97,10 @@ class RunFolder:
                 expected="the recipe that the run was started with",
                 hint=f"resume with {self.recipe}, or start a new run with another --out",
             )
-        before = Snapshot.from_json(files.read_json(self.snapshot))
+        try:
+            before = Snapshot.from_json(files.read_json(self.snapshot))
+        except (OSError, ValueError, LookupError, TypeError) as error:
+            raise UserError(f"{self.snapshot} is damaged: {error}", hint="restore it from a copy") from error
         if before.fingerprint != snapshot.fingerprint:
             what = "; ".join(changes(before, snapshot))
             raise UserError(
@@ -110,9 +120,16 @@ class Log:
             self._file = self.path.open("ab")
             if not dist.is_main():
                 return
-            self._file.truncate(position)
+            size = self._file.tell()
+            self._file.truncate(min(position, size))
         except OSError as error:
             raise files.cannot_write(path, error) from error
+        if size < position:
+            self._file.close()
+            raise UserError(
+                f"{path} is damaged: it has {size} bytes, and the checkpoint was made after {position}",
+                hint="restore it from a copy, or start a new run with another --out",
+            )
 
     def write(self, line: Mapping[str, Any]) -> None:
         try:
@@ -130,13 +147,20 @@ class Log:
         return f"loss {total:.4g}"
 
     def position(self) -> int:
-        return self._file.tell()
+        """Where the log stands, once everything before is safely on the disk: a checkpoint is about to count on it."""
+        try:
+            os.fsync(self._file.fileno())
+            return self._file.tell()
+        except OSError as error:
+            raise files.cannot_write(self.path, error) from error
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._file.close()
+        # Every line is flushed when it is written: what is left is of one that failed, and was told.
+        with contextlib.suppress(OSError):
+            self._file.close()
 
 
 def default_folder(recipe: Path) -> Path:

@@ -113,11 +113,11 @@ def build(config: OptimizerConfig, network: nn.Module) -> list[torch.optim.Optim
     if groups:
         if config.kind == "sgd":
             nesterov = config.nesterov and config.momentum > 0
-            optimizers.append(torch.optim.SGD(groups, lr=lr, momentum=config.momentum, nesterov=nesterov, fused=True))
+            optimizers.append(SGD(groups, lr=lr, momentum=config.momentum, nesterov=nesterov, fused=True))
         elif config.kind == "adam":
-            optimizers.append(torch.optim.Adam(groups, lr=lr, betas=config.betas, eps=config.eps, fused=True))
+            optimizers.append(Adam(groups, lr=lr, betas=config.betas, eps=config.eps, fused=True))
         else:
-            optimizers.append(torch.optim.AdamW(groups, lr=lr, betas=config.betas, eps=config.eps, fused=True))
+            optimizers.append(AdamW(groups, lr=lr, betas=config.betas, eps=config.eps, fused=True))
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["peak"] = group["lr"]
@@ -128,6 +128,30 @@ def set_rate(optimizers: Sequence[torch.optim.Optimizer], factor: float) -> None
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["lr"] = group["peak"] * factor
+
+
+# torch's optimizers import its compiler (torch._dynamo), only to keep it away from them: as long a start again as
+# torch's own. Here nothing compiles an optimizer, so the functions themselves are used, without what is wrapped around.
+for _method in (torch.optim.Optimizer.add_param_group, torch.optim.Optimizer.zero_grad):
+    _inner: Any = getattr(_method, "__wrapped__", None)
+    if _inner is not None:
+        _inner.__dynamo_disable = _inner
+
+
+def _plain_step(kind: type[torch.optim.Optimizer]) -> Any:
+    return torch.no_grad()(getattr(kind.step, "__wrapped__", kind.step))
+
+
+class SGD(torch.optim.SGD):
+    step = _plain_step(torch.optim.SGD)
+
+
+class Adam(torch.optim.Adam):
+    step = _plain_step(torch.optim.Adam)
+
+
+class AdamW(torch.optim.AdamW):
+    step = _plain_step(torch.optim.AdamW)
 
 
 class Muon(torch.optim.Optimizer):

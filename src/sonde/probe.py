@@ -79,7 +79,10 @@ class Case:
 def settle(case: Case, asked: Asked, compiling: Literal["auto"] | bool, kept: Path | None) -> Choice:
     """The choice of this run: the one in the file `kept` if it is there, else a new one, which is written there."""
     if kept is not None and kept.is_file():
-        return Choice.from_json(files.read_json(kept))
+        try:
+            return Choice.from_json(files.read_json(kept))
+        except (ValueError, TypeError) as error:
+            raise UserError(f"{kept} is damaged: {error}", hint="restore it from a copy, or start a new run") from error
     choice = choose(case, asked)
     if compiling is True:
         choice = dataclasses.replace(choice, compiled=True)

@@ -83,7 +83,7 @@ def fit(
             _check_monitor(recipe, task, net, sets)
             folder.begin(recipe.to_toml(), data.snapshot)
             state, plan, batches = prepare(recipe, task, net, sets["train"], folder.choice, progress)
-            with Log(folder.log, checkpoint.restore(folder.checkpoints, state) or 0) as log:
+            with Log(folder.log, checkpoint.restore(folder.checkpoints, state, progress.say) or 0) as log:
                 if state.step == 0:
                     _log_start(log, sets, plan)
                 Training(recipe, task, sets, state, plan, batches, folder, log, progress).go()

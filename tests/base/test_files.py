@@ -90,3 +90,73 @@ def test_every_flipped_bit_and_every_missing_byte_is_noticed(tmp_path):
         path.write_bytes(whole[:size])
         with pytest.raises(UserError, match=r"is damaged"):
             tensors.read(path)
+
+
+@pytest.mark.parametrize("can_exchange", [True, False])
+def test_a_folder_is_there_at_every_moment(tmp_path, monkeypatch, can_exchange):
+    """Where two names cannot change places, one stopped between two renames is put back by the next to write."""
+    with files.folder(tmp_path / "made") as new:
+        (new / "file").write_text("one")
+    if not can_exchange:
+        monkeypatch.setattr(files, "_exchange", lambda one, other: False)
+    rename, calls = Path.rename, []
+
+    def stopped(self, target):
+        calls.append(self.name)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return rename(self, target)
+
+    def fill(text):
+        with files.folder(tmp_path / "made") as new:
+            (new / "file").write_text(text)
+            raise_if(text == "half")
+
+    def raise_if(wanted):
+        if wanted:
+            raise ValueError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", stopped)
+        if can_exchange:
+            fill("two")
+            assert calls == []
+        else:
+            with pytest.raises(KeyboardInterrupt):
+                fill("two")
+            assert not (tmp_path / "made").exists()
+    with pytest.raises(ValueError):  # noqa: PT011 (our own)
+        fill("half")
+    assert (tmp_path / "made" / "file").read_text() == ("two" if can_exchange else "one")
+    fill("three")
+    assert (tmp_path / "made" / "file").read_text() == "three"
+    assert [each.name for each in tmp_path.iterdir()] == ["made"]
+
+
+def test_the_old_folder_is_put_back_when_the_new_one_cannot_be_moved(tmp_path, monkeypatch):
+    with files.folder(tmp_path / "made") as new:
+        (new / "file").write_text("one")
+    monkeypatch.setattr(files, "_exchange", lambda one, other: False)
+    rename = Path.rename
+
+    def full(self, target):
+        if self.name == ".made.writing":
+            raise OSError(28, "No space left on device")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", full)
+    with (
+        pytest.raises(UserError, match="made cannot be written: No space left"),
+        files.folder(tmp_path / "made") as new,
+    ):
+        (new / "file").write_text("two")
+    assert (tmp_path / "made" / "file").read_text() == "one"
+
+
+def test_the_same_tensors_give_the_same_bytes(tmp_path):
+    held = {name: torch.ones(2) for name in "abc"}
+    contents = set()
+    for number in range(8):
+        tensors.write(tmp_path / str(number), held, {"step": 3})
+        contents.add((tmp_path / str(number)).read_bytes())
+    assert len(contents) == 1

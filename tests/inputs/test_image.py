@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from sonde.base.errors import RecordError, UserError
 from sonde.base.rng import Draw
-from sonde.inputs.image import Augment, Image, ImageConfig, Standardize, _beta, _gather, _index_moves
+from sonde.inputs.image import Augment, Image, ImageConfig, Standardize, _beta, _colour, _gather, _index_moves, _places
 from sonde.records import Records, as_field
 from sonde.task import partner
 
@@ -165,3 +165,22 @@ def test_standardize_equals_the_formula():
     front = Standardize([0.1, 0.2, 0.3], [0.5, 0.6, 0.7])
     mean, deviation = torch.tensor([0.1, 0.2, 0.3])[:, None, None], torch.tensor([0.5, 0.6, 0.7])[:, None, None]
     torch.testing.assert_close(front({"grid": grid})["grid"], (grid / 255 - mean) / deviation)
+
+
+def test_colour_is_brightness_then_contrast_then_saturation():
+    settings = Augment(brightness=0.3, contrast=0.4, saturation=0.5)
+    grid = torch.rand(5, 3, 6, 7) * 150 + 50
+    draw = Draw(seed=0, epoch=0, records_B=torch.arange(5))
+    signed = draw.uniform("colour", 3, 1, 1, 1) * 2 - 1
+    wanted = grid * (1 + 0.3 * signed[:, 0])
+    mean = wanted.mean(dim=(1, 2, 3), keepdim=True)
+    wanted = mean + (wanted - mean) * (1 + 0.4 * signed[:, 1])
+    grey = (wanted * torch.tensor([0.299, 0.587, 0.114])[:, None, None]).sum(1, keepdim=True)
+    wanted = (grey + (wanted - grey) * (1 + 0.5 * signed[:, 2])).clamp(0, 255)
+    torch.testing.assert_close(_colour(settings, draw, grid), wanted, rtol=1e-5, atol=1e-3)
+
+
+def test_places_are_those_of_affine_grid():
+    affine = torch.randn(4, 2, 3)
+    wanted = functional.affine_grid(affine, [4, 1, 5, 8], align_corners=False)
+    torch.testing.assert_close(_places(affine, 5, 8), wanted, rtol=1e-5, atol=1e-5)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import hashlib
 import json
@@ -44,6 +45,7 @@ def write_bytes(path: Path, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         beside.replace(path)
+        _sync(path.parent)
     except OSError as error:
         with contextlib.suppress(OSError):
             beside.unlink()
@@ -87,8 +89,10 @@ def cannot_write(path: Path, error: OSError) -> UserError:
 @contextlib.contextmanager
 def folder(path: Path) -> Iterator[Path]:
     """A new folder that appears under its name only when the block ends well, replacing what was there."""
-    beside = path.with_name(f".{path.name}.writing")
+    beside, old = path.with_name(f".{path.name}.writing"), path.with_name(f".{path.name}.old")
     try:
+        if old.exists() and not path.exists():
+            old.rename(path)
         shutil.rmtree(beside, ignore_errors=True)
         beside.mkdir(parents=True)
         yield beside
@@ -96,19 +100,56 @@ def folder(path: Path) -> Iterator[Path]:
             if file.is_file():
                 _sync(file)
         _sync(beside)
-        old = path.with_name(f".{path.name}.old")
-        shutil.rmtree(old, ignore_errors=True)
-        if path.exists():
-            path.rename(old)
-        beside.rename(path)
+        if not path.exists():
+            beside.rename(path)
+        elif not _exchange(beside, path):
+            _replace(beside, path, old)
         _sync(path.parent)
-        shutil.rmtree(old, ignore_errors=True)
+        shutil.rmtree(beside, ignore_errors=True)
     except OSError as error:
         shutil.rmtree(beside, ignore_errors=True)
         raise cannot_write(path, error) from error
     except BaseException:
         shutil.rmtree(beside, ignore_errors=True)
         raise
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Two names change places in one go, so that neither is ever missing; False where the system cannot do that."""
+    try:
+        rename = ctypes.CDLL(None, use_errno=True).renameat2
+    except (AttributeError, OSError, TypeError):
+        return False
+    here, exchange = -100, 2  # AT_FDCWD and RENAME_EXCHANGE of Linux
+    return rename(here, os.fsencode(one), here, os.fsencode(other), exchange) == 0
+
+
+def _replace(new: Path, path: Path, old: Path) -> None:
+    """`new` takes the place of `path` in two steps; whoever is stopped between them finds `old`."""
+    shutil.rmtree(old, ignore_errors=True)
+    path.rename(old)
+    try:
+        new.rename(path)
+    except OSError:
+        old.rename(path)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def remove(path: Path) -> None:
+    """Delete a file; one that is not there is no fault."""
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise cannot_write(path, error) from error
+
+
+def make_folder(path: Path) -> None:
+    """A folder and those above it, if they are not there."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise cannot_write(path, error) from error
 
 
 def _sync(path: Path) -> None:

@@ -16,12 +16,16 @@ from torch import Tensor
 from sonde.base import files
 from sonde.base.errors import UserError
 
+# Length of the digest, in hexadecimal digits.
+DIGITS = 32
+
 
 def write(path: Path, tensors: Mapping[str, Tensor], values: Any) -> None:
     """Replace `path` by a file of these tensors and values, whole or not at all."""
     whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     text = json.dumps(values, allow_nan=False)
-    files.write_bytes(path, save(whole, metadata={"values": text, "digest": _digest(whole, text)}))
+    # One key: safetensors writes several in no fixed order, and the same state has to give the same bytes.
+    files.write_bytes(path, save(whole, metadata={"sonde": _digest(whole, text) + text}))
 
 
 def read(path: Path) -> tuple[dict[str, Tensor], Any]:
@@ -32,11 +36,13 @@ def read(path: Path) -> tuple[dict[str, Tensor], Any]:
     """
     try:
         with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
+            digest, text = _metadata(file)
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-        if metadata.get("digest") != _digest(tensors, metadata["values"]):
+        if digest != _digest(tensors, text):
             raise ValueError("its content does not match its digest")
-        return tensors, json.loads(metadata["values"])
+        return tensors, json.loads(text)
+    except MemoryError:
+        raise
     except Exception as error:  # a damaged header can fail in many ways
         raise UserError(
             f"{path} is damaged: {error}", hint="restore it from a copy, or use another checkpoint"
@@ -47,13 +53,19 @@ def read_values(path: Path) -> Any:
     """Only the values, without reading or verifying the tensors."""
     try:
         with safe_open(path, framework="pt") as file:
-            return json.loads(file.metadata()["values"])
+            return json.loads(_metadata(file)[1])
     except Exception as error:
         raise UserError(f"{path} is damaged: {error}") from error
 
 
+def _metadata(file: Any) -> tuple[str, str]:
+    """The digest, and the values as JSON."""
+    held = (file.metadata() or {})["sonde"]
+    return held[:DIGITS], held[DIGITS:]
+
+
 def _digest(tensors: Mapping[str, Tensor], text: str) -> str:
-    digest = hashlib.blake2b(text.encode(), digest_size=16)
+    digest = hashlib.blake2b(text.encode(), digest_size=DIGITS // 2)
     for name in sorted(tensors):
         tensor = tensors[name]
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from sonde.base.errors import RecordError, UserError
+from sonde.base.files import cannot_write, make_folder
 from sonde.columns import Columns, Ragged, take
 from sonde.records import Records
 from sonde.task import Examples, Part, Task
@@ -150,9 +151,12 @@ class _Sink:
             if self.folder is None:
                 self.chunks.setdefault(name, []).append(values)
             else:
-                self.folder.mkdir(parents=True, exist_ok=True)
-                with self._file(name).open("ab" if self.total[name] > len(values) else "wb") as file:
-                    values.contiguous().numpy().tofile(file)
+                make_folder(self.folder)
+                try:
+                    with self._file(name).open("ab" if self.total[name] > len(values) else "wb") as file:
+                        values.contiguous().numpy().tofile(file)
+                except OSError as error:
+                    raise cannot_write(self._file(name), error) from error
 
     def finish(self) -> Columns:
         columns: Columns = {}
