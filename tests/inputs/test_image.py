@@ -176,7 +176,8 @@ def test_large_photos_go_in_as_patches(side, patch):
 
 
 @pytest.mark.parametrize(
-    ("size", "recommended", "patch"), [((480, 360), (240, 320), 2), ((96, 64), (64, 96), 1), ((250, 130), (128, 256), 2)]
+    ("size", "recommended", "patch"),
+    [((480, 360), (240, 320), 2), ((96, 64), (64, 96), 1), ((250, 130), (128, 256), 2)],
 )
 def test_pictures_with_masks_keep_their_shape(size, recommended, patch):
     advice = Image.recommend("mask", ImageConfig(), records(png(size=size)))

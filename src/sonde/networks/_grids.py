@@ -63,7 +63,7 @@ def halved(inside_B11W: Tensor | None) -> Tensor | None:
 
 
 def patches(grid: Tensor, inside_B11W: Tensor | None, side: int) -> tuple[Tensor, Tensor | None]:
-    """Squares of `side` pixels as one place each: (B, C * side^2, H / side, W / side), rounded up, zeros at the edge."""
+    """Squares of `side` pixels as one place each: (B, C * side^2, H / side, W / side), rounded up with zeros."""
     if side == 1:
         return grid, inside_B11W
     grid = functional.pad(grid, (0, -grid.shape[3] % side, 0, -grid.shape[2] % side))
