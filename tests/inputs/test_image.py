@@ -183,5 +183,6 @@ def test_pictures_with_masks_keep_their_shape(size, recommended, patch):
     advice = Image.recommend("mask", ImageConfig(), records(png(size=size)))
     assert advice["input"]["size"] == recommended
     assert advice["network"]["patch"] == patch
+    assert advice["target"] == {"dice": 1.0}
     assert advice["input"]["augment"]["flip"]
     assert not Image.recommend("mask", ImageConfig(), records(png("L", size)))["input"]["augment"]["flip"]

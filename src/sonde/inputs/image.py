@@ -111,6 +111,7 @@ class Image(Input):
             size = _mask_size(pictures)
             return {
                 "input": {"size": size, "augment": {"flip": photos, "zoom": 0.5, "shift": 0.1, **colour}},
+                "target": {"dice": 1.0},
                 "network": {"kind": "unet", "patch": 2 if min(size) >= LARGE else 1},
                 "training": {
                     "epochs": 30 if len(records) >= 100 else 60,
