@@ -167,14 +167,6 @@ def test_standardize_equals_the_formula():
     torch.testing.assert_close(front({"grid": grid})["grid"], (grid / 255 - mean) / deviation)
 
 
-@pytest.mark.parametrize(("side", "patch"), [(64, 1), (128, 2), (400, 2)])
-def test_large_photos_go_in_as_patches(side, patch):
-    advice = Image.recommend("category", ImageConfig(), records(*[png(size=(side, side))] * 4))
-    assert advice["network"].get("patch", 1) == patch
-    assert advice["input"].get("size", 64) == 64 * patch
-    assert Image.recommend("category", ImageConfig(), records(png("L", (side, side))))["input"].get("size") is None
-
-
 @pytest.mark.parametrize(
     ("size", "recommended", "patch"),
     [((480, 360), (240, 320), 2), ((96, 64), (64, 96), 1), ((250, 130), (128, 256), 2)],

@@ -28,8 +28,6 @@ VARIANTS = [
     ("cnn", "frames", {"activation": "gelu", "norm": "none"}),
     ("cnn", "frames", {"activation": "tanh", "convolutions": 2}),
     ("cnn", "grid", {"norm": "group"}),
-    ("cnn", "grid", {"patch": 5}),
-    ("cnn", "frames", {"patch": 2}),
     ("resnet", "frames", {"stem": "imagenet"}),
     ("resnet", "frames", {"depth": 50}),
     ("resnet", "frames", {"depth": 20, "width": 0.5}),

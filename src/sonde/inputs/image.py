@@ -24,7 +24,7 @@ from sonde.task import Input, Moves, Shape, partner
 
 # How many training pictures the mean and the deviation are taken from: more would not change the third digit.
 SAMPLE = 1000
-# Pictures of so many pixels a side are worth more pixels than can be learnt from one by one: they go in as patches.
+# Pictures with masks of so many pixels a side go in as patches: more of them are seen for the same time.
 LARGE = 112
 
 
@@ -123,15 +123,10 @@ class Image(Input):
         augment = {"shift": 0.1, "zoom": 0.1, "rotate": 10, "cutout": 0.2} if few else {"shift": 0.07, "cutout": 0.3}
         if photos:
             augment = {"flip": True, **augment, **({"zoom": 0.25, "rotate": 15} | colour if few else {})}
-        large = photos and few and np.median([min(one.size) for one in pictures]) >= LARGE
         return {
-            "input": {"augment": augment, **({"size": 128} if large else {})},
+            "input": {"augment": augment},
             "target": {"smoothing": 0.1},
-            "network": {
-                "kind": "cnn",
-                "widths": [32, 64, 128, 256] if photos else [32, 64, 128],
-                **({"patch": 2} if large else {}),
-            },
+            "network": {"kind": "cnn", "widths": [32, 64, 128, 256] if photos else [32, 64, 128]},
             "training": {
                 "epochs": 30 if few else 12,
                 "batch_size": 64 if few else 256,

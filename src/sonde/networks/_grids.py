@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from sonde.base.errors import UserError
 from sonde.columns import Tensors
@@ -60,15 +59,6 @@ def sink(grid: Tensor, inside_B11W: Tensor | None) -> Tensor:
 def halved(inside_B11W: Tensor | None) -> Tensor | None:
     """Which columns hold data after a step of stride 2 whose windows are centred or start on the even columns."""
     return None if inside_B11W is None else inside_B11W[..., ::2]
-
-
-def patches(grid: Tensor, inside_B11W: Tensor | None, side: int) -> tuple[Tensor, Tensor | None]:
-    """Squares of `side` pixels as one place each: (B, C * side^2, H / side, W / side), rounded up with zeros."""
-    if side == 1:
-        return grid, inside_B11W
-    grid = functional.pad(grid, (0, -grid.shape[3] % side, 0, -grid.shape[2] % side))
-    squares = functional.pixel_unshuffle(grid, side).contiguous(memory_format=torch.channels_last)
-    return squares, None if inside_B11W is None else inside_B11W[..., ::side]
 
 
 def mean(grid: Tensor, inside_B11W: Tensor | None) -> Tensor:

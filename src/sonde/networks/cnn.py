@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from sonde.base.config import Config
 from sonde.columns import Tensors
-from sonde.networks._grids import halved, hide, mean, patches, picture, picture_shape, sink
+from sonde.networks._grids import halved, hide, mean, picture, picture_shape, sink
 from sonde.networks._layers import Activation, GridNorm, Widths, activation, grid_norm, initialize
 from sonde.task import Ask, Body, Form, Per, Shape
 
@@ -20,9 +20,6 @@ from sonde.task import Ask, Body, Form, Per, Shape
 class CnnConfig(Config):
     kind: Literal["cnn"] = "cnn"
     widths: Widths = Field((32, 64, 128), min_length=1, description="channels of each stage; pooling halves the size")
-    patch: int = Field(
-        1, ge=1, description="side of the squares of pixels that are one place inside; 2 is more than twice as quick"
-    )
     convolutions: int = Field(2, ge=1, description="3x3 convolutions in each stage")
     activation: Activation = Field("relu", description="relu, leaky-relu, gelu, silu, tanh or sigmoid")
     norm: GridNorm = Field("batch", description="none, batch, layer or group")
@@ -30,10 +27,7 @@ class CnnConfig(Config):
 
 
 class Cnn(Body):
-    """(B, C, H, W) or (B, T, C) to (B, widths[-1]), or to the grid of every stage: full size, half, a quarter, ...
-
-    With a `patch`, squares of pixels go in as channels (Shi et al. 2016): a larger picture for the time of a small one.
-    """
+    """(B, C, H, W) or (B, T, C) to (B, widths[-1]), or to the grid of every stage: full size, half, a quarter, ..."""
 
     Config = CnnConfig
     accepts: ClassVar[tuple[Form, ...]] = ("grid", "frames")
@@ -43,9 +37,7 @@ class Cnn(Body):
     def __init__(self, config: CnnConfig, shape: Shape, ask: Ask) -> None:
         nn.Module.__init__(self)
         channels, _ = picture_shape(shape, config.kind)
-        self.patch = config.patch
-        places = channels * config.patch**2
-        self.stages = nn.ModuleList(Stage(config, *ends) for ends in pairwise((places, *config.widths)))
+        self.stages = nn.ModuleList(Stage(config, *ends) for ends in pairwise((channels, *config.widths)))
         # An odd size keeps its last row and column: no picture is too small for one more stage.
         self.pool = nn.MaxPool2d(2, ceil_mode=True)
         self.dropout = nn.Dropout(config.dropout)
@@ -54,7 +46,7 @@ class Cnn(Body):
         self.to(memory_format=torch.channels_last)
 
     def forward(self, tensors: Tensors) -> Tensor | tuple[Tensor, ...]:
-        grid, inside = patches(*picture(tensors), self.patch)
+        grid, inside = picture(tensors)
         grids = []
         for stage in self.stages:
             if grids:

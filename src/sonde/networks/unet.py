@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from sonde.base.config import Config
 from sonde.columns import Tensors
-from sonde.networks._grids import patches, picture, picture_shape
+from sonde.networks._grids import picture, picture_shape
 from sonde.networks._layers import Activation, GridNorm, Widths, activation, grid_norm, initialize
 from sonde.task import Ask, Body, Form, Per, Shape
 
@@ -66,7 +66,8 @@ class UNet(Body):
         if height % step or width % step:
             # Every level has to halve evenly: repeat the edge, and cut it off at the end.
             grid = functional.pad(grid, (0, -width % step, 0, -height % step), mode="replicate")
-        grid, _ = patches(grid, None, self.patch)
+        if self.patch > 1:
+            grid = functional.pixel_unshuffle(grid, self.patch).contiguous(memory_format=torch.channels_last)
         skips = []
         for number, block in enumerate(self.down):
             grid = block(functional.max_pool2d(grid, 2) if number else grid)
