@@ -184,3 +184,16 @@ def test_places_are_those_of_affine_grid():
     affine = torch.randn(4, 2, 3)
     wanted = functional.affine_grid(affine, [4, 1, 5, 8], align_corners=False)
     torch.testing.assert_close(_places(affine, 5, 8), wanted, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("size", "recommended", "patch"),
+    [((480, 360), (240, 320), 2), ((96, 64), (64, 96), 1), ((250, 130), (128, 256), 2)],
+)
+def test_pictures_with_masks_keep_their_shape(size, recommended, patch):
+    advice = Image.recommend("mask", ImageConfig(), records(png(size=size)))
+    assert advice["input"]["size"] == recommended
+    assert advice["network"]["patch"] == patch
+    assert advice["target"] == {"dice": 1.0}
+    assert advice["input"]["augment"]["flip"]
+    assert not Image.recommend("mask", ImageConfig(), records(png("L", size)))["input"]["augment"]["flip"]

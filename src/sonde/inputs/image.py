@@ -24,6 +24,8 @@ from sonde.task import Input, Moves, Shape, partner
 
 # How many training pictures the mean and the deviation are taken from: more would not change the third digit.
 SAMPLE = 1000
+# Pictures with masks of so many pixels a side go in as patches: more of them are seen for the same time.
+LARGE = 112
 
 
 class Augment(Config):
@@ -104,15 +106,22 @@ class Image(Input):
         # Letters and digits mean something else in the mirror; photos, which have colours, rarely do.
         photos = any(one.mode not in ("1", "L", "I", "I;16", "F") for one in pictures)
         few = len(records) < 10_000
+        colour = {"brightness": 0.2, "contrast": 0.2, "saturation": 0.2} if photos else {"brightness": 0.2}
         if target == "mask":
+            size = _mask_size(pictures)
             return {
-                "input": {"size": _mask_size(pictures), "augment": {"flip": photos, "zoom": 0.25, "brightness": 0.2}},
-                "network": {"kind": "unet"},
-                "training": {"epochs": 60, "batch_size": 4, "optimizer": {"kind": "adamw", "lr": 2e-3}},
+                "input": {"size": size, "augment": {"flip": photos, "zoom": 0.5, "shift": 0.1, **colour}},
+                "target": {"dice": 1.0},
+                "network": {"kind": "unet", "patch": 2 if min(size) >= LARGE else 1},
+                "training": {
+                    "epochs": 30 if len(records) >= 100 else 60,
+                    "batch_size": 4,
+                    "optimizer": {"kind": "muon", "lr": 0.02},
+                    "schedule": {"kind": "one-cycle"},
+                },
             }
         augment = {"shift": 0.1, "zoom": 0.1, "rotate": 10, "cutout": 0.2} if few else {"shift": 0.07, "cutout": 0.3}
         if photos:
-            colour = {"brightness": 0.2, "contrast": 0.2, "saturation": 0.2}
             augment = {"flip": True, **augment, **({"zoom": 0.25, "rotate": 15} | colour if few else {})}
         return {
             "input": {"augment": augment},
@@ -188,9 +197,9 @@ class Standardize(nn.Module):
 
 
 def _mask_size(pictures: list[Any]) -> tuple[int, int]:
-    """The pictures' own shape, brought under 240 pixels and to multiples of 16, as halving four times likes it."""
+    """The pictures' own shape, brought under 320 pixels and to multiples of 16, as halving four times likes it."""
     height, width = (pictures[0].height, pictures[0].width) if pictures else (128, 128)
-    scale = min(1.0, 240 / max(height, width))
+    scale = min(1.0, 320 / max(height, width))
     return max(16, round(height * scale / 16) * 16), max(16, round(width * scale / 16) * 16)
 
 

@@ -21,6 +21,9 @@ from sonde.task import Ask, Body, Form, Per, Shape
 class UNetConfig(Config):
     kind: Literal["unet"] = "unet"
     widths: Widths = Field((32, 64, 128, 256), min_length=1, description="channels of each level; each halves the size")
+    patch: int = Field(
+        1, ge=1, description="side of the squares of pixels that are one place inside; 2 is more than twice as quick"
+    )
     activation: Activation = Field("relu", description="relu, leaky-relu, gelu, silu, tanh or sigmoid")
     norm: GridNorm = Field("batch", description="none, batch, layer or group")
     residual: bool = Field(False, description="residual blocks instead of plain ones")
@@ -28,7 +31,11 @@ class UNetConfig(Config):
 
 
 class UNet(Body):
-    """(B, C, H, W) of any size to one grid (B, widths[0], H, W)."""
+    """(B, C, H, W) of any size to one grid (B, widths[0], H, W).
+
+    With a `patch`, squares of pixels go in as channels and are spread out again at the end (Shi et al. 2016; for
+    segmentation Wang et al. 2018): the levels work at a part of the size, the answers keep every pixel.
+    """
 
     Config = UNetConfig
     accepts: ClassVar[tuple[Form, ...]] = ("grid",)
@@ -39,9 +46,14 @@ class UNet(Body):
         nn.Module.__init__(self)
         channels, _ = picture_shape(shape, config.kind)
         upward = config.widths[::-1]
-        self.down = nn.ModuleList(Block(config, *ends) for ends in pairwise((channels, *config.widths)))
-        self.grow = nn.ModuleList(nn.ConvTranspose2d(deep, width, 2, stride=2) for deep, width in pairwise(upward))
+        self.patch = config.patch
+        places = channels * config.patch**2
+        self.down = nn.ModuleList(Block(config, *ends) for ends in pairwise((places, *config.widths)))
+        self.grow = nn.ModuleList(Grow(deep, width, 2, stride=2) for deep, width in pairwise(upward))
         self.up = nn.ModuleList(Block(config, 2 * width, width) for width in upward[1:])
+        self.spread = None
+        if config.patch > 1:
+            self.spread = Grow(config.widths[0], config.widths[0], config.patch, stride=config.patch)
         self.dropout = nn.Dropout2d(config.dropout)
         self.width = (config.widths[0],)
         initialize(self, config.activation)
@@ -50,10 +62,12 @@ class UNet(Body):
     def forward(self, tensors: Tensors) -> tuple[Tensor, ...]:
         grid, _ = picture(tensors)
         height, width = grid.shape[2:]
-        step = 2 ** (len(self.down) - 1)
+        step = self.patch * 2 ** (len(self.down) - 1)
         if height % step or width % step:
             # Every level has to halve evenly: repeat the edge, and cut it off at the end.
             grid = functional.pad(grid, (0, -width % step, 0, -height % step), mode="replicate")
+        if self.patch > 1:
+            grid = functional.pixel_unshuffle(grid, self.patch).contiguous(memory_format=torch.channels_last)
         skips = []
         for number, block in enumerate(self.down):
             grid = block(functional.max_pool2d(grid, 2) if number else grid)
@@ -61,6 +75,8 @@ class UNet(Body):
         grid = self.dropout(skips.pop())
         for grow, block in zip(self.grow, self.up, strict=True):
             grid = block(torch.cat([skips.pop(), grow(grid)], dim=1))
+        if self.spread is not None:
+            grid = self.spread(grid)
         return (grid[:, :, :height, :width],)
 
 
@@ -82,3 +98,17 @@ class Block(nn.Module):
     def forward(self, grid: Tensor) -> Tensor:
         y = self.second(self.first(grid))
         return self.activation(y if self.shortcut is None else y + self.shortcut(grid))
+
+
+class Grow(nn.ConvTranspose2d):
+    """A transposed convolution whose kernel is its stride: each place becomes a square of its own, so it is one matrix
+    product. The same numbers, 2 to 5 times quicker forward and back than oneDNN's transposed convolution."""
+
+    def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
+        batch, deep, height, width = input.shape
+        side, channels = self.stride[0], self.out_channels
+        weight = self.weight.permute(2, 3, 1, 0).reshape(-1, deep)
+        assert self.bias is not None
+        squares = functional.linear(input.permute(0, 2, 3, 1), weight, self.bias.repeat(side * side))
+        rows = squares.reshape(batch, height, width, side, side, channels).transpose(2, 3)
+        return rows.reshape(batch, height * side, width * side, channels).permute(0, 3, 1, 2)
