@@ -64,7 +64,7 @@ class Line:
             sign = "<=" if self.passed else ">"
             figure = f"largest difference {self.difference:.2g} {sign} {self.allowed:g}"
         word = {True: "pass", False: "FAIL", None: "none"}[self.passed]
-        return f"{word}  {self.claim:<52}{figure:<35}{self.note}".rstrip()
+        return f"{word}  {self.claim:<52}{figure:<38}{self.note}".rstrip()
 
 
 @dataclass(frozen=True, kw_only=True)
