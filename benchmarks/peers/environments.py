@@ -41,7 +41,7 @@ PEERS = {
             name="PyTorch loop",
             script="with_torch.py",
             environment="torch",
-            settings=("default", "fast", "fast-fp32", "compiled"),
+            settings=("default", "fast", "fast-fp32"),
         ),
         Peer(name="Lightning", script="with_lightning.py", environment="lightning"),
         Peer(name="fastai", script="with_fastai.py", environment="fastai"),
@@ -57,6 +57,8 @@ PEERS = {
             python="3.12",
             workloads=("mlp", "tabular"),
         ),
+        # Last, because compiling takes long on a busy machine.
+        Peer(name="PyTorch compiled", script="with_torch.py", environment="torch", settings=("compiled",)),
     )
 }
 

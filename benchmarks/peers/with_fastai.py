@@ -1,7 +1,7 @@
 """fastai's Learner.
 
-default: DataLoaders.from_dsets, its own Adam with decoupled decay, Recorder and progress. fast: no Recorder and no progress, torch's fused AdamW,
-bf16 autocast, channels-last pictures, batches taken whole.
+default: DataLoaders.from_dsets, its own Adam with decoupled decay, Recorder and progress. fast: no Recorder and no
+progress, torch's fused AdamW, bf16 autocast, channels-last pictures, batches taken whole.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Keras 3, on the backend that KERAS_BACKEND names.
 
-default: fit as it comes, with its progress lines and its accuracy. fast: mixed_bfloat16, jit_compile, verbose=0; under jax
-steps_per_execution; under torch channels-first, which that backend computes in.
+default: fit as it comes, with a line an epoch and the accuracy. fast: mixed_bfloat16, jit_compile, verbose=0; under
+jax steps_per_execution; under torch channels-first, which that backend computes in.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Lightning's Trainer.
 
-default: logger, checkpoints and progress bar as they come, the loss logged, a TensorDataset. fast: `barebones`, bf16-mixed,
-fused AdamW, channels-last pictures, batches taken whole.
+default: logger, checkpoints and progress bar as they come, the loss logged, a TensorDataset. fast: `barebones`,
+bf16-mixed, fused AdamW, channels-last pictures, batches taken whole.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """skorch's NeuralNetClassifier.
 
-default: arrays, its own split for validation and its log of epochs. fast: no split, no callbacks, fused AdamW, bf16 autocast, channels-last
-pictures, batches taken whole.
+default: arrays, its own split for validation and its log of epochs. fast: no split, no callbacks, fused AdamW, bf16
+autocast, channels-last pictures, batches taken whole.
 """
 
 from __future__ import annotations

@@ -68,7 +68,7 @@ def start(job: Job) -> Go:
 
 
 def read(job: Job) -> tuple[Records, list[str]]:
-    """The arrays as records: pictures as they are, tokens as texts of words, numbers as columns; and the field names."""
+    """The arrays as records (pictures as they are, tokens as texts of words, numbers as columns), and their fields."""
     x, y_N = np.load(job.folder / "x.npy"), np.load(job.folder / "y.npy")
     fields: dict[str, np.ndarray]
     if job.workload.form == "pictures":

@@ -1,7 +1,7 @@
 """Hugging Face's Trainer.
 
-default: a data set of dicts, default_data_collator, logging and saving every 500 steps. fast: bf16, fused AdamW, no saving, no
-logging, no progress bar, channels-last pictures, batches taken whole.
+default: a data set of dicts, default_data_collator, logging and saving every 500 steps. fast: bf16, fused AdamW, no
+clipping, saving, logging or progress bar, channels-last pictures, batches taken whole.
 """
 
 from __future__ import annotations
