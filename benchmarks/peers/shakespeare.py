@@ -5,7 +5,8 @@
 CHECKOUT is a clone of nanoGPT; its train.py runs unchanged, with the command that its README gives for a processor, in
 the environment "torch". sonde runs `sonde fit` on recipes/shakespeare.toml: the same text, split, layers, heads, width,
 context and batch. The clock starts with the process and stops at the first line that tells a validation loss of the
-goal or lower; so sonde's reading and encoding counts, and nanoGPT's (its prepare.py) does not. In turns A B B A; --short makes A B.
+goal or lower; so sonde's reading and encoding counts, and nanoGPT's (its prepare.py) does not. In turns A B B A, or
+A B with --short.
 """
 
 from __future__ import annotations

@@ -63,7 +63,7 @@ def start(job: Job) -> Go:
         model = LudwigModel({**config, "trainer": setting}, logging_level=logging.ERROR, callbacks=[Ticks(clock)])
         if data is None:
             data = model.preprocess(dataset=frame, skip_save_processed_input=True)
-        quiet = {name: fast for name in ("skip_save_model", "skip_save_progress", "skip_save_log")}
+        quiet = dict.fromkeys(("skip_save_model", "skip_save_progress", "skip_save_log"), fast)
         model.train(
             training_set=data.training_set,
             validation_set=data.validation_set,
