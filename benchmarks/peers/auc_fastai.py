@@ -7,7 +7,8 @@ import pandas
 import torch
 from auc_common import TRAIN, Race, Reached, auc
 from fastai.callback.core import Callback, CancelFitException
-from fastai.data.transforms import CategoryBlock, IndexSplitter
+from fastai.data.block import CategoryBlock
+from fastai.data.transforms import IndexSplitter
 from fastai.tabular.all import Normalize, TabularPandas, range_of, tabular_learner
 
 BATCH = 1024

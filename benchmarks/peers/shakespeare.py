@@ -16,6 +16,7 @@ import json
 import os
 import pickle
 import re
+import resource
 import shutil
 import subprocess
 import sys
@@ -50,6 +51,7 @@ def prepare(text: Path, folder: Path) -> None:
 
 def race(command: list[str], folder: Path) -> dict[str, float | bool]:
     """Run a program until it tells the goal; the seconds, the step and the loss, or those of its end."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     started = time.perf_counter()
     process = subprocess.Popen(
         command,
@@ -71,13 +73,14 @@ def race(command: list[str], folder: Path) -> dict[str, float | bool]:
     seconds = time.perf_counter() - started
     reached = round(loss, 2) <= GOAL
     process.terminate()
-    _, _, used = os.wait4(process.pid, 0)
-    process.returncode = 0
+    process.wait()
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     if not step:
         raise SystemExit(f"{command[:3]} told no validation loss: {last}")
     return {
         "seconds": seconds,
-        "processor": used.ru_utime + used.ru_stime,
+        "processor": used,
         "step": step,
         "loss": loss,
         "reached": reached,
