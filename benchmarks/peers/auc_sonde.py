@@ -6,6 +6,7 @@ import contextlib
 import re
 import tempfile
 
+import torch._dynamo  # noqa: F401  (an optimizer imports it when made)
 from auc_common import Race, Reached
 
 import sonde
