@@ -1,10 +1,10 @@
-# setup demo test check bench: everything works from a fresh machine that has Python 3.11+, pip and make.
+# setup demo test check bench bench-peers: everything works from a fresh machine that has Python 3.11+, pip and make.
 PYTHON ?= python3
 BIN := .venv/bin
 UV := .uv/bin/uv
 STAMP := .venv/.ready
 
-.PHONY: setup demo test check bench clean
+.PHONY: setup demo test check bench bench-peers clean
 
 setup: $(STAMP)
 
@@ -32,5 +32,8 @@ check: setup
 bench: setup
 	$(BIN)/python benchmarks/quality.py
 
+bench-peers: setup
+	UV=$(UV) $(BIN)/python benchmarks/peers/run.py
+
 clean:
-	rm -rf .venv .uv
+	rm -rf .venv .uv .bench

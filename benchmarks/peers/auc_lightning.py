@@ -1,0 +1,66 @@
+"""Lightning: an MLP of 256-256 on standardized numbers, AdamW and one-cycle, barebones, batches of 1,024 whole."""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from typing import Any
+
+import lightning
+import networks
+import torch
+from auc_common import TRAIN, Race, Reached, auc
+from lightning.pytorch import Trainer
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.data import DataLoader
+
+BATCH = 1024
+
+
+class Module(lightning.LightningModule):
+    def __init__(self, race: Race, steps: int) -> None:
+        super().__init__()
+        self.race, self.steps = race, steps
+        self.net = nn.Sequential(
+            nn.Linear(30, 256), nn.ReLU(), nn.Linear(256, 256), nn.ReLU(), nn.Linear(256, 1), nn.Flatten(0)
+        )
+
+    def training_step(self, batch: tuple[Tensor, Tensor]) -> Tensor:
+        return functional.binary_cross_entropy_with_logits(self.net(batch[0]), batch[1])
+
+    def on_validation_epoch_start(self) -> None:
+        self.answers: list[tuple[Tensor, Tensor]] = []
+
+    def validation_step(self, batch: tuple[Tensor, Tensor]) -> None:
+        self.answers.append((self.net(batch[0]), batch[1]))
+
+    def on_validation_epoch_end(self) -> None:
+        scores, truth = (torch.cat(parts).float().numpy() for parts in zip(*self.answers, strict=True))
+        self.race.note(auc(scores, truth))
+
+    def configure_optimizers(self) -> Any:
+        optimizer = torch.optim.AdamW(self.parameters(), lr=4e-3, fused=True)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 4e-3, total_steps=self.steps)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def main() -> None:
+    warnings.filterwarnings("ignore")
+    race = Race()
+    x, y_N = race.arrays()
+    race.start()
+    x = (x - x[:TRAIN].mean(0)) / x[:TRAIN].std(0)
+    x, y = torch.from_numpy(x), torch.from_numpy(y_N).float()
+    loaders = [
+        DataLoader(networks.Sliced(x[part], y[part]), BATCH, shuffle=shuffle, collate_fn=networks.whole)
+        for part, shuffle in ((slice(0, TRAIN), True), (slice(TRAIN, None), False))
+    ]
+    module = Module(race, race.epochs * len(loaders[0]))
+    with contextlib.suppress(Reached):
+        Trainer(accelerator="cpu", max_epochs=race.epochs, barebones=True).fit(module, *loaders)
+    race.tell()
+
+
+if __name__ == "__main__":
+    main()
