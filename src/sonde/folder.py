@@ -148,6 +148,8 @@ class Log:
 
     def position(self) -> int:
         """Where the log stands, once everything before is safely on the disk: a checkpoint is about to count on it."""
+        if not dist.is_main():
+            return 0
         try:
             os.fsync(self._file.fileno())
             return self._file.tell()

@@ -134,7 +134,9 @@ class Case:
 
     @classmethod
     def read(cls, path: Path, own: nn.Module | None) -> Case:
-        folder = RunFolder.open(path, resume=True)
+        folder = RunFolder(path)
+        if not folder.recipe.is_file():
+            raise UserError(f"{path} holds no run", expected="the --out of a finished `sonde fit`")
         if not folder.scores.is_file() or not (folder.model / "MANIFEST.json").is_file():
             raise UserError(f"the run in {path} is not finished", hint=f"sonde fit ... --out {path} --resume")
         recipe = Recipe.read(folder.recipe)
@@ -326,7 +328,7 @@ def _two_processes(case: Case) -> dict[str, Any]:
         command += ["-m", "sonde.prove", str(case.folder.path), str(found)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
-            raise SondeError(f"two processes failed: {done.stderr[-2000:]}")
+            raise SondeError(f"two processes failed:\n{done.stderr[:4000]}")
         theirs, _ = tensors.read(found)
     scores, gradient = _in_one(case)
     two_scores, two_gradient = ({key: theirs[key] for key in each} for each in (scores, gradient))

@@ -60,7 +60,14 @@ def joined() -> Iterator[None]:
         return
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    pg.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    from torch.distributed.distributed_c10d import PrefixStore
+    from torch.distributed.rendezvous import rendezvous
+
+    rank, size = launched()
+    store, _, _ = next(iter(rendezvous("env://", rank, size)))
+    # torchrun keeps its store over restarts: without a name of its own a start would read addresses of the one before.
+    store = PrefixStore(f"start {os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
+    pg.init_process_group("nccl" if torch.cuda.is_available() else "gloo", store=store, rank=rank, world_size=size)
     try:
         yield
     except RuntimeError as error:
