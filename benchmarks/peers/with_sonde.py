@@ -14,6 +14,7 @@ import torch
 from worker import SAMPLE, SKIP, Go, Job, Spent, serve
 
 from sonde import loop, run
+from sonde.base.progress import Quiet
 from sonde.data.store import encode
 from sonde.recipe import Recipe
 from sonde.records import Records
@@ -40,6 +41,7 @@ def start(job: Job) -> Go:
             "network": {"kind": "mlp"},
             "training": {
                 "steps": 10**9,
+                "compile": False,
                 "batch_size": job.workload.batch,
                 "optimizer": {"kind": "adamw", "lr": networks.RATE},
                 "schedule": {"kind": "constant", "warmup": 0.0},
@@ -49,7 +51,7 @@ def start(job: Job) -> Go:
     task = run.learn(recipe, records)
     own = networks.build(job.workload, vocabulary=task.inputs["x"].shape.vocabulary)
     net = run.build(recipe, task, own)
-    state, plan, batches = run.prepare(recipe, task, net, encode(task, records))
+    state, plan, batches = run.prepare(recipe, task, net, encode(task, records), None, Quiet())
     steps_made = loop.train(task, batches, state, plan)
     sample = task.collate(batches.examples.take(torch.arange(SAMPLE)), torch.arange(SAMPLE))
 

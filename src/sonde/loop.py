@@ -129,18 +129,20 @@ def gradients(task: Task, batch: Batch, epoch: int, state: State, plan: Plan) ->
             for parameter in state.parameters:
                 parameter.grad = None
             _reseed(plan, state.step)
-            count = dist.total(task.target.count(batch))
+            world = dist.size()
+            count = dist.total(task.target.count(batch)) if world > 1 else task.target.count(batch)
+            # DDP and FSDP give the mean over the processes; what is wanted is the sum.
+            share = count / world if world > 1 else count
             totals: Tensors = {}
             parts = batch.split(state.micro_batch)
             for number, part in enumerate(parts, start=1):
                 with plan.precision.maths(), parallel.summing(state.replica, last=number == len(parts)):
                     terms = _loss(task, part, epoch, state.replica, plan)
-                    # DDP and FSDP give the mean over the processes; what is wanted is the sum.
                     first, *others = terms.values()
-                    (sum(others, start=first) / (count / dist.size())).backward()
+                    (sum(others, start=first) / share).backward()
                 for name, value in terms.items():
                     totals[name] = totals[name] + value.detach() if name in totals else value.detach()
-            return {name: dist.total(value) / count for name, value in totals.items()}
+            return {name: (dist.total(value) if world > 1 else value) / count for name, value in totals.items()}
         except (torch.OutOfMemoryError, RuntimeError) as error:
             size = min(state.micro_batch, len(batch))
             # Alone a process can begin again; the others of a job are in the middle of a sum with it.
