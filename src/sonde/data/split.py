@@ -198,7 +198,9 @@ def _given(records: Records, split: Split, label: np.ndarray | None, rng: np.ran
             hint='use split = { by = "random" }, or name the column with data.split.field',
         )
     values = _column(records, name).tolist()
-    found = [part_of(value) for value in values]
+    # A column has few different values: each is read once.
+    known = {value: part_of(value) for value in set(values)}
+    found = [known[value] for value in values]
     if None in found:
         wrong = found.index(None)
         close = near(str(values[wrong]), _NAMES)
