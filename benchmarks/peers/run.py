@@ -66,6 +66,9 @@ class Worker:
             self.process.stdin.write(json.dumps({"workload": workload.name, "setting": setting, **more}) + "\n")
             self.process.stdin.flush()
             line = self.process.stdout.readline()
+            # Frameworks print what they like; an answer is a line of JSON.
+            while line and not line.startswith("{"):
+                line = self.process.stdout.readline()
         except BrokenPipeError:
             line = ""
         answer = json.loads(line) if line else {"error": f"the process ended with code {self.process.wait()}"}
