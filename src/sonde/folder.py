@@ -16,6 +16,9 @@ from sonde.base.errors import UserError
 from sonde.data.snapshot import Snapshot, changes
 from sonde.loop import Step
 
+# Seconds after which lines of the log are there for others to read.
+FOLLOW = 0.5
+
 
 class RunFolder:
     """The places of one run. Opened first, so that one that cannot be used costs no time.
@@ -116,6 +119,7 @@ class Log:
     def __init__(self, path: Path, position: int) -> None:
         """Go on at byte `position`; what was written after it belongs to steps that will be made again."""
         self.path = path if dist.is_main() else Path(os.devnull)
+        self._flushed = time.monotonic()
         try:
             self._file = self.path.open("ab")
             if not dist.is_main():
@@ -134,7 +138,9 @@ class Log:
     def write(self, line: Mapping[str, Any]) -> None:
         try:
             self._file.write((json.dumps(line, ensure_ascii=False) + "\n").encode())
-            self._file.flush()
+            # For whoever follows the file: a flush for every line would be most of what logging costs.
+            if time.monotonic() - self._flushed > FOLLOW:
+                self._flush()
         except OSError as error:
             raise files.cannot_write(self.path, error) from error
 
@@ -151,18 +157,29 @@ class Log:
         if not dist.is_main():
             return 0
         try:
+            self._flush()
             os.fsync(self._file.fileno())
             return self._file.tell()
         except OSError as error:
             raise files.cannot_write(self.path, error) from error
 
+    def _flush(self) -> None:
+        self._file.flush()
+        self._flushed = time.monotonic()
+
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *error: object) -> None:
-        # Every line is flushed when it is written: what is left is of one that failed, and was told.
-        with contextlib.suppress(OSError):
-            self._file.close()
+    def __exit__(self, kind: object, *error: object) -> None:
+        try:
+            self._flush()
+        except OSError as fault:
+            # Where something else went wrong already, that is what is told.
+            if kind is None:
+                raise files.cannot_write(self.path, fault) from fault
+        finally:
+            with contextlib.suppress(OSError):
+                self._file.close()
 
 
 def default_folder(recipe: Path) -> Path:

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -157,12 +158,17 @@ def _reseed(plan: Plan, step: int) -> None:
     `torch.manual_seed` seeds every device that there could be: for one that is not there it writes down the call
     stack, which takes 0.1 to 1 ms.
     """
-    seed = key(plan.seed, "layers", step, *([dist.rank()] if dist.rank() else []))
+    seed = (_stream(plan.seed, dist.rank()) + step * 0x9E3779B97F4A7C15) & ((1 << 63) - 1)
     torch.default_generator.manual_seed(seed)
     if plan.precision.device.type == "cuda":
         torch.cuda.manual_seed(seed)
     elif plan.precision.device.type == "mps":
         torch.mps.manual_seed(seed)
+
+
+@functools.cache
+def _stream(seed: int, rank: int) -> int:
+    return key(seed, "layers", rank)
 
 
 def _norm(parameters: list[nn.Parameter]) -> Tensor:
