@@ -97,7 +97,8 @@ def test_without_leave_it_stops(tmp_path, astray):
         sonde.fit(recipe(), out=tmp_path / "run")
 
 
-def test_a_run_that_went_back_resumes_bit_for_bit(tmp_path, astray, monkeypatch):
+@pytest.mark.parametrize("kill_at", [5, 33])
+def test_a_run_that_went_back_resumes_bit_for_bit(tmp_path, astray, monkeypatch, kill_at):
     astray({25}, lambda loss: loss * float("nan"), sound_below=0.5)
     plan = recipe(rollback={"spike": 50.0}, average=0.9)
     sonde.fit(plan, out=tmp_path / "straight")
@@ -106,7 +107,7 @@ def test_a_run_that_went_back_resumes_bit_for_bit(tmp_path, astray, monkeypatch)
     def killed(*arguments):
         for each in train(*arguments):
             yield each
-            if each.number == 33:
+            if each.number == kill_at:
                 raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:

@@ -81,10 +81,12 @@ def fit(
             net = build(recipe, task, network)
             sets = {split: _encode(recipe, task, split, data, folder, progress) for split in data.splits}
             _check_monitor(recipe, task, net, sets)
+            parallel.share(min(recipe.training.batch_size, len(sets["train"].examples)))
             folder.begin(recipe.to_toml(), data.snapshot)
             state, plan, batches = prepare(recipe, task, net, sets["train"], folder.choice, progress)
-            with Log(folder.log, checkpoint.restore(folder.checkpoints, state, progress.say) or 0) as log:
-                if state.step == 0:
+            position = checkpoint.restore(folder.checkpoints, state, progress.say)
+            with Log(folder.log, position or 0) as log:
+                if position is None:
                     _log_start(log, sets, plan)
                 Training(recipe, task, sets, state, plan, batches, folder, log, progress).go()
             _use_best(recipe, folder, state)
