@@ -41,7 +41,13 @@ class Records:
         """The records at these positions, in this order."""
         return Records(
             fields={name: values[indices] for name, values in self.fields.items()},
-            ids=[self.ids[int(index)] for index in indices],
+            ids=[self.ids[index] for index in indices.tolist()],
+        )
+
+    def part(self, start: int, stop: int) -> Records:
+        """The records from `start` to before `stop`; their fields are views."""
+        return Records(
+            fields={name: values[start:stop] for name, values in self.fields.items()}, ids=self.ids[start:stop]
         )
 
     def with_fields(self, **fields: np.ndarray) -> Records:

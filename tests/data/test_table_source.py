@@ -11,8 +11,11 @@ from pathlib import Path
 import numpy as np
 import polars
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from sonde.base.errors import UserError
+from sonde.data.sources import _csv, _typed
 from sonde.data.sources.table import Table, TableConfig
 from sonde.records import Records
 
@@ -297,3 +300,65 @@ def test_real_messages(shared: Path) -> None:
     lines = (shared / "sms_spam" / "sms.tsv").read_text(encoding="utf-8").split("\n")
     assert found.fields["text"].tolist() == [line.split("\t")[1] for line in lines if line]
     assert "sms.tsv line 54 has a double quote that stands inside a value." in fails(shared / "sms_spam")
+
+
+VALUES = [
+    "1",
+    "-2",
+    "+4",
+    "2.5",
+    ".5",
+    "1.",
+    "1e5",
+    "",
+    "nan",
+    "NA",
+    "inf",
+    " 3",
+    "3 ",
+    "007",
+    "-05",
+    "0",
+    "-0",
+    "1e-05",
+]
+VALUES += ["true", "x", "a 007", "x007", "2024-05-03", "9223372036854775808", "1_000", "0x10", "é", "\r"]
+
+
+@settings(max_examples=300, deadline=None)
+@given(data=st.data())
+def test_numbers_read_as_such_are_those_that_texts_give(
+    data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Whatever stands in a column, and however late: the quick way to read it changes no field."""
+    drawn = st.lists(st.sampled_from(data.draw(st.sampled_from([VALUES[:5], VALUES[:8], VALUES]))), min_size=1)
+    columns = [data.draw(drawn) for _ in range(data.draw(st.integers(1, 3)))]
+    count = min(map(len, columns))
+    rows = [",".join(column[row] for column in columns) for row in range(count)]
+    if data.draw(st.booleans()):
+        # Past what is peeked at, so that what a column seems to be is not what it is.
+        rows = [",".join("7" for _ in columns)] * 250 + rows
+    if data.draw(st.booleans()):
+        rows.insert(data.draw(st.integers(0, len(rows))), data.draw(st.sampled_from(["1", "1,2", "1,2,3,4", ""])))
+    end = data.draw(st.sampled_from(["\n", "\r\n"]))
+    path = tmp_path_factory.mktemp("csv") / "t.csv"
+    path.write_bytes(
+        (end.join([",".join("abc"[: len(columns)]), *rows]) + data.draw(st.sampled_from(["", end]))).encode()
+    )
+    dialect = _csv.Dialect(separator=",")
+
+    def fields(*, numbers: bool) -> dict[str, np.ndarray] | str:
+        try:
+            frame = _csv.read(path, dialect, numbers=numbers)
+        except UserError as error:
+            return str(error)
+        return {column.name: _typed.from_csv(column) for column in frame}
+
+    quick, careful = fields(numbers=True), fields(numbers=False)
+    if isinstance(careful, str) or isinstance(quick, str):
+        assert quick == careful
+        return
+    assert list(quick) == list(careful)
+    for name, values in careful.items():
+        assert quick[name].dtype == values.dtype
+        assert repr(quick[name].tolist()) == repr(values.tolist())

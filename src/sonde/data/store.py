@@ -16,8 +16,10 @@ from sonde.columns import Columns, Ragged, take
 from sonde.records import Records
 from sonde.task import Examples, Part, Task
 
-# Records encoded at a time: enough to keep every thread busy, few enough to show progress and bound memory.
-CHUNK = 2048
+# Records encoded at a time: enough to keep every thread busy, few enough to show progress and bound memory. Values are
+# small where files are large.
+CHUNK = 32768
+CHUNK_OF_FILES = 2048
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,12 +54,13 @@ def encode(
     sinks: dict[str, _Sink] = {}
     kept: list[np.ndarray] = []
     unreadable: dict[str, str] = {}
-    for start in range(0, len(records), CHUNK):
-        chunk = records.take(np.arange(start, min(start + CHUNK, len(records)))) if len(records) > CHUNK else records
+    size = CHUNK_OF_FILES if any(part.reads_file for part in parts.values()) else CHUNK
+    for start in range(0, len(records), size):
+        chunk = records.part(start, start + size)
         columns, good = _encode_chunk(parts, chunk, unreadable)
         if not sinks:
-            size = sum(_bytes(each) for each in columns.values()) * len(records) / max(1, len(chunk))
-            folder = cache if size > memory else None
+            forecast = sum(_bytes(each) for each in columns.values()) * len(records) / max(1, len(chunk))
+            folder = cache if forecast > memory else None
             sinks = {name: _Sink(folder, name) for name in parts}
         for name, each in columns.items():
             sinks[name].add(each)
@@ -77,7 +80,7 @@ def encode(
     weights = torch.from_numpy(records.fields[weight][positions].astype(np.float32)) if weight else None
     examples = Examples(inputs=inputs, truth=whole["target"], weight=weights, count=count)
     ids = (
-        [records.ids[int(index)] for index in positions]
+        [records.ids[index] for index in positions.tolist()]
         if count == len(positions)
         else [f"window {n}" for n in range(count)]
     )
@@ -100,9 +103,9 @@ def _encode_chunk(
                 )
             unreadable[chunk.ids[index]] = str(error)
             bad.add(index)
-    good = np.array([index for index in range(len(chunk)) if index not in bad], dtype=np.int64)
     if not bad:
-        return {name: columns for name, (columns, _) in results.items()}, good
+        return {name: columns for name, (columns, _) in results.items()}, np.arange(len(chunk))
+    good = np.array([index for index in range(len(chunk)) if index not in bad], dtype=np.int64)
     chosen = {}
     for name, (columns, errors) in results.items():
         readable = np.array([index for index in range(len(chunk)) if index not in errors], dtype=np.int64)

@@ -1,7 +1,8 @@
-"""CSV and TSV as columns of texts. Rows are counted before polars parses them, so that errors name the line."""
+"""CSV and TSV as columns. Rows are counted before polars parses them, so that errors name the line."""
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -10,14 +11,17 @@ import numpy as np
 import polars
 
 from sonde.base.errors import UserError
+from sonde.data.sources import _typed
 
 _SEPARATORS = ",\t;|"
 _COMMA_NUMBER = r"^\s*[+-]?\d+(,\d+)?([eE][+-]?\d+)?\s*$"
 _QUOTE, _NEWLINE, _RETURN = ord('"'), ord("\n"), ord("\r")
-# How many rows tell whether the first one is a header.
+# How many rows tell whether the first one is a header, and which columns seem to hold numbers.
 _PEEK = 200
 # And how much of a file its separator.
 _PEEK_BYTES = 16_384
+# Bytes that are looked at together: few enough to stay near the processor.
+_BLOCK = 1 << 18
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,14 +35,72 @@ class Dialect:
     columns: tuple[str, ...] = ()
 
 
-def read(path: Path, dialect: Dialect) -> polars.DataFrame:
-    """Every column as texts; an empty value is null.
+def read(path: Path, dialect: Dialect, *, numbers: bool = True) -> polars.DataFrame:
+    """Every column as texts, an empty value null; with `numbers` those that `_typed` would take as numbers as such.
 
     Raises:
         UserError: not UTF-8, empty, a row with too many or too few values, a quote out of place, two columns of a name.
     """
-    content = read_text(path).encode()
+    content = read_bytes(path)
     separator = dialect.separator or _separator(path, content)
+    quick = _quickly(path, content, separator, dialect) if numbers and dialect.decimal == "." else None
+    return _carefully(path, content, separator, dialect) if quick is None else quick
+
+
+def _quickly(path: Path, content: bytes, separator: str, dialect: Dialect) -> polars.DataFrame | None:
+    """A table without quotes and blank lines, whose numbers polars reads as such: several times quicker.
+
+    None where it is not that plain, or something is wrong, which the careful way then finds.
+    """
+    rows = content.count(b"\n") + (not content.endswith(b"\n"))
+    ends = content.find(b"\n")
+    header = content if ends < 0 else content[:ends]
+    columns = header.count(separator.encode()) + 1
+    blank = content[:1] in b"\r\n" or b"\n\n" in content or b"\n\r\n" in content
+    plain = not blank and not (dialect.quoting and b'"' in content) and content.count(b"\r") == content.count(b"\r\n")
+    # Where no row has too many values, which polars tells, and all have the right number together, none has too few.
+    even = content.count(separator.encode()) == rows * (columns - 1)
+    if not plain or not even or rows < 1 + dialect.header or _has_codes(content, separator):
+        return None
+    names = _names(path, _parse(header, separator, dialect.quoting).row(0), dialect)
+    try:
+        start = ends + 1 if dialect.header else 0
+        peek = _parse(content[start : _end_of_row(content, start, _PEEK)], separator, dialect.quoting)
+        kinds = {"i": polars.Int64, "f": polars.Float64}
+        types = [kinds.get(_typed.from_texts(column).dtype.kind, polars.String) for column in peek]
+        frame = _parse(content, separator, dialect.quoting, dict(zip(names, types, strict=True)), header=dialect.header)
+    except (polars.exceptions.PolarsError, ValueError):
+        return None
+    return frame if frame.height == rows - dialect.header else None
+
+
+def _end_of_row(content: bytes, start: int, rows: int) -> int:
+    """Where so many rows from `start` on end."""
+    end = start - 1
+    for _ in range(rows):
+        end = content.find(b"\n", end + 1)
+        if end < 0:
+            return len(content)
+    return end
+
+
+def _has_codes(content: bytes, separator: str) -> bool:
+    """Whether some value starts with a zero and a further digit (007): as a number it would lose its zeros."""
+    begins = np.zeros(256, dtype=bool)
+    begins[[ord(separator), _NEWLINE, _QUOTE, ord(" "), ord("\t")]] = True
+    for start in range(0, len(content), _BLOCK):
+        # Two places before a block and one after it are seen too, so that it does not matter where it ends.
+        piece = content[start - 2 : start + _BLOCK + 1] if start else b"\n\n" + content[: _BLOCK + 1]
+        block = np.frombuffer(piece, dtype=np.uint8)
+        is_digit = block - np.uint8(ord("0")) <= 9
+        at = np.flatnonzero((block[2:-1] == ord("0")) & is_digit[3:] & ~is_digit[1:-2]) + 1
+        signs = (block[at] == ord("-")) | (block[at] == ord("+"))
+        if (begins[block[at]] | (signs & begins[block[at - 1]])).any():
+            return True
+    return False
+
+
+def _carefully(path: Path, content: bytes, separator: str, dialect: Dialect) -> polars.DataFrame:
     rows = _rows(path, content, separator, dialect.quoting)
     first = _parse(content[rows.starts[0] : rows.ends[0]], separator, dialect.quoting).row(0)
     names = _names(path, first, dialect)
@@ -79,7 +141,7 @@ def first_row(path: Path, dialect: Dialect) -> tuple[str | None, ...]:
     Raises:
         UserError: not UTF-8, empty, a quote out of place.
     """
-    content = read_text(path).encode()
+    content = read_bytes(path)
     separator = dialect.separator or _separator(path, content)
     rows = _rows(path, content, separator, dialect.quoting)
     return _parse(content[rows.starts[0] : rows.ends[0]], separator, dialect.quoting).row(0)
@@ -87,19 +149,28 @@ def first_row(path: Path, dialect: Dialect) -> tuple[str | None, ...]:
 
 def first_line(path: Path) -> tuple[str | None, ...]:
     """The values of the first line: the names, if it is a header."""
-    content = read_text(path).encode()
+    content = read_bytes(path)
     return _parse(content.lstrip(b"\r\n").split(b"\n", 1)[0], _separator(path, content), True).row(0)
 
 
-def _parse(body: bytes, separator: str, quoting: bool) -> polars.DataFrame:
+def _parse(
+    body: bytes,
+    separator: str,
+    quoting: bool,
+    types: dict[str, type[polars.DataType]] | None = None,
+    *,
+    header: bool = False,
+) -> polars.DataFrame:
+    """Every column as texts, or named and typed by `types`; then a row with a value too many is an error."""
+    quote = '"' if quoting else None
     return polars.read_csv(
-        body, has_header=False, separator=separator, quote_char='"' if quoting else None, infer_schema=False
+        body, has_header=header, separator=separator, quote_char=quote, infer_schema=False, schema=types
     )
 
 
 def sniff(path: Path) -> Dialect:
     """The dialect that a file seems to have: whether quotes mean anything and whether the first row is a header."""
-    content = read_text(path).encode()
+    content = read_bytes(path)
     separator = _separator(path, content)
     quoting = True
     try:
@@ -143,7 +214,7 @@ def _is_number(text: str | None) -> bool:
     return True
 
 
-def read_text(path: Path) -> str:
+def read_bytes(path: Path) -> bytes:
     """The text of a file in UTF-8, without a byte order mark.
 
     Raises:
@@ -154,7 +225,8 @@ def read_text(path: Path) -> str:
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror or error}") from error
     try:
-        text = content.decode("utf-8-sig")
+        if not content.isascii():
+            content.decode()
     except UnicodeDecodeError as error:
         wide = content.startswith((b"\xff\xfe", b"\xfe\xff"))
         raise UserError(
@@ -164,9 +236,10 @@ def read_text(path: Path) -> str:
             hint=f"iconv -f {'UTF-16' if wide else 'LATIN1'} -t UTF-8 {path.name} > converted{path.suffix}"
             + ("" if wide else ", if it is Latin-1"),
         ) from error
-    if not text.strip():
+    content = content.removeprefix(b"\xef\xbb\xbf")
+    if not re.search(rb"\S", content):
         raise UserError(f"{path} is empty", expected="a header and rows")
-    return text
+    return content
 
 
 def _separator(path: Path, content: bytes) -> str:

@@ -87,8 +87,10 @@ class Table(Source):
         files = _files(path)
         if files[0][1].suffix.lower() in _CSV:
             frames = [_csv.read(file, config.dialect) for _, file in files]
+            if not _alike(frames):
+                frames = [_csv.read(file, config.dialect, numbers=False) for _, file in files]
             whole = _joined(files, frames)
-            fields = {column.name: _typed.from_texts(column) for column in whole}
+            fields = {column.name: _typed.from_csv(column) for column in whole}
         elif files[0][1].suffix.lower() == ".parquet":
             frames = [_parquet(file) for _, file in files]
             whole = _joined(files, frames)
@@ -162,7 +164,7 @@ def _options(path: Path) -> dict[str, Any]:
         options["decimal"] = dialect.decimal
     if not dialect.header:
         frame = _csv.read(first, dialect)
-        options |= {"header": False, "columns": _roles.names_for([_typed.from_texts(column) for column in frame])}
+        options |= {"header": False, "columns": _roles.names_for([_typed.from_csv(column) for column in frame])}
     return options
 
 
@@ -178,6 +180,12 @@ def _joined(files: list[tuple[str | None, Path]], frames: list[polars.DataFrame]
         return polars.concat([frame.select(frames[0].columns) for frame in frames], how="vertical_relaxed")
     except polars.exceptions.PolarsError as error:
         raise UserError(f"the columns of {files[0][1].parent} have different types: {error}") from error
+
+
+def _alike(frames: list[polars.DataFrame]) -> bool:
+    """Whether a column that is texts in one file is texts in all."""
+    texts = [{name for name, kind in frame.schema.items() if kind == polars.String} for frame in frames]
+    return all(one == texts[0] for one in texts)
 
 
 def _same_columns(first: Path, expected: list[str], file: Path, names: list[str]) -> None:
@@ -206,9 +214,9 @@ def _parquet(file: Path) -> polars.DataFrame:
 
 def _json_columns(files: list[Path]) -> tuple[dict[str, np.ndarray], list[int]]:
     """The fields of JSONL files, and the number of rows of each; a field that a line lacks is missing there."""
-    texts = [_csv.read_text(file) for file in files]
+    contents = [_csv.read_bytes(file) for file in files]
     try:
-        frames = [polars.read_ndjson(text.encode(), infer_schema_length=None) for text in texts]
+        frames = [polars.read_ndjson(content, infer_schema_length=None) for content in contents]
         whole = polars.concat(frames, how="diagonal_relaxed")
         if all(kind in _PLAIN for kind in whole.dtypes):
             return {column.name: _typed.from_frame(column) for column in whole}, [frame.height for frame in frames]
@@ -216,8 +224,8 @@ def _json_columns(files: list[Path]) -> tuple[dict[str, np.ndarray], list[int]]:
         pass  # line by line then, which knows where the fault is
     rows: list[dict[str, Any]] = []
     counts = []
-    for file, text in zip(files, texts, strict=True):
-        lines = [(number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip()]
+    for file, content in zip(files, contents, strict=True):
+        lines = [(number, line) for number, line in enumerate(content.decode().split("\n"), start=1) if line.strip()]
         rows += [_json_row(file, number, line) for number, line in lines]
         counts.append(len(lines))
     names = dict.fromkeys(name for row in rows for name in row)
