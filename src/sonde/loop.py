@@ -140,7 +140,8 @@ def gradients(task: Task, batch: Batch, epoch: int, state: State, plan: Plan) ->
                 with plan.precision.maths(), parallel.summing(state.replica, last=number == len(parts)):
                     terms = _loss(task, part, epoch, state.replica, plan)
                     first, *others = terms.values()
-                    (sum(others, start=first) / share).backward()
+                    # The gradient of the sum divided by `share`, without the division.
+                    sum(others, start=first).backward(share.reciprocal())
                 for name, value in terms.items():
                     totals[name] = totals[name] + value.detach() if name in totals else value.detach()
             return {name: (dist.total(value) if world > 1 else value) / count for name, value in totals.items()}

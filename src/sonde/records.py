@@ -39,9 +39,10 @@ class Records:
 
     def take(self, indices: np.ndarray) -> Records:
         """The records at these positions, in this order."""
+        places: list[int] = indices.tolist()
         return Records(
             fields={name: values[indices] for name, values in self.fields.items()},
-            ids=[self.ids[index] for index in indices.tolist()],
+            ids=[self.ids[place] for place in places],
         )
 
     def part(self, start: int, stop: int) -> Records:

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from sonde import __version__, artifact, checkpoint, evaluate, loop, networks, optim, parallel, probe
-from sonde.base import dist, files, lookup, signals
+from sonde.base import dist, files, lookup, memory, signals
 from sonde.base.config import Config, kind_of
 from sonde.base.device import Precision, choose_device
 from sonde.base.errors import Diverged, Interrupted, UserError, unknown
@@ -99,6 +99,7 @@ def fit(
             dist.wait()
         finally:
             folder.close(keep=resume)
+            memory.give_back()
     return Run(folder=folder.path, artifact=folder.model, scores=scores, seconds=time.perf_counter() - started)
 
 
@@ -140,6 +141,7 @@ def prepare(
 
     The number format is chosen before the first step, and kept in the file `choice` for a resume.
     """
+    memory.keep()
     training = recipe.training
     batches = Batches(
         task,

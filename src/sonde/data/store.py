@@ -79,11 +79,9 @@ def encode(
         )
     weights = torch.from_numpy(records.fields[weight][positions].astype(np.float32)) if weight else None
     examples = Examples(inputs=inputs, truth=whole["target"], weight=weights, count=count)
-    ids = (
-        [records.ids[index] for index in positions.tolist()]
-        if count == len(positions)
-        else [f"window {n}" for n in range(count)]
-    )
+    places: list[int] = positions.tolist()
+    windows = count != len(places)
+    ids = [f"window {n}" for n in range(count)] if windows else [records.ids[place] for place in places]
     return Encoded(examples=examples, ids=ids, unreadable=unreadable)
 
 

@@ -191,9 +191,10 @@ class Standardize(nn.Module):
         self.register_buffer("shift", (-255 * torch.tensor(mean) * scale)[:, None, None], persistent=False)
 
     def forward(self, tensors: Tensors) -> Tensors:
-        # Convolutions run 3 to 4 times faster on this memory order on CPUs, and at least as fast on GPUs.
-        grid = tensors["grid"].to(torch.float32, memory_format=torch.channels_last)
-        return {**tensors, "grid": torch.addcmul(self.shift, grid, self.scale)}
+        # Convolutions run 3 to 4 times faster on channels-last grids on CPUs, and at least as fast on GPUs. Planes are
+        # scaled before they are brought into that order: on CPUs it takes a third of the time.
+        grid = tensors["grid"].to(torch.float32, memory_format=torch.contiguous_format, copy=True)
+        return {**tensors, "grid": grid.mul_(self.scale).add_(self.shift).contiguous(memory_format=torch.channels_last)}
 
 
 def _mask_size(pictures: list[Any]) -> tuple[int, int]:

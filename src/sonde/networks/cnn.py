@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from itertools import pairwise
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
+from torch.nn import functional
 
 from sonde.base.config import Config
 from sonde.columns import Tensors
@@ -20,10 +21,20 @@ from sonde.task import Ask, Body, Form, Per, Shape
 class CnnConfig(Config):
     kind: Literal["cnn"] = "cnn"
     widths: Widths = Field((32, 64, 128), min_length=1, description="channels of each stage; pooling halves the size")
-    convolutions: int = Field(2, ge=1, description="3x3 convolutions in each stage")
+    convolutions: Annotated[int, Field(ge=1)] | Widths = Field(
+        2, description="3x3 convolutions in each stage; a list gives each its own: [1, 2, 2] is quick at full size"
+    )
     activation: Activation = Field("relu", description="relu, leaky-relu, gelu, silu, tanh or sigmoid")
     norm: GridNorm = Field("batch", description="none, batch, layer or group")
     dropout: float = Field(0.1, ge=0, lt=1, description="share of the final features dropped in training")
+
+    @model_validator(mode="after")
+    def _one_for_each_stage(self) -> Self:
+        if not isinstance(self.convolutions, int) and len(self.convolutions) != len(self.widths):
+            raise ValueError(
+                f"convolutions has {len(self.convolutions)} numbers and widths {len(self.widths)}: each stage has one"
+            )
+        return self
 
 
 class Cnn(Body):
@@ -37,9 +48,12 @@ class Cnn(Body):
     def __init__(self, config: CnnConfig, shape: Shape, ask: Ask) -> None:
         nn.Module.__init__(self)
         channels, _ = picture_shape(shape, config.kind)
-        self.stages = nn.ModuleList(Stage(config, *ends) for ends in pairwise((channels, *config.widths)))
-        # An odd size keeps its last row and column: no picture is too small for one more stage.
-        self.pool = nn.MaxPool2d(2, ceil_mode=True)
+        counts = config.convolutions
+        counts = (counts,) * len(config.widths) if isinstance(counts, int) else counts
+        self.stages = nn.ModuleList(
+            Stage(config, *ends, count)
+            for ends, count in zip(pairwise((channels, *config.widths)), counts, strict=True)
+        )
         self.dropout = nn.Dropout(config.dropout)
         self.per = ask.per
         self.width = config.widths if ask.per == "pixel" else config.widths[-1]
@@ -47,21 +61,24 @@ class Cnn(Body):
 
     def forward(self, tensors: Tensors) -> Tensor | tuple[Tensor, ...]:
         grid, inside = picture(tensors)
-        grids = []
-        for stage in self.stages:
-            if grids:
-                grid = self.pool(sink(grid, inside))
-                inside = halved(inside)
-                grid = hide(grid, inside)
-            grid = stage(grid, inside)
-            grids.append(grid)
-        return tuple(grids) if self.per == "pixel" else self.dropout(mean(grid, inside))
+        if self.per == "pixel":
+            grids = []
+            for stage in self.stages:
+                if grids:
+                    grid, inside = pool(grid, inside)
+                grid, inside = stage(grid, inside, pooled=False)
+                grids.append(grid)
+            return tuple(grids)
+        for stage in self.stages[:-1]:  # type: ignore[index]
+            grid, inside = stage(grid, inside, pooled=True)
+        grid, inside = self.stages[-1](grid, inside, pooled=False)
+        return self.dropout(mean(grid, inside))
 
 
 class Stage(nn.Module):
     """Convolutions, each with its norm and activation, at one size."""
 
-    def __init__(self, config: CnnConfig, channels: int, width: int) -> None:
+    def __init__(self, config: CnnConfig, channels: int, width: int, convolutions: int) -> None:
         super().__init__()
         self.layers = nn.ModuleList(
             nn.Sequential(
@@ -69,11 +86,27 @@ class Stage(nn.Module):
                 grid_norm(config.norm, width),
                 activation(config.activation),
             )
-            for number in range(config.convolutions)
+            for number in range(convolutions)
         )
         initialize(self, config.activation)
 
-    def forward(self, grid: Tensor, inside: Tensor | None) -> Tensor:
+    def forward(self, grid: Tensor, inside: Tensor | None, *, pooled: bool) -> tuple[Tensor, Tensor | None]:
+        """With `pooled` at half the size: pooled before the last norm, which has a quarter to do then.
+
+        Where the norm's scale is positive, as it starts, and the activation rises, the order changes no maximum.
+        """
+        last = len(self.layers) - 1
         for number, layer in enumerate(self.layers):
-            grid = layer(hide(grid, inside) if number else grid)
-        return grid
+            convolution, norm, activation = layer  # type: ignore[misc]
+            grid = convolution(hide(grid, inside))
+            if pooled and number == last:
+                grid, inside = pool(grid, inside)
+            grid = activation(norm(grid))
+        return grid, inside
+
+
+def pool(grid: Tensor, inside: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """The largest of each 2 x 2 places. An odd size keeps its last row and column: no picture is too small."""
+    grid = functional.max_pool2d(sink(grid, inside), 2, ceil_mode=True)
+    inside = halved(inside)
+    return hide(grid, inside), inside
