@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import pytest
 import torch
+from pydantic import ValidationError
 
 from sonde.base.errors import UserError
 from sonde.networks.cnn import Cnn, CnnConfig
 from sonde.task import Ask, Shape
 
 CONFIG = CnnConfig(widths=(4, 6, 8), convolutions=1)
+GRID = Shape(form="grid", channels=2, size=(9, 6))
 
 
 def test_each_stage_halves_the_size_and_no_picture_is_too_small():
@@ -33,3 +35,26 @@ def test_a_volume_is_refused():
     assert str(caught.value) == (
         "network 'cnn' takes pictures; the input's grid has 3 dimensions. Expected a grid of height and width."
     )
+
+
+def test_a_number_of_convolutions_for_each_stage():
+    net = Cnn(CnnConfig(widths=(4, 8, 16), convolutions=(1, 2, 3)), GRID, Ask(per="example", width=3))
+    assert [len(stage.layers) for stage in net.stages] == [1, 2, 3]
+    with pytest.raises(ValidationError, match="convolutions has 2 numbers and widths 3"):
+        CnnConfig(widths=(4, 8, 16), convolutions=(1, 2))
+
+
+def test_pooling_before_the_norm_is_pooling_after_it():
+    """With scales above zero no maximum changes, in evaluation, where the norm's statistics are fixed."""
+    torch.manual_seed(0)
+    config = CnnConfig(widths=(4, 8), dropout=0.0)
+    example, pixel = (Cnn(config, GRID, Ask(per=per, width=3)).eval() for per in ("example", "pixel"))
+    for name, buffer in example.named_buffers():
+        if name.endswith(("mean", "var")):
+            buffer.copy_(torch.rand_like(buffer) + 0.5)
+    for parameter in example.parameters():
+        if parameter.ndim == 1:
+            parameter.data.copy_(torch.rand_like(parameter) + 0.1)
+    pixel.load_state_dict(example.state_dict())
+    grid = {"grid": torch.randn(2, GRID.channels, *GRID.size)}
+    torch.testing.assert_close(example(grid), pixel(grid)[-1].mean((2, 3)), rtol=1e-5, atol=1e-5)

@@ -120,17 +120,27 @@ class Image(Input):
                     "schedule": {"kind": "one-cycle"},
                 },
             }
-        augment = {"shift": 0.1, "zoom": 0.1, "rotate": 10, "cutout": 0.2} if few else {"shift": 0.07, "cutout": 0.3}
+        if few:
+            augment = {"shift": 0.1, "zoom": 0.1, "rotate": 10, "cutout": 0.2}
+            epochs, size = 30, 64
+        else:
+            # Fashion-MNIST: 93.2 % after 2 epochs as the pictures are; 90.9 % after 4 with all of these changes.
+            augment = {"shift": 0.07, "cutout": 0.3} if photos else {}
+            epochs, size = 12 if photos else max(4, min(24, round(240_000 / len(records)))), 128
         if photos:
             augment = {"flip": True, **augment, **({"zoom": 0.25, "rotate": 15} | colour if few else {})}
+        if photos or not few:
+            network = {"widths": [32, 64, 128, 256], "convolutions": [1, 2, 2, 2 if photos else 1]}
+        else:
+            network = {"widths": [32, 64, 128]}
         return {
-            "input": {"augment": augment},
+            "input": {"augment": augment} if augment else {},
             "target": {"smoothing": 0.1},
-            "network": {"kind": "cnn", "widths": [32, 64, 128, 256] if photos else [32, 64, 128]},
+            "network": {"kind": "cnn", **network},
             "training": {
-                "epochs": 30 if few else 12,
-                "batch_size": 64 if few else 256,
-                "optimizer": {"kind": "muon", "lr": 0.02},
+                "epochs": epochs,
+                "batch_size": size,
+                "optimizer": {"kind": "muon", "lr": 0.02 if few and not photos else 0.05},
                 "schedule": {"kind": "one-cycle"},
             },
         }

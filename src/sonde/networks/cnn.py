@@ -22,7 +22,7 @@ class CnnConfig(Config):
     kind: Literal["cnn"] = "cnn"
     widths: Widths = Field((32, 64, 128), min_length=1, description="channels of each stage; pooling halves the size")
     convolutions: Annotated[int, Field(ge=1)] | Widths = Field(
-        2, description="3x3 convolutions in each stage; a list gives each its own: [1, 2, 2] is quick at full size"
+        2, description="3x3 convolutions in each stage: one number for all, or a list"
     )
     activation: Activation = Field("relu", description="relu, leaky-relu, gelu, silu, tanh or sigmoid")
     norm: GridNorm = Field("batch", description="none, batch, layer or group")

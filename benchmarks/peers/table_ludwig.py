@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 import pandas
-from auc_common import TRAIN, Race, Reached
 from ludwig.api import LudwigModel
 from ludwig.callbacks import Callback
+from race_common import TRAIN, Race, Reached
 
 BATCH = 1024
 
@@ -29,17 +29,17 @@ class Watch(Callback):
 
 def main() -> None:
     race = Race()
-    x, y_N = race.arrays()
-    frame = pandas.DataFrame(x, columns=[f"x{i}" for i in range(x.shape[1])]).assign(y=y_N.astype(bool))
+    race.start()
+    frame = pandas.read_csv(race.folder / "table.csv")
+    frame["y"] = frame["y"].astype(bool)
     frame["split"] = np.where(np.arange(len(frame)) < TRAIN, 0, 1)
     config = {
-        "input_features": [{"name": f"x{i}", "type": "number"} for i in range(x.shape[1])],
+        "input_features": [{"name": name, "type": "number"} for name in frame.columns if name.startswith("x")],
         "output_features": [{"name": "y", "type": "binary"}],
         "preprocessing": {"split": {"type": "fixed", "column": "split"}},
         "trainer": {"epochs": race.epochs, "batch_size": BATCH, "early_stop": 0},
         "backend": {"type": "local"},
     }
-    race.start()
     model = LudwigModel(config, logging_level=logging.ERROR, callbacks=[Watch(race)])
     with tempfile.TemporaryDirectory() as place, contextlib.suppress(Reached):
         model.train(

@@ -1,4 +1,4 @@
-"""`sonde.fit` on the CSV file, as `sonde new` writes the recipe but for the epochs and the batch size."""
+"""`sonde.fit` on the CSV file: an MLP of 128-64 on standardized numbers, Muon and one-cycle, batches of 512."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import re
 import tempfile
 
 import torch._dynamo  # noqa: F401  (an optimizer imports it when made)
-from auc_common import Race, Reached
+from race_common import Race, Reached
 
 import sonde
 from sonde import run  # noqa: F401  (imports do not count, for anyone)
 from sonde.base.progress import Quiet
 
-BATCH = 1024
+BATCH = 512
 
 
 class Watch(Quiet):
@@ -32,17 +32,24 @@ def main() -> None:
             "data": {
                 "source": str(race.folder / "table.csv"),
                 "kind": "table",
-                "split": {"by": "given", "field": "split"},
+                "split": {"by": "given", "field": "split", "test": 0.0},
             },
             "inputs": {"table": {"kind": "table", "fields": [f"x{i}" for i in range(30)], "scale": "standard"}},
             "target": {"kind": "category", "field": "y"},
-            "network": {"kind": "mlp", "numeric_embedding": "none"},
+            "network": {
+                "kind": "mlp",
+                "hidden": [128, 64],
+                "activation": "silu",
+                "dropout": 0.0,
+                "numeric_embedding": "none",
+            },
             "training": {
                 "epochs": race.epochs,
                 "batch_size": BATCH,
-                "optimizer": {"kind": "muon", "lr": 0.02},
+                "optimizer": {"kind": "muon", "lr": 0.05, "lr_other": 0.01},
                 "schedule": {"kind": "one-cycle"},
                 "monitor": "roc_auc",
+                "seed": race.seed,
             },
         }
     )

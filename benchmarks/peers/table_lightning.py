@@ -9,8 +9,8 @@ from typing import Any
 import lightning
 import networks
 import torch
-from auc_common import TRAIN, Race, Reached, auc
 from lightning.pytorch import Trainer
+from race_common import TRAIN, Race, Reached, auc, table
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import DataLoader
@@ -48,8 +48,9 @@ class Module(lightning.LightningModule):
 def main() -> None:
     warnings.filterwarnings("ignore")
     race = Race()
-    x, y_N = race.arrays()
+    torch.manual_seed(race.seed)
     race.start()
+    x, y_N = table(race)
     x = (x - x[:TRAIN].mean(0)) / x[:TRAIN].std(0)
     x, y = torch.from_numpy(x), torch.from_numpy(y_N).float()
     loaders = [

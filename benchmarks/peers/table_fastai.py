@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pandas
 import torch
-from auc_common import TRAIN, Race, Reached, auc
 from fastai.callback.core import Callback, CancelFitException
 from fastai.data.block import CategoryBlock
 from fastai.data.transforms import IndexSplitter
 from fastai.tabular.all import Normalize, TabularPandas, range_of, tabular_learner
+from race_common import TRAIN, Race, Reached, auc, table
 
 BATCH = 1024
 
@@ -36,11 +36,12 @@ class Evaluate(Callback):
 
 def main() -> None:
     race = Race()
-    x, y_N = race.arrays()
+    torch.manual_seed(race.seed)
+    race.start()
+    x, y_N = table(race)
     names = [f"x{i}" for i in range(x.shape[1])]
     frame = pandas.DataFrame(x, columns=names).assign(y=y_N)
-    race.start()
-    table = TabularPandas(
+    prepared = TabularPandas(
         frame,
         procs=[Normalize],
         cont_names=names,
@@ -48,7 +49,7 @@ def main() -> None:
         y_block=CategoryBlock(),
         splits=IndexSplitter(list(range(TRAIN, len(frame))))(range_of(frame)),
     )
-    learner = tabular_learner(table.dataloaders(bs=BATCH), cbs=Evaluate(race, y_N[TRAIN:]))
+    learner = tabular_learner(prepared.dataloaders(bs=BATCH), cbs=Evaluate(race, y_N[TRAIN:]))
     with learner.no_bar(), learner.no_logging():
         learner.fit_one_cycle(race.epochs, 1e-2)
     race.tell()
