@@ -23,7 +23,9 @@ from pathlib import Path
 
 # As the command line does; it has to be set before torch is loaded. The plain child keeps OpenMP's own ways.
 if "plain" not in sys.argv:
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    from sonde.base import openmp
+
+    openmp.settle()
 
 import numpy as np
 import torch

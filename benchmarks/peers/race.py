@@ -5,7 +5,7 @@
 table: 200,000 rows of 30 columns in a CSV file, to an AUC of 0.93 on 20,000 held out. fashion: Fashion-MNIST, to 93 %
 of its test pictures. flowers: 1,500 photos at 64 x 64, to 70 % of the 500 test photos. The scripts RACE_NAME.py say
 what each does; imports do not count, reading and encoding do, and for sonde all that `sonde.fit` does: hashing the
-data, checkpoints, validation, scores with intervals, the artifact.
+data, checkpoints, validation, scores with intervals, the artifact. Threads wait as each of them sets it.
 
 First the fewest epochs that reach the goal are looked for, each number with a schedule of its own (--epochs says them).
 Then rounds in turns, every round with a seed of its own; told are the median time, the mean score over the rounds, and
@@ -27,6 +27,8 @@ from typing import Any
 import numpy as np
 from environments import HERE, PEERS, PLACE, ROOT, SONDE, python_of, set_up
 from run import interval
+
+from sonde.base import openmp
 
 SHARED = ROOT.parent / "shared" / "data"
 TRAIN, HELD_OUT, COLUMNS = 200_000, 20_000, 30
@@ -77,9 +79,10 @@ def make_table(folder: Path) -> None:
 def once(race: str, name: str, epochs: int, seed: int, threads: int) -> dict[str, Any]:
     """One training of so many epochs: seconds on both clocks, the best score, whether it reached the goal."""
     course, peer = COURSES[race], SONDE if name == "sonde" else PEERS[name]
-    environment = {**os.environ, "OMP_WAIT_POLICY": "passive", "PYTHONPATH": ""}
+    environment = {**os.environ, "PYTHONPATH": ""}
     if peer is SONDE:
         environment["PYTHONPATH"] = str(ROOT / "src")
+        openmp.settle(environment)
     if threads:
         environment["OMP_NUM_THREADS"] = str(threads)
     script = HERE / f"{course.scripts}_{name.lower()}.py"

@@ -59,7 +59,7 @@ def race(command: list[str], folder: Path) -> dict[str, float | bool]:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        env={**os.environ, "OMP_WAIT_POLICY": "passive", "PYTHONPATH": str(ROOT / "src"), "PYTHONUNBUFFERED": "1"},
+        env={**os.environ, "PYTHONPATH": str(ROOT / "src"), "PYTHONUNBUFFERED": "1"},
     )
     assert process.stdout is not None
     step, loss, last = 0, float("nan"), ""

@@ -209,9 +209,14 @@ def orthogonalize(matrices_NRC: Tensor, steps: int = 5) -> Tensor:
     if tall:
         x = x.mT
     x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
+    # A product and a sum at once: quicker, and rounded once. On CPUs one matrix alone is quicker than a batch of one.
+    alone = len(x) == 1
+    product = torch.addmm if alone else torch.baddbmm
+    x = x[0] if alone else x
     for _ in range(steps):
         gram = x @ x.mT
-        x = a * x + (b * gram + c * gram @ gram) @ x
+        x = product(x, product(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    x = x[None] if alone else x
     return x.mT if tall else x
 
 

@@ -178,10 +178,10 @@ def _rank() -> int:
 
 def main() -> None:
     """Run a command; a `SondeError` becomes its message and its exit code."""
+    from sonde.base import openmp
     from sonde.base.errors import SondeError
 
-    # OpenMP threads that spin while they wait slow a shared machine 3 to 6 times down; read once, when torch is loaded.
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    openmp.settle()
     try:
         app()
     except SondeError as error:

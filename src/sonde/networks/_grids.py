@@ -64,5 +64,6 @@ def halved(inside_B11W: Tensor | None) -> Tensor | None:
 def mean(grid: Tensor, inside_B11W: Tensor | None) -> Tensor:
     """The mean over the places of each example that hold data: (B, C)."""
     if inside_B11W is None:
-        return grid.mean(dim=(2, 3))
+        # Channels last, so that the gradient comes in the memory order of the grid.
+        return grid.permute(0, 2, 3, 1).mean(dim=(1, 2))
     return hide(grid, inside_B11W).sum(dim=(2, 3)) / (inside_B11W.sum(dim=(1, 2, 3)) * grid.shape[2])[:, None]
