@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import itertools
 import os
 import statistics
@@ -43,6 +44,7 @@ from sonde.columns import Columns, Tensors
 from sonde.data.batches import Batches
 from sonde.data.store import encode
 from sonde.folder import Log
+from sonde.inputs.image import Augment, Image
 from sonde.networks import build, wrap
 from sonde.recipe import Recipe
 from sonde.records import Record, Records
@@ -317,16 +319,20 @@ def augment(rounds: int) -> None:
     colour = v2.ColorJitter(0.2, 0.2, 0.2)
     affine = v2.RandomAffine(15, (0.1, 0.1), (0.8, 1.25), interpolation=v2.InterpolationMode.BILINEAR)
     erase = v2.RandomErasing(1.0, (0.04, 0.04), (1, 1))
+    small = Augment(shift=0.07, cutout=0.3)
     cases = {
-        "fashion_mnist": v2.Compose([reflect, v2.RandomErasing(1.0, (0.09, 0.09), (1, 1))]),
-        "flowers5": v2.Compose([v2.RandomHorizontalFlip(), affine, colour, erase]),
+        "fashion_mnist": (small, v2.Compose([reflect, v2.RandomErasing(1.0, (0.09, 0.09), (1, 1))])),
+        "flowers5": (None, v2.Compose([v2.RandomHorizontalFlip(), affine, colour, erase])),
     }
     with one_thread():
-        for name, transform in cases.items():
+        for name, (changes, transform) in cases.items():
             recipe, task, examples = pictures(name, 512)
             size = recipe.training.batch_size
             grid = next(iter(examples.inputs.values()))["grid"][:size]  # type: ignore[index]
             (part,) = task.inputs.values()
+            assert isinstance(part, Image)
+            if changes is not None:
+                part = dataclasses.replace(part, config=part.config.model_copy(update={"augment": changes}))
             draw = Draw(seed=0, epoch=0, records_B=torch.arange(size))
             singles = list(grid)
 
@@ -338,7 +344,8 @@ def augment(rounds: int) -> None:
 
             turns = Turns(per_call(each, 1), per_call(whole, 4), max(3, rounds // 2))
             us = [f"{statistics.median(one) / size * 1e6:.1f}" for one in (turns.theirs, turns.ours)]
-            what = f"{size} x {'x'.join(map(str, grid.shape[1:]))}, as recipes/{name}.toml"
+            how = "shifted and cut out" if changes is not None else f"as recipes/{name}.toml"
+            what = f"{size} x {'x'.join(map(str, grid.shape[1:]))}, {how}"
             row(what, *us, shown(turns.ratio(), 1, 1), f"5 {met(turns.ratio()[0] >= 5)}")
 
 
