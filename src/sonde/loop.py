@@ -138,7 +138,7 @@ def gradients(task: Task, batch: Batch, epoch: int, state: State, plan: Plan) ->
             parts = batch.split(state.micro_batch)
             for number, part in enumerate(parts, start=1):
                 with plan.precision.maths(), parallel.summing(state.replica, last=number == len(parts)):
-                    terms = _loss(task, part, epoch, state.replica, plan)
+                    terms = _loss(task, part, epoch, state, plan)
                     first, *others = terms.values()
                     # The gradient of the sum divided by `share`, without the division.
                     sum(others, start=first).backward(share.reciprocal())
@@ -183,12 +183,12 @@ def _out_of_memory(error: Exception) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
-def _loss(task: Task, batch: Batch, epoch: int, network: nn.Module, plan: Plan) -> Tensors:
+def _loss(task: Task, batch: Batch, epoch: int, state: State, plan: Plan) -> Tensors:
     """The loss terms of a batch, as sums."""
-    draw = Draw(seed=plan.seed, epoch=epoch, records_B=batch.records_B)
+    draw = Draw(seed=plan.seed, epoch=epoch, records_B=batch.records_B, progress=state.step / plan.steps)
     batch = task.augment(batch, draw)
     with plan.precision.forward():
-        return task.target.loss(network, batch, draw)
+        return task.target.loss(state.replica, batch, draw)
 
 
 def _watch(loss: float, batch: Batch, state: State, spike: float) -> None:
@@ -210,7 +210,7 @@ def _not_finite(task: Task, batch: Batch, epoch: int, state: State, plan: Plan, 
     bad_records = []
     with torch.no_grad(), plan.precision.maths():
         for one in batch.split(1):
-            sums = _loss(task, one, epoch, state.replica, plan)
+            sums = _loss(task, one, epoch, state, plan)
             if not all(math.isfinite(value.item()) for value in sums.values()):
                 bad_records.append(int(one.records_B))
     what = f"the loss term {bad_terms[0]!r}" if bad_terms else "the gradient"

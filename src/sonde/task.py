@@ -225,6 +225,11 @@ class Input(Part):
     def shape(self) -> Shape:
         """What a network has to accept."""
 
+    @property
+    def resizes(self) -> bool:
+        """Whether augmentation gives some batches another size than `shape` says."""
+        return False
+
     def arrange(self, columns: Columns) -> Columns:
         """Encoded records as the examples that are drawn from them: usually the same, windows for a stream."""
         return columns
@@ -308,6 +313,8 @@ class Body(nn.Module, abc.ABC):
     causal: ClassVar[bool] = False
     # Whether it takes all positions for real, padding included, because its input has one length (a picture of sound).
     fixed_length: ClassVar[bool] = False
+    # Whether it takes grids of another size than it was built for.
+    any_size: ClassVar[bool] = False
     # Settings that make it small, for the conformance kit.
     tiny: ClassVar[Mapping[str, Any]] = {}
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 
@@ -128,6 +129,19 @@ def test_augmentation_does_not_depend_on_the_batch():
     torch.testing.assert_close(whole["grid"][4:], half["grid"])
     other, _ = part.augment({"grid": grid}, Draw(seed=0, epoch=1, records_B=torch.arange(8)))
     assert not torch.equal(whole["grid"], other["grid"])
+
+
+def test_pictures_are_smaller_at_first():
+    part = image(size=(20, 30), augment=Augment(small=0.5, flip=True))
+    grid = part.encode_many(records(*[png(size=(30, 20), colour=(40 * n, 10, 200)) for n in range(4)]))[0]
+    for progress, size in ((0.0, (14, 21)), (0.49, (14, 21)), (0.5, (20, 30)), (1.0, (20, 30))):
+        at = dataclasses.replace(draw(4), progress=progress)
+        assert part.augment(dict(grid), at)[0]["grid"].shape == (4, 3, *size)
+    smaller = part.augment(dict(grid), dataclasses.replace(draw(4), progress=0.0))[0]["grid"]
+    # Each picture has one colour, and keeps it.
+    torch.testing.assert_close(smaller.mean((2, 3)), grid["grid"].float().mean((2, 3)), atol=1e-3, rtol=0)
+    assert part.resizes
+    assert not image().resizes
 
 
 def test_mixing_shares_what_it_says():

@@ -116,6 +116,26 @@ def test_a_network_that_does_not_give_what_is_asked():
     )
 
 
+class Shrinks(Offer):
+    """Gives some batches another size."""
+
+    resizes = True
+
+
+def test_pictures_that_change_their_size_need_a_network_that_takes_any():
+    def answer(kind, ask, size):
+        body = lookup.find("networks", kind, Body)
+        config = body.Config(**body.tiny)
+        net = assemble({"x": Shrinks(offered=SHAPES["grid"])}, ask, {"x": config}, {"x": body})
+        return net({"x": {"grid": torch.zeros(2, SHAPES["grid"].channels, *size)}})
+
+    for kind in ("cnn", "resnet"):
+        assert answer(kind, EXAMPLE, (11, 9)).shape == (2, EXAMPLE.width)
+    for kind, ask, hint in (("mlp", EXAMPLE, ", or use network 'cnn' or 'resnet'"), ("cnn", PIXEL, "")):
+        with pytest.raises(UserError, match=f"augment.small of input 'x'.*set augment.small to 0{hint}"):
+            answer(kind, ask, (11, 9))
+
+
 def test_a_network_that_does_not_take_the_input():
     assert refused({"tokens": "resnet"}, EXAMPLE) == (
         "network 'resnet' takes grid or frames; input 'tokens' offers tokens. "

@@ -42,11 +42,15 @@ def _mix(x: Tensor) -> Tensor:
 
 @dataclass(frozen=True, kw_only=True)
 class Draw:
-    """The randomness of one batch: `records_B` are the numbers of its records, on the device of the batch."""
+    """The randomness of one batch: `records_B` are the numbers of its records, on the device of the batch.
+
+    `progress` is the share of the training that is done.
+    """
 
     seed: int
     epoch: int
     records_B: Tensor
+    progress: float = 1.0
 
     def uniform(self, name: str, *shape: int) -> Tensor:
         """Numbers in [0, 1), shape (B, *shape), float32; another `name` gives independent ones."""

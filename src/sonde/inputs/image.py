@@ -24,6 +24,8 @@ from sonde.task import Input, Moves, Shape, partner
 
 # How many training pictures the mean and the deviation are taken from: more would not change the third digit.
 SAMPLE = 1000
+# Pictures that are smaller at first have this share of their side: half the pixels.
+SMALL = 0.7
 # Pictures with masks of so many pixels a side go in as patches: more of them are seen for the same time.
 LARGE = 112
 
@@ -41,6 +43,9 @@ class Augment(Config):
     contrast: float = Field(default=0.0, ge=0, le=1, description="largest change of contrast, as a share")
     saturation: float = Field(default=0.0, ge=0, le=1, description="largest change of saturation, as a share")
     cutout: float = Field(default=0.0, ge=0, le=1, description="side of a square blanked out, as a share of the side")
+    small: float = Field(
+        default=0.0, ge=0, lt=1, description="share of the training, at its start, that sees pictures of 0.7 the side"
+    )
     mixup: float = Field(default=0.0, ge=0, description="mixup's beta parameter (0.2 is usual)")
     cutmix: float = Field(default=0.0, ge=0, description="cutmix's beta parameter (1.0 is usual)")
 
@@ -124,8 +129,8 @@ class Image(Input):
             augment = {"shift": 0.1, "zoom": 0.1, "rotate": 10, "cutout": 0.2}
             epochs, size = 30, 64
         else:
-            # Fashion-MNIST: 93.2 % after 2 epochs as the pictures are; 90.9 % after 4 with all of these changes.
-            augment = {"shift": 0.07, "cutout": 0.3} if photos else {}
+            # Fashion-MNIST, 4 epochs: 92.2 % with the pictures as they are, 91.6 to 91.9 % shifted, flipped or cut out.
+            augment = {"shift": 0.07, "cutout": 0.3} if photos else {"small": 0.5}
             epochs, size = 12 if photos else max(4, min(24, round(240_000 / len(records)))), 128
         if photos:
             augment = {"flip": True, **augment, **({"zoom": 0.25, "rotate": 15} | colour if few else {})}
@@ -134,7 +139,7 @@ class Image(Input):
         else:
             network = {"widths": [32, 64, 128]}
         return {
-            "input": {"augment": augment} if augment else {},
+            "input": {"augment": augment},
             "target": {"smoothing": 0.1},
             "network": {"kind": "cnn", **network},
             "training": {
@@ -177,12 +182,19 @@ class Image(Input):
         if settings.cutout:
             middle = torch.tensor(self.mean, device=grid.device).mul(255).to(grid.dtype)
             grid = _cutout(settings.cutout, draw, grid, middle)
+        if draw.progress < settings.small:
+            size = tuple(max(1, round(side * SMALL)) for side in self.size)
+            grid = functional.interpolate(grid.float(), size=size, mode="bilinear", antialias=True)
         if settings.mixup or settings.cutmix:
             grid, share_B = _mix(settings, draw, grid)
             moves = Moves(
                 rows_BH=moves.rows_BH, columns_BW=moves.columns_BW, affine_B23=moves.affine_B23, share_B=share_B
             )
         return {"grid": grid}, moves
+
+    @property
+    def resizes(self) -> bool:
+        return self.config.augment.small > 0
 
     def front(self) -> nn.Module:
         return Standardize(self.mean, self.deviation)

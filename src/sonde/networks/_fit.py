@@ -40,6 +40,12 @@ def check(inputs: Mapping[str, Input], ask: Ask, kinds: Mapping[str, str], bodie
                 hint=f"use a target of {WORDS['example']}, such as '{TARGETS['example']}'",
             )
         _check_body(name, kinds[name], bodies[name], shape, ask)
+        if part.resizes and (ask.per == "pixel" or not bodies[name].any_size):
+            why = "masks keep their size" if ask.per == "pixel" else f"network {kinds[name]!r} takes one size"
+            raise UserError(
+                f"augment.small of input {name!r} makes pictures smaller at first, and {why}",
+                hint="set augment.small to 0" + ("" if ask.per == "pixel" else ", or use network 'cnn' or 'resnet'"),
+            )
 
 
 def _check_body(name: str, kind: str, body: type[Body], shape: Shape, ask: Ask) -> None:

@@ -43,6 +43,7 @@ class Cnn(Body):
     Config = CnnConfig
     accepts: ClassVar[tuple[Form, ...]] = ("grid", "frames")
     gives: ClassVar[tuple[Per, ...]] = ("example", "pixel")
+    any_size: ClassVar[bool] = True
     tiny: ClassVar[Mapping[str, Any]] = {"widths": [4, 8], "convolutions": 1}
 
     def __init__(self, config: CnnConfig, shape: Shape, ask: Ask) -> None:

@@ -47,6 +47,7 @@ class ResNet(Body):
     Config = ResNetConfig
     accepts: ClassVar[tuple[Form, ...]] = ("grid", "frames")
     gives: ClassVar[tuple[Per, ...]] = ("example", "pixel")
+    any_size: ClassVar[bool] = True
     tiny: ClassVar[Mapping[str, Any]] = {"depth": 10, "width": 0.125}
 
     def __init__(self, config: ResNetConfig, shape: Shape, ask: Ask) -> None:
