@@ -76,7 +76,7 @@ def make_table(folder: Path) -> None:
     polars.DataFrame(table).write_csv(folder / "table.csv")
 
 
-def once(race: str, name: str, epochs: int, seed: int, threads: int) -> dict[str, Any]:
+def once(race: str, name: str, epochs: float, seed: int, threads: int) -> dict[str, Any]:
     """One training of so many epochs: seconds on both clocks, the best score, whether it reached the goal."""
     course, peer = COURSES[race], SONDE if name == "sonde" else PEERS[name]
     environment = {**os.environ, "PYTHONPATH": ""}
@@ -108,12 +108,12 @@ def main() -> None:
     if arguments.race == "table":
         make_table(course.data)
     said = dict(one.split("=") for one in arguments.epochs)
-    epochs: dict[str, int] = {}
+    epochs: dict[str, float] = {}
     for name in names:
         if reason := set_up(SONDE if name == "sonde" else PEERS[name]):
             print(f"{name}: {reason}", file=sys.stderr)
             continue
-        tried = [int(said[name])] if name in said else course.epochs
+        tried = [float(said[name])] if name in said else course.epochs
         fitting = (
             one for one in tried if name in said or once(arguments.race, name, one, 0, arguments.threads)["reached"]
         )
@@ -135,7 +135,7 @@ def main() -> None:
         if name != "sonde" and "sonde" in found:
             ratios = [mine["wall"] / ours["wall"] for mine, ours in zip(runs, found["sonde"], strict=True)]
             shown = "{ratio:.2f} [{low:.2f}, {high:.2f}]".format(**interval(np.array(ratios)))
-        print(f"| {name} | {epochs[name]} | {seconds:.1f} | {score:.4f} | {shown} |", flush=True)
+        print(f"| {name} | {epochs[name]:g} | {seconds:.1f} | {score:.4f} | {shown} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import gzip
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from worker import Spent
@@ -22,7 +23,9 @@ class Race:
 
     def __init__(self) -> None:
         self.name, self.folder = sys.argv[1], Path(sys.argv[2])
-        self.epochs, self.goal, self.seed = int(sys.argv[3]), float(sys.argv[4]), int(sys.argv[5])
+        epochs, self.goal, self.seed = float(sys.argv[3]), float(sys.argv[4]), int(sys.argv[5])
+        # sonde takes parts of epochs too.
+        self.epochs: Any = int(epochs) if epochs.is_integer() else epochs
         self.best = 0.0
         self.spent: Spent | None = None
 

@@ -26,26 +26,36 @@ def found() -> dict[str, str]:
     return {name: os.environ[name] for name in NAMES if name in os.environ}
 
 
-def running(monkeypatch: pytest.MonkeyPatch, *counts: int) -> None:
-    """The system tells of so many running processes, one look after another."""
-    looks = iter([f"0.10 0.20 0.30 {count}/85 32018\n" for count in counts])
+def watched(monkeypatch: pytest.MonkeyPatch, cores: int, *idle: int) -> None:
+    """Of 100 hundredths of a second so many were idle, as two looks tell it."""
+    looks = iter(
+        "\n".join(
+            [f"cpu {look * (100 - rest)} 0 0 {look * rest} 0 0 0 0 0 0", *(f"cpu{core}" for core in range(cores))]
+        )
+        for look, rest in enumerate(idle, start=1)
+    )
     monkeypatch.setattr(Path, "read_text", lambda self, encoding: next(looks))
 
 
-def test_a_short_spin_on_an_idle_machine(bare: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    # Others run too in most of the looks, but not in all.
-    running(monkeypatch, 5, 9, 1, 9)
+@pytest.mark.parametrize(
+    ("cores", "idle", "spins"), [(2, 100, True), (2, 80, True), (2, 50, False), (64, 95, True), (64, 80, False)]
+)
+def test_a_short_spin_where_nothing_else_runs(
+    bare: None, monkeypatch: pytest.MonkeyPatch, cores: int, idle: int, spins: bool
+) -> None:
+    watched(monkeypatch, cores, idle, idle, idle, idle)
     openmp.settle()
-    assert found() == {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": str(openmp.SPIN)}
+    spin = {"GOMP_SPINCOUNT": str(openmp.SPIN)} if spins else {}
+    assert found() == {"OMP_WAIT_POLICY": "passive", **spin}
 
 
-def test_no_spin_beside_other_work_or_where_nobody_tells(bare: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    cores = os.cpu_count() or 1
-    running(monkeypatch, *[1 + max(1, cores // 4)] * openmp.LOOKS)
+def test_what_ends_just_now_does_not_count(bare: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    watched(monkeypatch, 2, 20, 20, 100, 100)
     openmp.settle()
-    assert found() == {"OMP_WAIT_POLICY": "passive"}
-    monkeypatch.delenv("OMP_WAIT_POLICY")
-    running(monkeypatch, *[])
+    assert "GOMP_SPINCOUNT" in found()
+
+
+def test_no_spin_where_nobody_tells(bare: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Path, "read_text", lambda self, encoding: "what is this")
     openmp.settle()
     assert found() == {"OMP_WAIT_POLICY": "passive"}

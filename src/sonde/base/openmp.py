@@ -12,8 +12,8 @@ from collections.abc import MutableMapping
 from pathlib import Path
 
 SPIN = 2000
-# The machine is looked at so many times, so long apart (s): what runs for a moment only does not make it busy.
-LOOKS, APART = 4, 0.002
+# So long other work is watched (s); the system counts in hundredths of a second.
+WATCHED = 0.06
 
 
 def settle(environment: MutableMapping[str, str] = os.environ) -> None:
@@ -21,19 +21,29 @@ def settle(environment: MutableMapping[str, str] = os.environ) -> None:
     if any(name in environment for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")):
         return
     environment["OMP_WAIT_POLICY"] = "passive"
-    if not _busy():
+    # What ends just now is no company: only what runs on.
+    if not (_busy() and _busy()):
         environment["GOMP_SPINCOUNT"] = str(SPIN)
 
 
 def _busy() -> bool:
-    """Whether other work holds a quarter of the cores, or more; where the system does not tell, yes."""
-    running = []
-    for look in range(LOOKS):
-        if look:
-            time.sleep(APART)
-        try:
-            # "1.64 2.43 2.79 3/85 32018": 3 of 85 are running, this process among them.
-            running.append(int(Path("/proc/loadavg").read_text(encoding="ascii").split()[3].partition("/")[0]) - 1)
-        except (OSError, ValueError, IndexError):
-            return True
-    return min(running) >= max(1, (os.cpu_count() or 1) // 4)
+    """Whether other work holds half of a core, or an eighth of many; where the system does not tell, yes.
+
+    This process sleeps while it looks.
+    """
+    try:
+        before, cores = _spent()
+        time.sleep(WATCHED)
+        after, _ = _spent()
+    except (OSError, ValueError, IndexError):
+        return True
+    idle, everything = (late - early for late, early in zip(after, before, strict=True))
+    return everything <= 0 or (1 - idle / everything) * cores >= max(0.5, cores / 8)
+
+
+def _spent() -> tuple[tuple[int, int], int]:
+    """Hundredths of a second since the start, idle and in all, over all cores; and how many cores there are."""
+    lines = Path("/proc/stat").read_text(encoding="ascii").splitlines()
+    # "cpu" user nice system idle iowait irq softirq steal; guests are counted in user. Then a line for each core.
+    times = [int(word) for word in lines[0].split()[1:9]]
+    return (times[3] + times[4], sum(times)), sum(line.startswith("cpu") for line in lines) - 1

@@ -34,6 +34,9 @@ def root(
 
         print(__version__)
         raise typer.Exit
+    from sonde.base import openmp
+
+    openmp.settle()
 
 
 @app.command()
@@ -178,10 +181,8 @@ def _rank() -> int:
 
 def main() -> None:
     """Run a command; a `SondeError` becomes its message and its exit code."""
-    from sonde.base import openmp
     from sonde.base.errors import SondeError
 
-    openmp.settle()
     try:
         app()
     except SondeError as error:
