@@ -24,7 +24,7 @@ SHAPES: dict[str, tuple[str, Callable[..., Path], list[str]]] = {
     "image classification": (
         "flowers5",
         flowers,
-        ["training.batch_size=16", "inputs.image.size=16", "network.widths=[4,8]", "training.average=0.9"],
+        ["training.batch_size=16", "inputs.image.size=16", "network.widths=[4,8,8,8]", "training.average=0.9"],
     ),
     "segmentation": (
         "camvid",
