@@ -211,3 +211,15 @@ def test_pictures_with_masks_keep_their_shape(size, recommended, patch):
     assert advice["target"] == {"dice": 1.0}
     assert advice["input"]["augment"]["flip"]
     assert not Image.recommend("mask", ImageConfig(), records(png("L", size)))["input"]["augment"]["flip"]
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
+def test_standardized_grids_are_channels_last(channels, dtype):
+    """By their strides: of one channel every order is contiguous, and layers go by the strides."""
+    front = Standardize([0.5] * channels, [0.25] * channels)
+    given = torch.full((2, channels, 4, 5), 255).to(dtype)
+    grid = front({"grid": given})["grid"]
+    assert grid.stride() == (20 * channels, 1, 5 * channels, channels)
+    assert (grid == 2).all()
+    assert (given == 255).all()

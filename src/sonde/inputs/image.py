@@ -214,9 +214,12 @@ class Standardize(nn.Module):
 
     def forward(self, tensors: Tensors) -> Tensors:
         # Convolutions run 3 to 4 times faster on channels-last grids on CPUs, and at least as fast on GPUs. Planes are
-        # scaled before they are brought into that order: on CPUs it takes a third of the time.
-        grid = tensors["grid"].to(torch.float32, memory_format=torch.contiguous_format, copy=True)
-        return {**tensors, "grid": grid.mul_(self.scale).add_(self.shift).contiguous(memory_format=torch.channels_last)}
+        # scaled before they are brought into that order: on CPUs it takes a third of the time. One plane is in both
+        # orders at once; only a copy made in that order tells the layers so.
+        grid = tensors["grid"]
+        order = torch.channels_last if grid.shape[1] == 1 else torch.contiguous_format
+        grid = grid.to(torch.float32, memory_format=order, copy=True).mul_(self.scale).add_(self.shift)
+        return {**tensors, "grid": grid.contiguous(memory_format=torch.channels_last)}
 
 
 def _mask_size(pictures: list[Any]) -> tuple[int, int]:
