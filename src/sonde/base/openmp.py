@@ -1,7 +1,7 @@
 """How long OpenMP threads spin while they wait for each other, chosen before torch is loaded: then it is read.
 
 Threads that spin for long slow a machine that others use 3 to 6 times down; threads that sleep at once cost a quarter
-of a small network's step on an idle one. A short spin costs neither: 1,000 to 3,000 turns measured alike.
+of a small network's step on an idle one. A short spin costs little of either: docs/log.md has the figures.
 """
 
 from __future__ import annotations
