@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from sonde import optim
 from sonde.optim import Average, Muon, OptimizerConfig, Plateau, ScheduleConfig, build, orthogonalize, rate
 
 
@@ -72,6 +73,54 @@ def test_orthogonalized_matrices_have_singular_values_near_one():
         values = torch.linalg.svdvals(orthogonalize(torch.randn(shape)).float())
         assert values.min() > 0.5
         assert values.max() < 1.3
+
+
+def test_in_float32_the_small_way_is_as_good_as_the_long_one():
+    torch.manual_seed(0)
+    for shape in ((1, 16, 90), (3, 90, 16), (2, 16, 20)):
+        # Singular values from 1 down to a millionth.
+        parts = torch.linalg.svd(torch.randn(shape, dtype=torch.float64), full_matrices=False)
+        matrices = (parts.U * torch.logspace(0, -6, 16, dtype=torch.float64)) @ parts.Vh
+        exact = orthogonalize(matrices, torch.float64)
+        assert (orthogonalize(matrices.float(), torch.float32) - exact).norm() < 2e-3 * exact.norm()
+
+
+@pytest.mark.parametrize("kind", ["adam", "adamw"])
+def test_adam_makes_torchs_updates_to_the_bit(kind: str):
+    def network() -> nn.Module:
+        torch.manual_seed(0)
+        return nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(144, 5)).to(memory_format=torch.channels_last)
+
+    ours, theirs = network(), network()
+    (one,) = build(OptimizerConfig(kind=kind, lr=0.01, weight_decay=0.1), ours)
+    _, decayed, plain = optim.split_parameters(theirs, matrices=False)
+    groups = [{"params": list(decayed.values())}, {"params": list(plain.values()), "weight_decay": 0.0}]
+    kinds = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
+    other = kinds[kind](groups, lr=0.01, weight_decay=0.1, fused=True)
+    for step in range(6):
+        for network_, optimizer in ((ours, one), (theirs, other)):
+            optimizer.zero_grad()
+            torch.manual_seed(step)
+            network_(torch.randn(2, 3, 8, 8)).square().sum().backward()
+            if step == 3:  # a layer that took no part
+                network_[0].weight.grad = None
+            optimizer.step()
+        assert all(torch.equal(a, b) for a, b in zip(ours.parameters(), theirs.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("kind", ["sgd", "adam", "adamw", "muon"])
+def test_shrinking_in_an_update_is_shrinking_the_gradients_before_it(kind: str):
+    def trained(shrink: float, before: float) -> list[torch.Tensor]:
+        torch.manual_seed(0)
+        network = nn.ModuleDict({"body": nn.Linear(6, 4), "head": nn.Linear(4, 2)})
+        optimizers = build(OptimizerConfig(kind=kind, lr=0.01), network)
+        for _ in range(4):
+            for parameter in network.parameters():
+                parameter.grad = torch.randn_like(parameter) * before
+            optim.update(optimizers, 1.0, shrink)
+        return [one.detach() for one in network.parameters()]
+
+    torch.testing.assert_close(trained(0.03, 1.0), trained(1.0, 0.03), rtol=1e-4, atol=1e-6)
 
 
 def test_average_follows_and_swaps_back():

@@ -28,8 +28,6 @@ import numpy as np
 from environments import HERE, PEERS, PLACE, ROOT, SONDE, python_of, set_up
 from run import interval
 
-from sonde.base import openmp
-
 SHARED = ROOT.parent / "shared" / "data"
 TRAIN, HELD_OUT, COLUMNS = 200_000, 20_000, 30
 
@@ -82,7 +80,6 @@ def once(race: str, name: str, epochs: float, seed: int, threads: int) -> dict[s
     environment = {**os.environ, "PYTHONPATH": ""}
     if peer is SONDE:
         environment["PYTHONPATH"] = str(ROOT / "src")
-        openmp.settle(environment)
     if threads:
         environment["OMP_NUM_THREADS"] = str(threads)
     script = HERE / f"{course.scripts}_{name.lower()}.py"

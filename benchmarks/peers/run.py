@@ -7,8 +7,8 @@
 A round is four slices of training, sonde peer peer sonde (A B B A), each of about --seconds; its ratio is that of the
 two sums, so a machine that slowly changes its speed changes neither side. The table gives the median ratio of the
 rounds and its 95 % bootstrap interval: above 1, sonde is quicker. Two clocks run: the wall's, and processor time,
-which other work on the machine disturbs less. Every process gets OMP_WAIT_POLICY=passive, which helps the peers on a
-busy machine as much as sonde, and --threads threads. Results go to benchmarks/results/peers.json and peers.md.
+which other work on the machine disturbs less. Threads wait as each framework has them wait; there are --threads of
+them. Results go to benchmarks/results/peers.json and peers.md.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Worker:
 
     def __init__(self, peer: Peer, threads: int) -> None:
         self.peer = peer
-        environment = {**os.environ, "OMP_WAIT_POLICY": "passive", "KERAS_BACKEND": peer.backend or "torch"}
+        environment = {**os.environ, "KERAS_BACKEND": peer.backend or "torch"}
         environment["PYTHONPATH"] = str(ROOT / "src") if peer is SONDE else ""
         if threads:
             environment["OMP_NUM_THREADS"] = str(threads)

@@ -14,6 +14,7 @@ import torch
 from worker import SAMPLE, SKIP, Go, Job, Spent, serve
 
 from sonde import loop, run
+from sonde.base import openmp
 from sonde.base.progress import Quiet
 from sonde.data.store import encode
 from sonde.recipe import Recipe
@@ -84,4 +85,5 @@ def read(job: Job) -> tuple[Records, list[str]]:
 
 
 if __name__ == "__main__":
-    serve(start, "torch")
+    with openmp.considerate():
+        serve(start, "torch")

@@ -106,14 +106,10 @@ def train(task: Task, batches: Batches, state: State, plan: Plan) -> Iterator[St
             raise _not_finite(task, batch, epoch, state, plan, terms)
         if plan.spike is not None:
             _watch(loss, batch, state, plan.spike)
-        # A gradient that is short enough would be multiplied by exactly 1.
-        if plan.clip is not None and length + 1e-6 > plan.clip:
-            torch.nn.utils.clip_grads_with_norm_(state.parameters, plan.clip, norm)
+        shrink = 1.0 if plan.clip is None else min(1.0, plan.clip / (length + 1e-6))
         factor = optim.rate(plan.schedule, state.step, plan.steps) * state.damping
         factor *= state.plateau.factor if state.plateau else 1.0
-        optim.set_rate(state.optimizers, factor)
-        for optimizer in state.optimizers:
-            optimizer.step()
+        optim.update(state.optimizers, factor, shrink)
         if state.average is not None:
             state.average.update(network, state.step)
         state.step += 1

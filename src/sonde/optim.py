@@ -95,14 +95,26 @@ def split_parameters(network: nn.Module, *, matrices: bool) -> tuple[dict[str, n
     return groups
 
 
-def build(config: OptimizerConfig, network: nn.Module) -> list[torch.optim.Optimizer]:
-    """The optimizers of a network: one, or Muon and AdamW side by side. Each group keeps its full rate as "peak"."""
+def build(
+    config: OptimizerConfig, network: nn.Module, products: torch.dtype = torch.bfloat16
+) -> list[torch.optim.Optimizer]:
+    """The optimizers of a network: one, or Muon and AdamW side by side. Each group keeps its full rate as "peak".
+
+    `products` is the number format of Muon's matrix products.
+    """
     muon, decayed, plain = split_parameters(network, matrices=config.kind == "muon")
     optimizers: list[torch.optim.Optimizer] = []
     lr = config.lr
     if muon:
         optimizers.append(
-            Muon(muon.values(), lr=lr, momentum=config.momentum, nesterov=config.nesterov, decay=config.weight_decay)
+            Muon(
+                muon.values(),
+                lr=lr,
+                momentum=config.momentum,
+                nesterov=config.nesterov,
+                decay=config.weight_decay,
+                products=products,
+            )
         )
         lr = config.lr_other or lr / 10
     groups = [
@@ -124,10 +136,23 @@ def build(config: OptimizerConfig, network: nn.Module) -> list[torch.optim.Optim
     return optimizers
 
 
-def set_rate(optimizers: Sequence[torch.optim.Optimizer], factor: float) -> None:
+def update(optimizers: Sequence[torch.optim.Optimizer], factor: float, shrink: float = 1.0) -> None:
+    """Change the weights, at `factor` times the full rates and with gradients `shrink` times what they are."""
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["lr"] = group["peak"] * factor
+        if isinstance(optimizer, Adam):
+            optimizer.shrink = shrink
+        else:
+            _shrink(optimizer, shrink)
+        optimizer.step()
+
+
+def _shrink(optimizer: torch.optim.Optimizer, factor: float) -> None:
+    """Multiply the gradients in place."""
+    gradients = [one.grad for group in optimizer.param_groups for one in group["params"] if one.grad is not None]
+    if factor != 1 and gradients:
+        torch._foreach_mul_(gradients, factor)  # pyright: ignore[reportPrivateImportUsage]
 
 
 # torch's optimizers import its compiler (torch._dynamo), only to keep it away from them: as long a start again as
@@ -147,11 +172,59 @@ class SGD(torch.optim.SGD):
 
 
 class Adam(torch.optim.Adam):
-    step = _plain_step(torch.optim.Adam)
+    """torch's update without what its `step` does anew every time, which for a small network is twice the update.
+
+    `shrink` is a factor on the gradients of the next step, which is cheapest in passing.
+    """
+
+    shrink = 1.0
+    _torch_step = _plain_step(torch.optim.Adam)
+    _update = staticmethod(torch._fused_adam_)  # pyright: ignore[reportPrivateImportUsage]
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        lists = [_fused_lists(self, group) for group in self.param_groups]
+        if None in lists:
+            # The first step makes the state; and tensors of several kinds are sorted by torch.
+            _shrink(self, self.shrink)
+            self._torch_step()
+            return
+        for group, (parameters, gradients, means, squares, steps) in zip(self.param_groups, lists, strict=True):  # type: ignore[misc]
+            torch._foreach_add_(steps, 1)  # pyright: ignore[reportPrivateImportUsage]
+            self._update(
+                parameters,
+                gradients,
+                means,
+                squares,
+                [],
+                steps,
+                lr=group["lr"],
+                beta1=group["betas"][0],
+                beta2=group["betas"][1],
+                weight_decay=group["weight_decay"],
+                eps=group["eps"],
+                amsgrad=False,
+                maximize=False,
+                grad_scale=None if self.shrink == 1 else torch.tensor(1 / self.shrink, device=steps[0].device),
+            )
+
+    step.hooked = True  # type: ignore[attr-defined]
 
 
-class AdamW(torch.optim.AdamW):
-    step = _plain_step(torch.optim.AdamW)
+class AdamW(Adam, torch.optim.AdamW):
+    _torch_step = _plain_step(torch.optim.AdamW)
+    _update = staticmethod(torch._fused_adamw_)  # pyright: ignore[reportPrivateImportUsage]
+
+
+def _fused_lists(optimizer: torch.optim.Optimizer, group: dict[str, Any]) -> tuple[list[Tensor], ...] | None:
+    """Parameters, gradients, and what Adam keeps of them; None where one call cannot update them all."""
+    parameters = [one for one in group["params"] if one.grad is not None]
+    slots = [optimizer.state[one] for one in parameters]
+    kinds = {(type(one), one.dtype, one.device) for one in parameters}
+    if not all(slots) or len(kinds) != 1 or (nn.Parameter, torch.float32) != next(iter(kinds))[:2]:
+        return None
+    kept = ([each[name] for each in slots] for name in ("exp_avg", "exp_avg_sq", "step"))
+    return parameters, [one.grad for one in parameters], *kept  # type: ignore[return-value]
 
 
 class Muon(torch.optim.Optimizer):
@@ -163,8 +236,16 @@ class Muon(torch.optim.Optimizer):
     """
 
     def __init__(
-        self, parameters: Iterable[nn.Parameter], *, lr: float, momentum: float, nesterov: bool, decay: float
+        self,
+        parameters: Iterable[nn.Parameter],
+        *,
+        lr: float,
+        momentum: float,
+        nesterov: bool,
+        decay: float,
+        products: torch.dtype = torch.bfloat16,
     ) -> None:
+        self.products = products
         defaults = {"lr": lr, "momentum": momentum, "nesterov": nesterov, "weight_decay": decay}
         super().__init__(parameters, defaults)
 
@@ -191,33 +272,58 @@ class Muon(torch.optim.Optimizer):
         updates = buffers
         if group["nesterov"]:
             updates = [grad.lerp(buffer, group["momentum"]) for grad, buffer in zip(gradients, buffers, strict=True)]
-        whole = orthogonalize(torch.stack([update.reshape(rows, columns) for update in updates]))
+        whole = orthogonalize(torch.stack([update.reshape(rows, columns) for update in updates]), self.products)
         scale = max(1.0, rows / columns) ** 0.5
         for parameter, update in zip(parameters, whole.unbind(), strict=True):
             parameter.mul_(1 - group["lr"] * group["weight_decay"])
             parameter.add_(update.to(parameter.dtype).reshape(parameter.shape), alpha=-group["lr"] * scale)
 
 
-def orthogonalize(matrices_NRC: Tensor, steps: int = 5) -> Tensor:
+def orthogonalize(matrices_NRC: Tensor, products: torch.dtype = torch.bfloat16, steps: int = 5) -> Tensor:
     """The nearest (semi-)orthogonal matrices, roughly: singular values end between 0.7 and 1.2.
 
-    Newton-Schulz iteration with the quintic of Jordan et al. 2024 in bfloat16; shape (N, R, C) in and out.
+    Newton-Schulz iteration with the quintic of Jordan et al. 2024; shape (N, R, C) in and out, in `products`' format.
     """
-    a, b, c = 3.4445, -4.7750, 2.0315
-    x = matrices_NRC.bfloat16()
+    x = matrices_NRC.to(products)
     tall = x.shape[-2] > x.shape[-1]
     if tall:
         x = x.mT
     x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
-    # A product and a sum at once: quicker, and rounded once. On CPUs one matrix alone is quicker than a batch of one.
+    # On CPUs one matrix alone is quicker than a batch of one.
     alone = len(x) == 1
-    product = torch.addmm if alone else torch.baddbmm
     x = x[0] if alone else x
-    for _ in range(steps):
-        gram = x @ x.mT
-        x = product(x, product(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    # In bfloat16 the square that the small way works on would lose the small singular values.
+    small = products == torch.float32 and x.shape[-1] >= 2 * x.shape[-2]
+    x = _by_squares(x, steps) if small else _newton_schulz(x, steps)
     x = x[None] if alone else x
     return x.mT if tall else x
+
+
+# x becomes (a + b xx' + c (xx')^2) x.
+A, B, C = 3.4445, -4.7750, 2.0315
+
+
+def _newton_schulz(x: Tensor, steps: int) -> Tensor:
+    # A product and a sum at once: quicker, and rounded once.
+    product = torch.addmm if x.ndim == 2 else torch.baddbmm
+    for _ in range(steps):
+        gram = x @ x.mT
+        x = product(x, product(gram, gram, gram, beta=B, alpha=C), x, beta=A)
+    return x
+
+
+def _by_squares(x: Tensor, steps: int) -> Tensor:
+    """The same on the square xx', which is small where x is wide: two products of x's size, not two a step."""
+    product = torch.addmm if x.ndim == 2 else torch.baddbmm
+    gram = x @ x.mT
+    whole = None
+    for step in range(steps):
+        factor = product(gram, gram, gram, beta=B, alpha=C)
+        factor.diagonal(dim1=-2, dim2=-1).add_(A)
+        whole = factor if whole is None else factor @ whole
+        if step + 1 < steps:
+            gram = factor @ gram @ factor
+    return x if whole is None else whole @ x
 
 
 class Average:

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from sonde import __version__, artifact, checkpoint, evaluate, loop, networks, optim, parallel, probe
-from sonde.base import dist, files, lookup, memory, signals
+from sonde.base import dist, files, lookup, memory, openmp, signals
 from sonde.base.config import Config, kind_of
 from sonde.base.device import Precision, choose_device
 from sonde.base.errors import Diverged, Interrupted, UserError, unknown
@@ -73,7 +73,7 @@ def fit(
     """
     started = time.perf_counter()
     progress = progress or Quiet()
-    with dist.joined():
+    with dist.joined(), openmp.considerate():
         folder = RunFolder.open(Path(out), resume=resume)
         try:
             data = load_data(recipe)
@@ -164,16 +164,17 @@ def prepare(
     case = probe.Case(task=task, network=network, batches=batches, plan=plan, micro_batch=micro_batch)
     chosen = probe.settle(case, training.precision, training.compile, choice)
     progress.say(str(chosen))
+    plan = plan.in_format(Precision(kind=chosen.format, device=plan.precision.device))
     replica = parallel.spread(network, training.parallel)
     state = loop.State(
         network=network,
         replica=probe.compiled(replica) if chosen.compiled else replica,
-        optimizers=optim.build(training.optimizer, network),
+        optimizers=optim.build(training.optimizer, network, plan.precision.products),
         average=optim.Average(network, training.average) if training.average else None,
         plateau=optim.Plateau(training.schedule) if training.schedule.kind == "plateau" else None,
         micro_batch=micro_batch,
     )
-    return state, plan.in_format(Precision(kind=chosen.format, device=plan.precision.device)), batches
+    return state, plan, batches
 
 
 @dataclass(frozen=True)

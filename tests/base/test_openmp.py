@@ -1,73 +1,112 @@
-"""How threads wait is settled before torch is loaded, by what else runs, and never over the user's head."""
+"""While other work wants the cores, threads stop spinning; what is computed and by how many stays the same."""
 
 from __future__ import annotations
 
+import hashlib
+import itertools
 import os
-import subprocess
-import sys
-from pathlib import Path
+import threading
+import time
+from collections.abc import Callable
 
 import pytest
+import torch
 
 from sonde.base import openmp
 
-NAMES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
+CROWD = "sonde crowd"
 
 
 @pytest.fixture
 def bare(monkeypatch: pytest.MonkeyPatch) -> None:
-    # Set first, so that what `settle` sets is undone after the test.
-    for name in NAMES:
-        monkeypatch.setenv(name, "")
-        monkeypatch.delenv(name)
+    for name in openmp.SETTINGS:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(openmp, "LOOK", 0.01)
+    if torch.get_num_threads() < 2:
+        pytest.skip("one thread waits for nobody")
 
 
-def found() -> dict[str, str]:
-    return {name: os.environ[name] for name in NAMES if name in os.environ}
+def crowd() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == CROWD]
 
 
-def watched(monkeypatch: pytest.MonkeyPatch, cores: int, *idle: int) -> None:
-    """Of 100 hundredths of a second so many were idle, as two looks tell it."""
-    looks = iter(
-        "\n".join(
-            [f"cpu {look * (100 - rest)} 0 0 {look * rest} 0 0 0 0 0 0", *(f"cpu{core}" for core in range(cores))]
-        )
-        for look, rest in enumerate(idle, start=1)
-    )
-    monkeypatch.setattr(Path, "read_text", lambda self, encoding: next(looks))
+def soon(holds: Callable[[], object]) -> bool:
+    for _ in range(500):
+        if holds():
+            return True
+        time.sleep(0.01)
+    return False
 
 
-@pytest.mark.parametrize(
-    ("cores", "idle", "spins"), [(2, 100, True), (2, 80, True), (2, 50, False), (64, 95, True), (64, 80, False)]
-)
-def test_a_short_spin_where_nothing_else_runs(
-    bare: None, monkeypatch: pytest.MonkeyPatch, cores: int, idle: int, spins: bool
+def test_a_crowd_comes_while_threads_queue_and_goes_when_they_do_not(
+    bare: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    watched(monkeypatch, cores, idle, idle, idle, idle)
-    openmp.settle()
-    spin = {"GOMP_SPINCOUNT": str(openmp.SPIN)} if spins else {}
-    assert found() == {"OMP_WAIT_POLICY": "passive", **spin}
+    monkeypatch.setattr(openmp, "queued", lambda: 0.0)
+    with openmp.considerate():
+        time.sleep(0.1)
+        assert not crowd()
+        ever = itertools.count()
+        monkeypatch.setattr(openmp, "queued", lambda: float(next(ever)))
+        assert soon(crowd)
+        size = len(crowd())
+        time.sleep(0.1)
+        assert len(crowd()) == size
+        monkeypatch.setattr(openmp, "queued", lambda: 0.0)
+        assert soon(lambda: not crowd())
+        monkeypatch.setattr(openmp, "queued", lambda: float(next(ever)) + 1e6)
+        assert soon(crowd)
+    assert soon(lambda: not crowd())
+    assert not [thread for thread in threading.enumerate() if thread.name == "sonde openmp"]
 
 
-def test_what_ends_just_now_does_not_count(bare: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    watched(monkeypatch, 2, 20, 20, 100, 100)
-    openmp.settle()
-    assert "GOMP_SPINCOUNT" in found()
+def test_a_crowd_changes_neither_threads_nor_bits(bare: None) -> None:
+    torch.manual_seed(0)
+    a, b = torch.randn(300, 500), torch.randn(500, 300)
+    alone, threads = a @ b, torch.get_num_threads()
+    leave = openmp._gather()
+    try:
+        assert torch.get_num_threads() == threads
+        assert torch.equal(a @ b, alone)
+    finally:
+        leave.set()
 
 
-def test_no_spin_where_nobody_tells(bare: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Path, "read_text", lambda self, encoding: "what is this")
-    openmp.settle()
-    assert found() == {"OMP_WAIT_POLICY": "passive"}
+def test_one_watcher_is_enough(bare: None) -> None:
+    with openmp.considerate(), openmp.considerate():
+        assert sum(thread.name == "sonde openmp" for thread in threading.enumerate()) == 1
+    with openmp.considerate():
+        assert sum(thread.name == "sonde openmp" for thread in threading.enumerate()) == 1
 
 
-def test_what_the_user_set_stays(bare: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OMP_WAIT_POLICY", "active")
-    openmp.settle()
-    assert found() == {"OMP_WAIT_POLICY": "active"}
+@pytest.mark.parametrize("name", openmp.SETTINGS)
+def test_what_the_user_set_stays(bare: None, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv(name, "1")
+    with openmp.considerate():
+        assert not [thread for thread in threading.enumerate() if thread.name == "sonde openmp"]
 
 
-def test_the_command_line_settles_it_before_torch() -> None:
-    words = "import sys; from sonde.base import openmp; openmp.settle(); print('torch' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", words], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "False"
+def test_nothing_happens_where_the_system_does_not_tell(bare: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(openmp, "queued", lambda: None)
+    with openmp.considerate():
+        assert not [thread for thread in threading.enumerate() if thread.name == "sonde openmp"]
+
+
+def test_threads_that_outnumber_the_cores_queue() -> None:
+    before = openmp.queued()
+    if before is None:
+        pytest.skip("this system does not tell")
+    over = threading.Event()
+
+    def work() -> None:
+        while not over.is_set():
+            hashlib.sha256(bytes(1 << 20))
+
+    threads = [threading.Thread(target=work) for _ in range(len(os.sched_getaffinity(0)) + 2)]
+    for thread in threads:
+        thread.start()
+    try:
+        assert soon(lambda: (openmp.queued() or 0) > before + 0.1)
+    finally:
+        over.set()
+        for thread in threads:
+            thread.join()

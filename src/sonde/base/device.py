@@ -32,6 +32,11 @@ class Precision:
     kind: Format
     device: torch.device
 
+    @property
+    def products(self) -> torch.dtype:
+        """For matrix products that no autocast reaches."""
+        return torch.float32 if self.kind == "fp32" else torch.bfloat16
+
     def forward(self) -> contextlib.AbstractContextManager[object]:
         """For the forward pass."""
         if self.kind != "bf16":

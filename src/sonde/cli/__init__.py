@@ -27,6 +27,7 @@ Change = Annotated[
 
 @app.callback()
 def root(
+    context: typer.Context,
     version: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True)] = False,
 ) -> None:
     if version:
@@ -36,7 +37,7 @@ def root(
         raise typer.Exit
     from sonde.base import openmp
 
-    openmp.settle()
+    context.with_resource(openmp.considerate())
 
 
 @app.command()
