@@ -63,7 +63,7 @@ KILLS = [
     ("sonde.base.files", "write_bytes", 2),  # the snapshot is there, the recipe is not
     ("sonde.evaluate", "values", 1),  # during the validation of step 5
     ("os", "replace", 3),  # best weights are there, the checkpoint of step 5 is written but has not its name
-    ("sonde.optim", "update", 8),  # inside step 8, after the checkpoint of step 5
+    ("sonde.optim", "set_rate", 8),  # inside step 8, after the checkpoint of step 5
     ("sonde.base.files", "remove", 1),  # the checkpoint of step 12 is there, and so is the one that has to go
     ("sonde.artifact", "save", 2),  # half an artifact
 ]

@@ -117,7 +117,9 @@ def test_shrinking_in_an_update_is_shrinking_the_gradients_before_it(kind: str):
         for _ in range(4):
             for parameter in network.parameters():
                 parameter.grad = torch.randn_like(parameter) * before
-            optim.update(optimizers, 1.0, shrink)
+            optim.shrink(optimizers, shrink)
+            for optimizer in optimizers:
+                optimizer.step()
         return [one.detach() for one in network.parameters()]
 
     torch.testing.assert_close(trained(0.03, 1.0), trained(1.0, 0.03), rtol=1e-4, atol=1e-6)

@@ -84,9 +84,14 @@ def assert_same_curve(one, two):
     assert scores[1]["log_loss"]["value"] == pytest.approx(scores[0]["log_loss"]["value"], abs=1e-5)
 
 
-def test_a_killed_process_is_started_again_and_the_curve_is_that_of_one(alone, tmp_path):
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_a_killed_process_is_started_again_and_the_curve_is_that_of_one(alone, tmp_path, optimizer):
     recipe, one = alone
-    process = job(recipe, tmp_path / "run", restarts=1)
+    if optimizer != "adamw":
+        one = tmp_path / "one"
+        changes = ["training.micro_batch=32", f"training.optimizer.kind={optimizer}"]
+        sonde.fit(Recipe.read(recipe, changes=changes), out=one)
+    process = job(recipe, tmp_path / "run", f"training.optimizer.kind={optimizer}", restarts=1)
     kill_one(process, tmp_path / "run", 10)
     said = process.communicate(timeout=300)
     assert process.returncode == 0, said

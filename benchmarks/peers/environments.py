@@ -41,7 +41,7 @@ PEERS = {
             name="PyTorch loop",
             script="with_torch.py",
             environment="torch",
-            settings=("default", "fast", "fast-fp32"),
+            settings=("default", "fast", "fast-fp32", "clipped"),
         ),
         Peer(name="Lightning", script="with_lightning.py", environment="lightning"),
         Peer(name="fastai", script="with_fastai.py", environment="fastai"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import torch
 from race_common import Race, pictures
 from torch import Tensor, nn
@@ -29,6 +31,23 @@ def network(race: Race, channels: int, classes: int) -> nn.Module:
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
     return net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def half(race: Race) -> bool:
+    """Whether bf16 autocast makes a step quicker on this machine: tried before the clock starts."""
+    size, channels, side = BATCH[race.name], *((1, 28) if race.name == "fashion" else (3, 64))
+    net = network(race, channels, 10)
+    x = torch.randn(size, channels, side, side).contiguous(memory_format=torch.channels_last)
+    best = {False: float("inf"), True: float("inf")}
+    for turn in range(5):
+        for enabled in best:
+            started = time.perf_counter()
+            with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+                value = net(x).float().square().mean()
+            value.backward()
+            if turn:
+                best[enabled] = min(best[enabled], time.perf_counter() - started)
+    return best[True] < best[False]
 
 
 def prepared(race: Race) -> list[Tensor]:

@@ -24,6 +24,8 @@ class Race:
     def __init__(self) -> None:
         self.name, self.folder = sys.argv[1], Path(sys.argv[2])
         epochs, self.goal, self.seed = float(sys.argv[3]), float(sys.argv[4]), int(sys.argv[5])
+        # "default": the framework as it comes, where the script knows such a way.
+        self.setting = sys.argv[6]
         # sonde takes parts of epochs too.
         self.epochs: Any = int(epochs) if epochs.is_integer() else epochs
         self.best = 0.0

@@ -1,4 +1,7 @@
-"""fastai: tabular_learner with its own layers (200, 100), Normalize and fit_one_cycle, batches of 1,024, no bars."""
+"""fastai: tabular_learner with its own layers (200, 100), Normalize and fit_one_cycle, batches of 1,024, no bars.
+
+default: its own batches of 64 and its own rate.
+"""
 
 from __future__ import annotations
 
@@ -49,9 +52,11 @@ def main() -> None:
         y_block=CategoryBlock(),
         splits=IndexSplitter(list(range(TRAIN, len(frame))))(range_of(frame)),
     )
-    learner = tabular_learner(prepared.dataloaders(bs=BATCH), cbs=Evaluate(race, y_N[TRAIN:]))
+    default = race.setting == "default"
+    loaders = prepared.dataloaders() if default else prepared.dataloaders(bs=BATCH)
+    learner = tabular_learner(loaders, cbs=Evaluate(race, y_N[TRAIN:]))
     with learner.no_bar(), learner.no_logging():
-        learner.fit_one_cycle(race.epochs, 1e-2)
+        learner.fit_one_cycle(race.epochs, None if default else 1e-2)
     race.tell()
 
 

@@ -1,8 +1,12 @@
-"""Lightning: an MLP of 256-256 on standardized numbers, AdamW and one-cycle, barebones, batches of 1,024 whole."""
+"""Lightning: an MLP of 256-256 on standardized numbers, AdamW and one-cycle, barebones, batches of 1,024 whole.
+
+default: a DataLoader over a TensorDataset, batches of 64, AdamW at its own rate, the Trainer with all that it does.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import tempfile
 import warnings
 from typing import Any
 
@@ -13,7 +17,7 @@ from lightning.pytorch import Trainer
 from race_common import TRAIN, Race, Reached, auc, table
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, TensorDataset
 
 BATCH = 1024
 
@@ -40,6 +44,8 @@ class Module(lightning.LightningModule):
         self.race.note(auc(scores, truth))
 
     def configure_optimizers(self) -> Any:
+        if self.race.setting == "default":
+            return torch.optim.AdamW(self.parameters())
         optimizer = torch.optim.AdamW(self.parameters(), lr=4e-3, fused=True)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 4e-3, total_steps=self.steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
@@ -54,12 +60,18 @@ def main() -> None:
     x = (x - x[:TRAIN].mean(0)) / x[:TRAIN].std(0)
     x, y = torch.from_numpy(x), torch.from_numpy(y_N).float()
     loaders = [
-        DataLoader(networks.Sliced(x[part], y[part]), BATCH, shuffle=shuffle, collate_fn=networks.whole)
+        DataLoader(TensorDataset(x[part], y[part]), 64, shuffle=shuffle)
+        if race.setting == "default"
+        else DataLoader(networks.Sliced(x[part], y[part]), BATCH, shuffle=shuffle, collate_fn=networks.whole)
         for part, shuffle in ((slice(0, TRAIN), True), (slice(TRAIN, None), False))
     ]
     module = Module(race, race.epochs * len(loaders[0]))
-    with contextlib.suppress(Reached):
-        Trainer(accelerator="cpu", max_epochs=race.epochs, barebones=True).fit(module, *loaders)
+    settings: dict[str, Any] = {"barebones": True}
+    place = tempfile.TemporaryDirectory()
+    if race.setting == "default":
+        settings = {"default_root_dir": place.name, "enable_progress_bar": False, "num_sanity_val_steps": 0}
+    with place, contextlib.suppress(Reached):
+        Trainer(accelerator="cpu", max_epochs=race.epochs, **settings).fit(module, *loaders)
     race.tell()
 
 

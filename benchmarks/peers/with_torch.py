@@ -1,7 +1,8 @@
 """A loop written by hand.
 
 default: DataLoader over a TensorDataset, AdamW, float32. fast: a permutation and slices, fused AdamW, bf16 autocast,
-channels-last pictures. fast-fp32: the same without autocast. compiled: fast and torch.compile.
+channels-last pictures. fast-fp32: the same without autocast. clipped: fast-fp32, and the norm of the gradient is taken
+and clipped, as sonde does it. compiled: fast and torch.compile.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Iterator
 
 import networks
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, TensorDataset
 from worker import Clock, Go, Job, Spent, serve
@@ -48,6 +49,8 @@ def start(job: Job) -> Go:
                 value = functional.cross_entropy(model(x_B), y_B)
             optimizer.zero_grad()
             value.backward()
+            if job.setting == "clipped":
+                nn.utils.clip_grad_norm_(net.parameters(), 1.0)
             optimizer.step()
         return clock.read(), networks.loss(net, x, y)
 

@@ -106,10 +106,13 @@ def train(task: Task, batches: Batches, state: State, plan: Plan) -> Iterator[St
             raise _not_finite(task, batch, epoch, state, plan, terms)
         if plan.spike is not None:
             _watch(loss, batch, state, plan.spike)
-        shrink = 1.0 if plan.clip is None else min(1.0, plan.clip / (length + 1e-6))
         factor = optim.rate(plan.schedule, state.step, plan.steps) * state.damping
         factor *= state.plateau.factor if state.plateau else 1.0
-        optim.update(state.optimizers, factor, shrink)
+        optim.set_rate(state.optimizers, factor)
+        # A gradient that is short enough is multiplied by exactly 1.
+        optim.shrink(state.optimizers, 1.0 if plan.clip is None else min(1.0, plan.clip / (length + 1e-6)))
+        for optimizer in state.optimizers:
+            optimizer.step()
         if state.average is not None:
             state.average.update(network, state.step)
         state.step += 1

@@ -136,20 +136,22 @@ def build(
     return optimizers
 
 
-def update(optimizers: Sequence[torch.optim.Optimizer], factor: float, shrink: float = 1.0) -> None:
-    """Change the weights, at `factor` times the full rates and with gradients `shrink` times what they are."""
+def set_rate(optimizers: Sequence[torch.optim.Optimizer], factor: float) -> None:
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["lr"] = group["peak"] * factor
+
+
+def shrink(optimizers: Sequence[torch.optim.Optimizer], factor: float) -> None:
+    """Have the next step made with gradients `factor` times what they are."""
+    for optimizer in optimizers:
         if isinstance(optimizer, Adam):
-            optimizer.shrink = shrink
+            optimizer.shrink = factor
         else:
-            _shrink(optimizer, shrink)
-        optimizer.step()
+            _shrink(optimizer, factor)
 
 
 def _shrink(optimizer: torch.optim.Optimizer, factor: float) -> None:
-    """Multiply the gradients in place."""
     gradients = [one.grad for group in optimizer.param_groups for one in group["params"] if one.grad is not None]
     if factor != 1 and gradients:
         torch._foreach_mul_(gradients, factor)  # pyright: ignore[reportPrivateImportUsage]

@@ -384,4 +384,4 @@ class Task:
         for name, part in self.inputs.items():
             inputs[name], moves = part.augment(batch.inputs[name], draw)
             truth = self.target.follow(truth, moves)
-        return dataclasses.replace(batch, inputs=inputs, truth=truth)
+        return Batch(inputs=inputs, truth=truth, records_B=batch.records_B, weight_B=batch.weight_B)
