@@ -293,8 +293,8 @@ def loading(rounds: int) -> None:
 
 
 def pictures(name: str, count: int) -> tuple[Recipe, Task, Examples]:
-    """A ready recipe for pictures, fitted to made-up ones of the same kind."""
-    recipe = Recipe.read(RECIPES / f"{name}.toml")
+    """A ready recipe for pictures, fitted to made-up ones of the same kind, all of them at their full size."""
+    recipe = Recipe.read(RECIPES / f"{name}.toml", changes=["inputs.image.augment.small=0"])
     ((_, config),) = recipe.inputs.items()
     shape = (64, 64, 3) if name == "flowers5" else (28, 28)
     rng = np.random.default_rng(0)

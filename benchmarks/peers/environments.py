@@ -22,7 +22,10 @@ PLACE = ROOT / ".bench"
 
 @dataclass(frozen=True, kw_only=True)
 class Peer:
-    """A framework: its script, its environment ("" is sonde's own), its settings and the workloads that it can do."""
+    """A framework: its script, its environment ("" is sonde's own), its settings and the workloads that it can do.
+
+    "fast-fp32" is "fast" without bf16, which some processors are slow at.
+    """
 
     name: str
     script: str
@@ -33,6 +36,7 @@ class Peer:
     workloads: tuple[str, ...] | None = None
 
 
+WITH_FP32 = ("default", "fast", "fast-fp32")
 SONDE = Peer(name="sonde", script="with_sonde.py", environment="", settings=("auto",))
 PEERS = {
     one.name: one
@@ -43,10 +47,10 @@ PEERS = {
             environment="torch",
             settings=("default", "fast", "fast-fp32", "clipped"),
         ),
-        Peer(name="Lightning", script="with_lightning.py", environment="lightning"),
-        Peer(name="fastai", script="with_fastai.py", environment="fastai"),
-        Peer(name="HF Trainer", script="with_transformers.py", environment="transformers"),
-        Peer(name="skorch", script="with_skorch.py", environment="skorch"),
+        Peer(name="Lightning", script="with_lightning.py", environment="lightning", settings=WITH_FP32),
+        Peer(name="fastai", script="with_fastai.py", environment="fastai", settings=WITH_FP32),
+        Peer(name="HF Trainer", script="with_transformers.py", environment="transformers", settings=WITH_FP32),
+        Peer(name="skorch", script="with_skorch.py", environment="skorch", settings=WITH_FP32),
         Peer(name="Keras torch", script="with_keras.py", environment="keras-torch", backend="torch"),
         Peer(name="Keras jax", script="with_keras.py", environment="keras-jax", backend="jax"),
         # Ludwig builds its networks itself; these are the two that it can build alike.

@@ -157,6 +157,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=list(WORKLOADS), default=list(WORKLOADS), metavar="WORKLOAD")
     parser.add_argument("--peers", nargs="+", choices=list(PEERS), default=list(PEERS), metavar="PEER")
+    parser.add_argument("--settings", nargs="+", metavar="SETTING", help="of the peers; all if left out")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=1.0, help="of one slice")
     parser.add_argument("--threads", type=int, default=0, help="0: as many as each framework takes")
@@ -171,7 +172,7 @@ def main() -> None:
         for workload in (WORKLOADS[each] for each in arguments.only):
             if peer.workloads is not None and workload.name not in peer.workloads:
                 continue
-            for setting in peer.settings:
+            for setting in arguments.settings or peer.settings:
                 row: Row = {"peer": name, "setting": setting, "workload": workload.name}
                 try:
                     if worker is None:

@@ -68,7 +68,7 @@ class Stop(Callback):
 
 
 def start(job: Job) -> Go:
-    fast = job.setting == "fast"
+    fast = job.setting != "default"
     x, y = networks.tensors(job, fast=fast)
     net = networks.network(job, fast=fast)
     clock = Clock()
@@ -88,7 +88,7 @@ def start(job: Job) -> Go:
         networks.Timed(net, clock),
         loss_func=nn.CrossEntropyLoss(),
         lr=networks.RATE,
-        cbs=[Stop(clock), *([Autocast()] if fast else [])],
+        cbs=[Stop(clock), *([Autocast()] if job.setting == "fast" else [])],
         path=job.scratch,
         **({"opt_func": optimizer} if fast else {"metrics": accuracy}),
     )

@@ -37,7 +37,8 @@ class Module(lightning.LightningModule):
 
 def start(job: Job) -> Go:
     warnings.filterwarnings("ignore")
-    fast = job.setting == "fast"
+    fast = job.setting != "default"
+    precision = "bf16-mixed" if job.setting == "fast" else "32-true"
     x, y = networks.tensors(job, fast=fast)
     net = networks.network(job, fast=fast)
     clock = Clock()
@@ -51,7 +52,7 @@ def start(job: Job) -> Go:
     def go(steps: int) -> tuple[Spent, float]:
         clock.begin(steps)
         if fast:
-            trainer = Trainer(accelerator="cpu", max_steps=clock.needed, barebones=True, precision="bf16-mixed")
+            trainer = Trainer(accelerator="cpu", max_steps=clock.needed, barebones=True, precision=precision)
         else:
             trainer = Trainer(accelerator="cpu", max_steps=clock.needed, default_root_dir=job.scratch)
         trainer.fit(module, loader)

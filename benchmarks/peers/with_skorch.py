@@ -35,7 +35,7 @@ class Stopping(networks.Timed):
 
 
 def start(job: Job) -> Go:
-    fast = job.setting == "fast"
+    fast = job.setting != "default"
     x, y = networks.tensors(job, fast=fast)
     net = networks.network(job, fast=fast)
     clock = Clock()
@@ -51,7 +51,7 @@ def start(job: Job) -> Go:
         "classes": list(range(job.workload.classes)),
     }
     if fast:
-        model = Half(
+        model = (Half if job.setting == "fast" else NeuralNetClassifier)(
             **common,
             train_split=None,
             callbacks="disable",

@@ -51,14 +51,14 @@ class Model(nn.Module):
 
 
 def start(job: Job) -> Go:
-    fast = job.setting == "fast"
+    fast = job.setting != "default"
     x, y = networks.tensors(job, fast=fast)
     net = networks.network(job, fast=fast)
     clock = Clock()
     model = Model(net, clock)
     if fast:
         quiet = {
-            "bf16": True,
+            "bf16": job.setting == "fast",
             "optim": "adamw_torch_fused",
             "save_strategy": "no",
             "logging_strategy": "no",

@@ -63,9 +63,12 @@ def queued() -> float | None:
 def _watch(over: threading.Event) -> None:
     crowd: threading.Event | None = None
     quiet = 0
-    before, looked = queued() or 0.0, time.monotonic()
-    while not over.wait(LOOK):
-        now, at = queued() or 0.0, time.monotonic()
+    before, looked, cost = queued() or 0.0, time.monotonic(), 0.0
+    # However many threads there are, looking at them takes less than a hundredth of the time.
+    while not over.wait(max(LOOK, 100 * cost)):
+        at = time.monotonic()
+        now = queued() or 0.0
+        cost = time.monotonic() - at
         wanted = now - before > QUEUED * (at - looked)
         before, looked = now, at
         quiet = 0 if wanted else quiet + 1
