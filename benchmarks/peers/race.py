@@ -3,10 +3,10 @@
     python benchmarks/peers/race.py table|fashion|flowers [--only NAME ...] [--rounds 5] [--epochs NAME=EPOCHS ...]
 
 table: 200,000 rows of 30 columns in a CSV file, to an AUC of 0.93 on 20,000 held out; "default" is the framework as it
-comes. fashion: Fashion-MNIST, to 93 %
-of its test pictures. flowers: 1,500 photos at 64 x 64, to 70 % of the 500 test photos. The scripts RACE_NAME.py say
-what each does; imports do not count, reading and encoding do, and for sonde all that `sonde.fit` does: hashing the
-data, checkpoints, validation, scores with intervals, the artifact. Threads wait as each of them sets it.
+comes. fashion: Fashion-MNIST, to 93 % of its test pictures. flowers: 1,500 photos at 64 x 64, to 70 % of the 500 test
+photos. The scripts RACE_NAME.py say what each does; imports do not count, reading and encoding do, and for sonde all
+that `sonde.fit` does: hashing the data, checkpoints, validation, scores with intervals, the artifact. Threads wait as
+each of them sets it.
 
 First the fewest epochs that reach the goal are looked for, each number with a schedule of its own (--epochs says them).
 Then rounds in turns, every round with a seed of its own; told are the median time, the mean score over the rounds, and
