@@ -35,13 +35,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sonde import artifact, checkpoint, folder, optim
+from sonde import artifact, folder
 from sonde.base import files, tensors
 from sonde.base.errors import UserError
+from sonde.contracts.task import Task
 from sonde.loop import State
 from sonde.recipe import Recipe
 from sonde.run import build, learn, load_data
-from sonde.task import Task
+from sonde.training import checkpoint, optimizers
 
 # An artifact is written at every so many steps.
 ARTIFACT_EVERY = 3
@@ -65,9 +66,9 @@ class Run:
         network = copy.deepcopy(self.network)
         return State(
             network=network,
-            optimizers=optim.build(self.recipe.training.optimizer, network),
-            average=optim.Average(network, 0.9),
-            plateau=optim.Plateau(self.recipe.training.schedule),
+            optimizers=optimizers.build(self.recipe.training.optimizer, network),
+            ema=optimizers.EMA(network, 0.9),
+            plateau=optimizers.Plateau(self.recipe.training.schedule),
         )
 
     def at(self, step: int) -> State:
@@ -85,7 +86,7 @@ class Run:
                 if tensor.is_floating_point():
                     tensor.copy_(torch.randn(tensor.shape, generator=generator))
         state.step, state.best_step, state.best = step, best_of(step), best_of(step) / 7
-        state.waited = step - state.best_step
+        state.evals_since_best = step - state.best_step
         assert state.plateau is not None
         state.plateau.factor = 0.5**step
         return state
@@ -99,7 +100,7 @@ class Run:
         log.write({"step": step})
         if state.best_step == step:
             checkpoint.save_best(self.checkpoints, state)
-        checkpoint.save(self.checkpoints, state, log.position())
+        checkpoint.save(self.checkpoints, state, log.sync())
         if step % ARTIFACT_EVERY == 0:
             self.write_artifact(step)
 
@@ -158,8 +159,8 @@ def content(state: State) -> dict[str, Tensor]:
     for number, optimizer in enumerate(state.optimizers):
         for index, parameter in enumerate(one for group in optimizer.param_groups for one in group["params"]):
             held |= {f"{number}.{index}.{slot}": value for slot, value in optimizer.state[parameter].items()}
-    assert state.average is not None
-    return held | {f"average.{name}": value for name, value in state.average.weights.items()}
+    assert state.ema is not None
+    return held | {f"average.{name}": value for name, value in state.ema.weights.items()}
 
 
 @functools.cache

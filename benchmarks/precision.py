@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 
 import sonde
-from sonde import evaluate, loop, run
-from sonde.base.progress import Quiet
+from sonde import evaluation, loop, run
+from sonde.base.progress import NoProgress
 from sonde.data.store import encode
 
 RECIPES = Path(__file__).parents[1] / "recipes"
@@ -43,11 +43,11 @@ def main() -> None:
             with tempfile.TemporaryDirectory() as place:
                 network = run.build(one, task)
                 choice = Path(place) / "precision.json"
-                state, plan, batches = run.prepare(one, task, network, sets["train"], choice, Quiet())
+                state, plan, batches = run.prepare(one, task, network, sets["train"], choice, NoProgress())
                 for _ in loop.train(task, batches, state, plan):
                     pass
-            columns = evaluate.measure(task, state.network, sets["test"].examples, precision=plan.precision)
-            found[kind].append(evaluate.values(task, columns))
+            columns = evaluation.eval_outputs(task, state.network, sets["test"].examples, precision=plan.precision)
+            found[kind].append(evaluation.values(task, columns))
         print(
             f"seed {seed}", {kind: round(scores[-1]["accuracy"], 4) for kind, scores in found.items()}, file=sys.stderr
         )

@@ -19,8 +19,8 @@ from pathlib import Path
 
 import numpy as np
 
+from sonde.contracts.records import Records
 from sonde.recipe import Recipe
-from sonde.records import Records
 from sonde.run import learn, load_data
 
 RECIPES = Path(__file__).parents[1] / "recipes"

@@ -29,23 +29,27 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, TensorDataset
 from torch.utils.flop_counter import FlopCounterMode
 
-from sonde import loop, optim
+from sonde import loop
 from sonde.base import memory, openmp
 from sonde.base.device import Precision
 from sonde.base.progress import Progress
-from sonde.base.rng import Draw
+from sonde.base.rng import BatchRng
 from sonde.cli.progress import Lines
-from sonde.columns import Columns, Tensors
+from sonde.contracts.batch import Examples
+from sonde.contracts.columns import Columns, Tensors
+from sonde.contracts.input import Input
+from sonde.contracts.records import Record, Records
+from sonde.contracts.specs import InputSpec
+from sonde.contracts.task import Task
 from sonde.data.batches import Batches
 from sonde.data.store import encode
-from sonde.folder import Log
 from sonde.inputs.image import Augment, Image
 from sonde.networks import build, wrap
 from sonde.recipe import Recipe
-from sonde.records import Record, Records
 from sonde.run import learn
 from sonde.targets.category import Category, CategoryConfig
-from sonde.task import Examples, Input, Shape, Task
+from sonde.training import optimizers
+from sonde.training.run_folder import Log
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 CPU = torch.device("cpu")
@@ -137,8 +141,8 @@ class Numbers(Input):
         self.width = width
 
     @property
-    def shape(self) -> Shape:
-        return Shape(form="vector", channels=self.width)
+    def spec(self) -> InputSpec:
+        return InputSpec(layout="vector", channels=self.width)
 
     def encode(self, record: Record) -> Tensors:
         raise NotImplementedError
@@ -160,14 +164,16 @@ class Case:
 
     def sonde(self, steps: int, log_to: Path | None = None, progress: Progress | None = None) -> Callable[[], float]:
         """Seconds of one step of ours; with a log and progress, as `run.py` does it."""
-        state = loop.State(network=self.network, optimizers=optim.build(optim.OptimizerConfig(), self.network))
+        state = loop.State(
+            network=self.network, optimizers=optimizers.build(optimizers.OptimizerConfig(), self.network)
+        )
         batches = Batches(self.task, self.examples, size=self.size, seed=0)
 
         def timed() -> float:
             state.step = 0
-            schedule = optim.ScheduleConfig(kind="constant", warmup=0)
+            schedule = optimizers.ScheduleConfig(kind="constant", warmup=0)
             precision = Precision(kind="fp32", device=CPU)
-            plan = loop.Plan(steps=steps, seed=0, schedule=schedule, precision=precision, clip=self.clip)
+            plan = loop.Plan(steps=steps, seed=0, schedule=schedule, precision=precision, max_grad_norm=self.clip)
             started = time.process_time()
             if log_to is None or progress is None:
                 for _ in loop.train(self.task, batches, state, plan):
@@ -231,7 +237,7 @@ def step(rounds: int) -> None:
     with one_thread():
         for clip in (None, 1.0):
             name = "a network of next to no cost" + (", gradient clipped" if clip else "")
-            case = Case(mlp(4, 2), records=4096, width=4, classes=2, size=8, clip=clip)
+            case = Case(mlp(4, 2), records=4096, width=4, classes=2, size=8, max_grad_norm=clip)
             compare(name, case, 500, False, lambda turns: "25 us " + met(turns.difference()[0] <= 25e-6))
             compare(
                 f"{name}, log and progress",
@@ -241,13 +247,13 @@ def step(rounds: int) -> None:
                 lambda turns: "60 us " + met(turns.difference()[0] <= 60e-6),
             )
         width = min((96, 128, 192, 256, 384, 512), key=_distance_to_5_ms)
-        case = Case(mlp(64, width, width, width, 10), records=8192, width=64, classes=10, size=256, clip=1.0)
+        case = Case(mlp(64, width, width, width, 10), records=8192, width=64, classes=10, size=256, max_grad_norm=1.0)
         name = f"an MLP of width {width}, gradient clipped"
         compare(f"{name}, log and progress", case, 300, True, lambda turns: "1.010 " + met(turns.ratio()[0] <= 1.01))
 
 
 def _distance_to_5_ms(width: int) -> float:
-    case = Case(mlp(64, width, width, width, 10), records=8192, width=64, classes=10, size=256, clip=1.0)
+    case = Case(mlp(64, width, width, width, 10), records=8192, width=64, classes=10, size=256, max_grad_norm=1.0)
     timed = case.by_hand(10)
     timed()
     return abs(min(timed(), timed()) - 5e-3)
@@ -264,7 +270,7 @@ def loading(rounds: int) -> None:
     with one_thread():
         for name, (x, size) in sets.items():
             y = torch.arange(len(x)) % 10
-            task = Case(mlp(4, 2), records=8, width=4, classes=2, size=8, clip=None).task
+            task = Case(mlp(4, 2), records=8, width=4, classes=2, size=8, max_grad_norm=None).task
             examples = Examples(inputs={"x": {"vector": x}}, truth={"class": y}, count=len(x))
             batches = Batches(task, examples, size=size, seed=0)
             calls = batches.per_epoch
@@ -294,7 +300,7 @@ def loading(rounds: int) -> None:
 
 def pictures(name: str, count: int) -> tuple[Recipe, Task, Examples]:
     """A ready recipe for pictures, fitted to made-up ones of the same kind, all of them at their full size."""
-    recipe = Recipe.read(RECIPES / f"{name}.toml", changes=["inputs.image.augment.small=0"])
+    recipe = Recipe.read(RECIPES / f"{name}.toml", changes=["inputs.image.augment.small_fraction=0"])
     ((_, config),) = recipe.inputs.items()
     shape = (64, 64, 3) if name == "flowers5" else (28, 28)
     rng = np.random.default_rng(0)
@@ -330,14 +336,14 @@ def augment(rounds: int) -> None:
             assert isinstance(part, Image)
             if changes is not None:
                 part = dataclasses.replace(part, config=part.config.model_copy(update={"augment": changes}))
-            draw = Draw(seed=0, epoch=0, records_B=torch.arange(size))
+            rng = BatchRng(seed=0, epoch=0, records_B=torch.arange(size))
             singles = list(grid)
 
             def each(number: int, singles: list[Tensor] = singles, transform: nn.Module = transform) -> Tensor:
                 return torch.stack([transform(one) for one in singles])
 
-            def whole(number: int, part: Input = part, grid: Tensor = grid, draw: Draw = draw) -> object:
-                return part.augment({"grid": grid}, draw)
+            def whole(number: int, part: Input = part, grid: Tensor = grid, rng: BatchRng = rng) -> object:
+                return part.augment({"grid": grid}, rng)
 
             turns = Turns(per_call(each, 1), per_call(whole, 4), max(3, rounds // 2))
             us = [f"{statistics.median(one) / size * 1e6:.1f}" for one in (turns.theirs, turns.ours)]
@@ -372,19 +378,19 @@ def waiting(rounds: int) -> None:
         (part,) = task.inputs.values()
         spent = [0.0]
 
-        def augment(tensors: Tensors, draw: Draw, part: Input = part, spent: list[float] = spent) -> object:
+        def augment(tensors: Tensors, rng: BatchRng, part: Input = part, spent: list[float] = spent) -> object:
             started = time.perf_counter()
-            found = type(part).augment(part, tensors, draw)
+            found = type(part).augment(part, tensors, rng)
             spent[0] += time.perf_counter() - started
             return found
 
         object.__setattr__(part, "augment", augment)
         network = build(recipe.network, task)
         batches = Watched(task, examples, size=recipe.training.batch_size, seed=0)
-        state = loop.State(network=network, optimizers=optim.build(recipe.training.optimizer, network))
+        state = loop.State(network=network, optimizers=optimizers.build(recipe.training.optimizer, network))
         steps = 4 + rounds
         precision = Precision(kind=kind, device=CPU)  # type: ignore[arg-type]
-        plan = loop.Plan(steps=steps, seed=0, schedule=recipe.training.schedule, precision=precision, clip=1.0)
+        plan = loop.Plan(steps=steps, seed=0, schedule=recipe.training.schedule, precision=precision, max_grad_norm=1.0)
         shares, times, last = [], [], (0.0, 0.0, time.perf_counter())
         for _ in loop.train(task, batches, state, plan):
             now = (batches.spent, spent[0], time.perf_counter())
@@ -419,11 +425,11 @@ def machine(rounds: int) -> None:
             own = wrap(nn.Sequential(nn.Flatten(), mlp(784, 1024, 1024, 10)), task)
             network = own if name == "mlp" else build(recipe.network, task)
             flops = _flops(task, examples, network)
-            state = loop.State(network=network, optimizers=optim.build(optim.OptimizerConfig(), network))
+            state = loop.State(network=network, optimizers=optimizers.build(optimizers.OptimizerConfig(), network))
             batches = Batches(task, examples, size=256, seed=0)
             precision = Precision(kind=kind, device=CPU)
-            schedule = optim.ScheduleConfig(kind="constant", warmup=0)
-            plan = loop.Plan(steps=4 + rounds, seed=0, schedule=schedule, precision=precision, clip=1.0)
+            schedule = optimizers.ScheduleConfig(kind="constant", warmup=0)
+            plan = loop.Plan(steps=4 + rounds, seed=0, schedule=schedule, precision=precision, max_grad_norm=1.0)
             marks = [time.perf_counter() for _ in loop.train(task, batches, state, plan)]
             speed = flops / float(np.median(np.diff(marks)[3:]))
             what = "MLP 784-1024-1024-10" if name == "mlp" else "CNN 32-64-128 of recipes/fashion_mnist.toml"
@@ -434,7 +440,7 @@ def _flops(task: Task, examples: Examples, network: nn.Module) -> int:
     """Floating-point operations of forward and backward of a batch of 256."""
     batch = task.collate(examples.take(torch.arange(256)), torch.arange(256))
     with FlopCounterMode(display=False) as counter:
-        terms = task.target.loss(network, batch, Draw(seed=0, epoch=0, records_B=batch.records_B))
+        terms = task.target.loss(network, batch, BatchRng(seed=0, epoch=0, records_B=batch.records_B))
         sum(terms.values(), start=torch.zeros(())).backward()
     return counter.get_total_flops()
 
@@ -446,13 +452,13 @@ import torch
 torch_there = time.perf_counter()
 from sonde.recipe import Recipe
 from sonde import loop, run
-from sonde.base.progress import Quiet
+from sonde.base.progress import NoProgress
 from sonde.cli import app
 recipe = Recipe.read(sys.argv[1])
 data = run.load_data(recipe)
 task = run.learn(recipe, data.splits["train"])
 network = run.build(recipe, task)
-state, plan, batches = run.prepare(recipe, task, network, run.encode(task, data.splits["train"]), None, Quiet())
+state, plan, batches = run.prepare(recipe, task, network, run.encode(task, data.splits["train"]), None, NoProgress())
 next(loop.train(task, batches, state, plan))
 print(torch_there - started, time.perf_counter() - torch_there)
 """
@@ -529,9 +535,9 @@ def child(kind: str) -> None:
     times = []
     if kind == "sonde":
         network = wrap(module, task)
-        state = loop.State(network=network, optimizers=optim.build(optim.OptimizerConfig(), network))
+        state = loop.State(network=network, optimizers=optimizers.build(optimizers.OptimizerConfig(), network))
         precision = Precision(kind="fp32", device=CPU)
-        plan = loop.Plan(steps=CHILD_STEPS, seed=0, schedule=optim.ScheduleConfig(), precision=precision)
+        plan = loop.Plan(steps=CHILD_STEPS, seed=0, schedule=optimizers.ScheduleConfig(), precision=precision)
         memory.keep()
         with openmp.considerate():
             for _ in loop.train(task, Batches(task, examples, size=128, seed=0), state, plan):

@@ -23,15 +23,17 @@ from torch import nn
 from torch.nn import functional
 
 from sonde import loop
-from sonde.base.progress import Quiet
-from sonde.base.rng import Draw
-from sonde.columns import Tensors
+from sonde.base.progress import NoProgress
+from sonde.base.rng import BatchRng
+from sonde.contracts.batch import Batch
+from sonde.contracts.columns import Tensors
+from sonde.contracts.target import Target
+from sonde.contracts.task import Task
 from sonde.data.batches import Batches, Place
 from sonde.data.store import encode
 from sonde.recipe import Recipe
 from sonde.run import build, learn, load_data, prepare
 from sonde.targets.next_token import NextToken
-from sonde.task import Batch, Target, Task
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 NETWORK = ["network.kind=transformer", "network.positions=rotary"]
@@ -88,7 +90,7 @@ class Counted:
 class Plain(NextToken):
     """The loss as it is usually written: answers at every position, those beyond the end of a text ignored."""
 
-    def loss(self, network: nn.Module, batch: Batch, draw: Draw) -> Tensors:
+    def loss(self, network: nn.Module, batch: Batch, rng: BatchRng) -> Tensors:
         given = batch.inputs[self.input]
         tokens_BT, length_B = given["tokens"], given["length"]
         shown = {"tokens": tokens_BT[:, :-1], "length": (length_B - 1).clamp_min(1)}
@@ -129,13 +131,13 @@ def table(name: str, changes: list[str], arguments: argparse.Namespace) -> list[
         ]
         own = Recipe.read(RECIPES / f"{stem}.toml", changes=[*more, *changes, "training.epochs=1000", *settings])
         network = build(own, task)
-        state, plan, batches = prepare(own, task, network, train, None, Quiet())
-        counted = Counted(batches, task.inputs["text"].shape.size[0] if way.to_data_longest else None)
+        state, plan, batches = prepare(own, task, network, train, None, NoProgress())
+        counted = Counted(batches, task.inputs["text"].spec.size[0] if way.to_data_longest else None)
         learnt = task if way.packed else Task(inputs=task.inputs, target=plain(task.target))
         runs.append(loop.train(learnt, counted, state, plan))  # type: ignore[arg-type]
         counts.append(counted)
     speed_WR = measure(runs, counts, arguments)
-    size, longest = counts[0].batches.size, task.inputs["text"].shape.size[0]
+    size, longest = counts[0].batches.size, task.inputs["text"].spec.size[0]
     mean = sum(counted.tokens for counted in counts) / (len(WAYS) * rounds * steps * size)
     shown = [
         "",

@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 
 from sonde.base.lookup import find, kinds
+from sonde.contracts.backbone import Backbone
+from sonde.contracts.input import Input
+from sonde.contracts.target import Target
 from sonde.data.source import Source
-from sonde.task import Body, Input, Target
 from sonde.testing import check_input, check_network, check_source, check_target, check_task
 
 
@@ -27,7 +29,7 @@ def test_target(kind):
 
 @pytest.mark.parametrize("kind", kinds("networks"))
 def test_network(kind):
-    check_network(find("networks", kind, Body))
+    check_network(find("networks", kind, Backbone))
 
 
 @pytest.mark.parametrize("given", kinds("inputs"))
@@ -37,6 +39,8 @@ def test_every_input_with_every_target_and_network_that_fit(given):
         (target, network)
         for target in kinds("targets")
         for network in kinds("networks")
-        if check_task(find("inputs", given, Input), find("targets", target, Target), find("networks", network, Body))
+        if check_task(
+            find("inputs", given, Input), find("targets", target, Target), find("networks", network, Backbone)
+        )
     ]
     assert len(trained) >= 3, trained

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from sonde import loop, run
-from sonde.base.progress import Quiet
+from sonde.base.progress import NoProgress
 from sonde.data.store import encode
 from sonde.recipe import Recipe
 
@@ -50,7 +50,7 @@ def trained(digits, module):
     """The state after three steps, and the gradients of each."""
     recipe, task, train = digits
     network = run.build(recipe, task, module)
-    state, plan, batches = run.prepare(recipe, task, network, train, None, Quiet())
+    state, plan, batches = run.prepare(recipe, task, network, train, None, NoProgress())
     gradients = []
     for _ in loop.train(task, batches, state, plan):
         gradients.append([one.grad.clone() for one in state.parameters])

@@ -8,10 +8,11 @@ import pytest
 import torch
 
 import sonde
-from sonde import checkpoint, loop
+from sonde import loop
 from sonde.base.errors import Diverged
-from sonde.base.progress import Quiet
+from sonde.base.progress import NoProgress
 from sonde.recipe import Recipe
+from sonde.training import checkpoint
 
 TABLES = {
     "data": {"source": "sklearn:digits", "split": {"by": "stratified"}},
@@ -26,11 +27,11 @@ def recipe(**training):
     return Recipe.of({**TABLES, "training": {**TABLES["training"], **training}})
 
 
-class Heard(Quiet):
+class Heard(NoProgress):
     def __init__(self):
         self.said = []
 
-    def say(self, line):
+    def message(self, line):
         self.said.append(line)
 
 
@@ -42,7 +43,7 @@ def astray(monkeypatch):
     def put(steps, change, sound_below):
         def gradients(task, batch, epoch, state, plan):
             terms = plain(task, batch, epoch, state, plan)
-            if state.step + 1 in steps and state.damping > sound_below:
+            if state.step + 1 in steps and state.lr_scale > sound_below:
                 terms = {name: change(value) for name, value in terms.items()}
             return terms
 
@@ -64,7 +65,7 @@ def test_a_nan_goes_back_and_on_with_half_the_rate(tmp_path, astray):
     assert "back to step 20, on with 0.5 times the rate" in line
     lines = log(tmp_path / "run")
     (gone_back,) = (each for each in lines if "rolled_back" in each)
-    assert gone_back == {"step": 20, "rolled_back": 1, "from": 25, "damping": 0.5}
+    assert gone_back == {"step": 20, "rolled_back": 1, "from": 25, "lr_scale": 0.5}
     rates = {each["step"]: each["rate"] for each in lines if "rate" in each}
     first = next(each["rate"] for each in lines if each.get("step") == 21 and "rate" in each)
     assert rates[21] == pytest.approx(first / 2)
@@ -74,7 +75,7 @@ def test_a_nan_goes_back_and_on_with_half_the_rate(tmp_path, astray):
 def test_a_spike_goes_back(tmp_path, astray):
     astray({25}, lambda loss: loss * 100, sound_below=0.3)
     sonde.fit(recipe(rollback={"spike": 10.0}), out=tmp_path / "run")
-    assert [each["damping"] for each in log(tmp_path / "run") if "rolled_back" in each] == [0.5, 0.25]
+    assert [each["lr_scale"] for each in log(tmp_path / "run") if "rolled_back" in each] == [0.5, 0.25]
 
 
 def test_before_the_first_validation_it_begins_again(tmp_path, astray):
@@ -100,7 +101,7 @@ def test_without_leave_it_stops(tmp_path, astray):
 @pytest.mark.parametrize("kill_at", [5, 33])
 def test_a_run_that_went_back_resumes_bit_for_bit(tmp_path, astray, monkeypatch, kill_at):
     astray({25}, lambda loss: loss * float("nan"), sound_below=0.5)
-    plan = recipe(rollback={"spike": 50.0}, average=0.9)
+    plan = recipe(rollback={"spike": 50.0}, ema=0.9)
     sonde.fit(plan, out=tmp_path / "straight")
     train = loop.train
 

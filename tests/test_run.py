@@ -12,9 +12,10 @@ import torch
 from torch import nn
 
 import sonde
-from sonde import checkpoint, loop, run
+from sonde import loop, run
 from sonde.base.errors import Diverged, Interrupted, UserError
 from sonde.recipe import Recipe
+from sonde.training import checkpoint
 
 TABLES = {
     "data": {"source": "sklearn:digits", "split": {"by": "stratified"}},
@@ -76,7 +77,7 @@ def test_same_seed_same_bits_and_another_seed_differs(tmp_path):
 @pytest.mark.parametrize("kind", ["adamw", "muon", "sgd"])
 def test_resumed_equals_uninterrupted(tmp_path, monkeypatch, kind):
     """Killed after step 25 (between checkpoints), then while saving at 30, then while scoring."""
-    plan = recipe(optimizer={"kind": kind, "lr": 0.01}, average=0.9, schedule={"kind": "plateau", "patience": 1})
+    plan = recipe(optimizer={"kind": kind, "lr": 0.01}, ema=0.9, schedule={"kind": "plateau", "patience": 1})
     sonde.fit(plan, out=tmp_path / "straight")
 
     def killed_at(step):
@@ -253,7 +254,10 @@ def test_a_monitor_that_is_no_score_is_found_before_anything_is_written(tmp_path
 def test_ruined_weights_are_no_result(tmp_path, evaluate_every):
     """The last update can ruin the weights after the loss was looked at."""
     plan = recipe(
-        steps=1, evaluate_every=evaluate_every, clip=1e30, optimizer={"kind": "sgd", "lr": 1e30, "momentum": 0.0}
+        steps=1,
+        evaluate_every=evaluate_every,
+        max_grad_norm=1e30,
+        optimizer={"kind": "sgd", "lr": 1e30, "momentum": 0.0},
     )
     with pytest.raises(Diverged, match="NaN or infinite") as caught:
         sonde.fit(plan, out=tmp_path / "run")
@@ -262,7 +266,7 @@ def test_ruined_weights_are_no_result(tmp_path, evaluate_every):
 
 
 def test_a_score_that_is_not_defined_is_no_best(tmp_path, monkeypatch):
-    plain = run.evaluate.values
+    plain = run.evaluation.values
     monkeypatch.setattr(run.evaluate, "values", lambda *given: {**plain(*given), "accuracy": float("nan")})
     found = sonde.fit(recipe(steps=10, evaluate_every=5), out=tmp_path / "run")
     assert (found.artifact / "MANIFEST.json").is_file()

@@ -11,16 +11,16 @@ from race_common import Race, Reached
 
 import sonde
 from sonde import run  # noqa: F401  (imports do not count, for anyone)
-from sonde.base.progress import Quiet
+from sonde.base.progress import NoProgress
 
 BATCH = 512
 
 
-class Watch(Quiet):
+class Watch(NoProgress):
     def __init__(self, race: Race) -> None:
         self.race = race
 
-    def say(self, line: str) -> None:
+    def message(self, line: str) -> None:
         if found := re.search(r"validation roc_auc ([\d.]+)", line):
             self.race.note(float(found[1]))
 
@@ -46,7 +46,7 @@ def main() -> None:
             "training": {
                 "epochs": race.epochs,
                 "batch_size": BATCH,
-                "optimizer": {"kind": "muon", "lr": 0.05, "lr_other": 0.01},
+                "optimizer": {"kind": "muon", "lr": 0.05, "lr_adamw": 0.01},
                 "schedule": {"kind": "one-cycle"},
                 "monitor": "roc_auc",
                 "seed": race.seed,

@@ -7,74 +7,17 @@ import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from pydantic import Field, SerializeAsAny, ValidationError, model_validator
+from pydantic import Field, SerializeAsAny, ValidationError
 
 from sonde.base import lookup
 from sonde.base.config import Config
-from sonde.base.device import Format
 from sonde.base.errors import UserError
 from sonde.data.settings import DataConfig
-from sonde.optim import OptimizerConfig, ScheduleConfig
+from sonde.training.settings import TrainingConfig
 
-
-class RollbackConfig(Config):
-    times: int = Field(default=3, ge=1, description="how often, at most")
-    factor: float = Field(default=0.5, gt=0, lt=1, description="what the learning rate is multiplied by each time")
-    spike: float | None = Field(
-        default=None, gt=1, description="a loss so many times its level counts as astray, too; NaN and infinity always"
-    )
-
-
-class TrainingConfig(Config):
-    epochs: float | None = Field(default=None, gt=0, description="passes over the training split; give this or steps")
-    steps: int | None = Field(default=None, ge=1, description="optimizer steps; give this or epochs")
-    batch_size: int = Field(
-        default=64, ge=1, description="examples per optimizer step, over all micro-batches and machines"
-    )
-    micro_batch: int | None = Field(default=None, ge=1, description="examples at once, when a whole batch does not fit")
-    optimizer: OptimizerConfig = Field(default=OptimizerConfig(), description="how weights follow the gradient")
-    schedule: ScheduleConfig = Field(default=ScheduleConfig(), description="how the learning rate goes")
-    clip: float | None = Field(
-        default=1.0, gt=0, description="largest norm of the gradient; longer ones are scaled down"
-    )
-    average: float = Field(
-        default=0.0, ge=0, lt=1, description="decay of the moving average of weights (EMA); 0 is off"
-    )
-    precision: Literal["auto"] | Format = Field(
-        default="auto", description="number format of the heavy operations: fp32, bf16, bf16-math; auto measures"
-    )
-    seed: int = Field(default=0, ge=0, description="same seed, same machine: same bits")
-    evaluate_every: int | None = Field(
-        default=None, ge=1, description="steps between validations; an epoch if left out"
-    )
-    log_every: int | None = Field(
-        default=None, ge=1, description="steps between log lines; chosen to give some hundreds"
-    )
-    monitor: str | None = Field(
-        default=None, description="the validation score that picks the weights; the target's if left out"
-    )
-    keep: Literal["best", "last"] = Field(default="best", description="which weights become the artifact")
-    patience: int | None = Field(
-        default=None, ge=1, description="validations without improvement before training stops early"
-    )
-    compile: Literal["auto"] | bool = Field(
-        default="auto", description="let torch compile the network; auto: in long runs, if it is measured to be quicker"
-    )
-    rollback: RollbackConfig | None = Field(
-        default=None, description="when training goes astray: back to the last checkpoint, on with a smaller rate"
-    )
-    parallel: Literal["ddp", "fsdp"] = Field(
-        default="ddp", description="under torchrun: whole weights in every process, or a share of them (fsdp)"
-    )
-    group_by_length: bool = Field(default=True, description="batch examples of like length together, to pad less")
-
-    @model_validator(mode="after")
-    def _muon_needs_whole_matrices(self) -> TrainingConfig:
-        if self.parallel == "fsdp" and self.optimizer.kind == "muon":
-            raise ValueError("muon needs whole matrices, fsdp gives each process a share of them; use adamw, or ddp")
-        return self
+SECTIONS = ("data", "inputs", "target", "network", "training")
 
 
 class Recipe(Config):
@@ -119,9 +62,9 @@ class Recipe(Config):
         where = where or _Lines()
         where.base = base or Path.cwd()
         for section in tables:
-            if section not in ("data", "inputs", "target", "network", "training"):
-                raise _not_a_setting((section,), ["data", "inputs", "target", "network", "training"], where)
-        for section in ("data", "inputs", "target", "network", "training"):
+            if section not in SECTIONS:
+                raise _not_a_setting((section,), None, where, SECTIONS)
+        for section in SECTIONS:
             if not isinstance(tables.get(section, {} if section == "training" else None), Mapping):
                 raise UserError(
                     f"the recipe{where.of_file()} has no [{section}] section",
@@ -218,7 +161,7 @@ def _read_data(table: dict[str, Any], where: _Lines) -> tuple[DataConfig, Config
     known = {**source.Config.model_fields, **DataConfig.model_fields}
     for name in options:
         if name not in known:
-            raise _not_a_setting(("data", name), sorted(known), where)
+            raise _not_a_setting(("data", name), source.Config, where, sorted(known))
     config = _validated(source.Config, {**options, "kind": kind}, ("data",), where)
     return data.model_copy(update={"kind": kind, "source": str(place)}), config
 
@@ -241,9 +184,11 @@ def _read_kinds(room: str, table: Mapping[str, Any], where: _Lines, section: str
 
 
 def _read_kind(room: str, table: Mapping[str, object], place: tuple[str, ...], where: _Lines) -> Config:
-    from sonde.task import Body, Input, Target
+    from sonde.contracts.backbone import Backbone
+    from sonde.contracts.input import Input
+    from sonde.contracts.target import Target
 
-    contract = {"inputs": Input, "targets": Target, "networks": Body}[room]
+    contract = {"inputs": Input, "targets": Target, "networks": Backbone}[room]
     kind = table.get("kind")
     if not isinstance(kind, str):
         raise UserError(
@@ -265,7 +210,7 @@ def _validated(config: type[Config], table: Mapping[str, Any], place: tuple[str,
         first = error.errors()[0]
         path = (*place, *(part for part in first["loc"] if not str(part).startswith(("function-", "literal["))))
         if first["type"] == "extra_forbidden":
-            raise _not_a_setting(path, _settings_at(config, first["loc"][:-1]), where) from None
+            raise _not_a_setting(path, _config_at(config, first["loc"][:-1]), where) from None
         name = ".".join(str(part) for part in path)
         if first["type"] == "missing":
             raise UserError(f"{name} is missing{where.find(path[:-1])}", expected="a value for it") from None
@@ -273,16 +218,16 @@ def _validated(config: type[Config], table: Mapping[str, Any], place: tuple[str,
         raise UserError(f"{name} = {first['input']!r} is not valid{where.find(path)}: {message}") from None
 
 
-def _settings_at(config: type[Config], loc: Sequence[str | int]) -> list[str]:
-    """The settings that exist at a place inside a settings class."""
+def _config_at(config: type[Config], loc: Sequence[str | int]) -> type[Config] | None:
+    """The settings class at a place inside another."""
     current: Any = config
     for part in loc:
         field = current.model_fields.get(part)
         nested = [kind for kind in _classes(field.annotation) if issubclass(kind, Config)] if field else []
         if not nested:
-            return []
+            return None
         current = nested[0]
-    return list(current.model_fields)
+    return current
 
 
 def _classes(annotation: Any) -> list[type]:
@@ -291,14 +236,24 @@ def _classes(annotation: Any) -> list[type]:
     return [kind for part in getattr(annotation, "__args__", ()) for kind in _classes(part)]
 
 
-def _not_a_setting(path: Sequence[str | int], names: Sequence[str], where: _Lines) -> UserError:
+def _not_a_setting(
+    path: Sequence[str | int], config: type[Config] | None, where: _Lines, names: Sequence[str] = ()
+) -> UserError:
+    """The error for a setting that does not exist in `config` (or among `names`), and what was probably meant."""
     words = [str(part) for part in path]
     owner = ".".join(words[:-1]) or "a recipe"
-    close = difflib.get_close_matches(words[-1], list(names), n=1, cutoff=0.6)
+    names = names or ([] if config is None else list(config.model_fields))
+    new = None if config is None else config.renamed.get(words[-1])
+    close = difflib.get_close_matches(words[-1], names, n=1, cutoff=0.6)
+    hint = None
+    if new is not None:
+        hint = f"{'.'.join(words)} is now called {'.'.join([*words[:-1], new])}"
+    elif close:
+        hint = f"did you mean {'.'.join([*words[:-1], close[0]])}?"
     return UserError(
         f"{'.'.join(words)} is not a setting of {owner}{where.find(path)}",
         expected="one of: " + ", ".join(names) if names else None,
-        hint=f"did you mean {'.'.join([*words[:-1], close[0]])}?" if close else None,
+        hint=hint,
     )
 
 

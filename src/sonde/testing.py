@@ -12,7 +12,8 @@ import ast
 import inspect
 import json
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -21,16 +22,25 @@ import torch
 from torch import Tensor, nn
 
 from sonde.base import lookup
-from sonde.base.rng import Draw
-from sonde.columns import Columns, Ragged, Tensors, take
+from sonde.base.rng import BatchRng
+from sonde.contracts.backbone import Backbone
+from sonde.contracts.batch import Batch, Examples
+from sonde.contracts.columns import Columns, Ragged, Tensors, take, to_numpy
+from sonde.contracts.input import Input
+from sonde.contracts.layouts import LAYOUTS
+from sonde.contracts.part import Part
+from sonde.contracts.records import Records
+from sonde.contracts.specs import Advice, Features, InputSpec, OutputSpec, Per
+from sonde.contracts.target import PairwiseTarget, Target
+from sonde.contracts.task import Task
 from sonde.data.snapshot import snapshot
 from sonde.data.source import Source
 from sonde.data.store import encode
-from sonde.networks import build
-from sonde.records import Records
-from sonde.task import Ask, Batch, Body, Examples, Input, Part, Shape, Target, Task
+from sonde.networks import build, fits
 
 COUNT = 12
+# Numbers per example that steer a backbone which can be steered.
+CONDITION = 3
 
 
 def check_source(kind: type[Source]) -> None:
@@ -55,126 +65,178 @@ def check_source(kind: type[Source]) -> None:
 
 
 def check_input(kind: type[Input]) -> None:
-    """encode is pure and equals encode_many; saving loses nothing; augmentation is keyed; the front fits the shape."""
+    """encode is pure and equals encode_many; saving loses nothing; augmentation is keyed; preprocess fits the spec."""
     config, records = kind.sample(COUNT, np.random.default_rng(0))
     part = kind.fit(config, records)
     _check_part(part, records)
-    columns = part.arrange(part.encode_many(records)[0])
+    columns = part.make_windows(part.encode_many(records)[0])
     tensors = part.collate(columns)
-    count = _examples(columns)
+    count = _count(columns)
     _check_rows(part, columns)
-    draw = Draw(seed=1, epoch=2, records_B=torch.arange(count))
+    rng = BatchRng(seed=1, epoch=2, records_B=torch.arange(count))
     before = torch.get_rng_state()
-    first, second = part.augment(_copy(tensors), draw)[0], part.augment(_copy(tensors), draw)[0]
+    (first, params), (second, _) = part.augment(_copy(tensors), rng), part.augment(_copy(tensors), rng)
     assert torch.equal(before, torch.get_rng_state()), "augment uses the global generator"
-    _equal(first, second, "augment gives other results for the same draw")
-    _check_shape(part.shape, part.front()(_copy(tensors)), count)
-    advice = kind.recommend("category", config, records)
-    assert set(advice) <= {"input", "target", "network", "training"}
-    kind.Config.model_validate({**config.model_dump(), **advice.get("input", {})})
+    _equal(first, second, "augment gives other results for the same random numbers")
+    if params.resized is None:
+        LAYOUTS[part.spec.layout].check(part.spec, part.preprocess(first), count)
+    given = _copy(tensors)
+    LAYOUTS[part.spec.layout].check(part.spec, part.preprocess(given), count)
+    _equal(given, tensors, "preprocess changes what it is given")
+    for per in LAYOUTS[part.spec.layout].gives:
+        advice = kind.recommend(config, OutputSpec(per=(per,)), records)
+        assert isinstance(advice, Advice)
+        kind.Config.model_validate({**config.model_dump(), **advice.input})
     _check_imports(kind, "inputs")
 
 
 def check_target(kind: type[Target]) -> None:
-    """With every input that fits: losses are sums, micro-batches change nothing, single = batched."""
+    """With every input that its declaration fits, and with a second input beside: losses are sums, micro-batches
+    change nothing, single = batched. What the declaration excludes must be told by a UserError."""
     tried = 0
     for name in lookup.kinds("inputs"):
-        task, examples = _task(lookup.find("inputs", name, Input), kind)  # type: ignore[type-abstract]
-        if task is None or examples is None:
+        first = lookup.find("inputs", name, Input)  # type: ignore[type-abstract]
+        if not belongs(kind, first):
+            _check_refused(kind, first)
             continue
         tried += 1
-        network = _Linear(task)
-        everything = _batch(task, examples, range(len(examples)))
-        half = len(examples) // 2
-        parts = [_batch(task, examples, range(half)), _batch(task, examples, range(half, len(examples)))]
-        _check_sums(task, network, everything, parts)
-        _check_micro_batches(task, network, everything)
-        _check_answers(task, network, examples)
+        for beside in (None, "table"):
+            task, examples = sample_task(first, kind, beside=beside)
+            network = _small_network(task)
+            everything = _batch(task, examples, range(len(examples)))
+            half = len(examples) // 2
+            parts = [_batch(task, examples, range(half)), _batch(task, examples, range(half, len(examples)))]
+            _check_sums(task, network, everything, parts)
+            _check_micro_batches(task, network, everything)
+            _check_answers(task, network, examples)
+            _check_saving(task, examples)
     assert tried, f"no input fits {kind.__name__}"
     _check_imports(kind, "targets")
 
 
-def check_network(kind: type[Body]) -> None:
-    """For every form and answer that it claims: gradients everywhere, single = batched, no padding seen, no leak."""
+def check_network(kind: type[Backbone]) -> None:
+    """For every layout and answer that it claims: gradients everywhere, single = batched, no padding seen, no leak."""
     config = kind.Config.model_validate(dict(kind.tiny))
-    for form in kind.accepts:
-        for per in kind.gives:
-            for causal in (False, True) if kind.causal and per == "position" else (False,):
-                shape = _SHAPES[form]
-                body = kind(config, shape, Ask(per=per, width=5, causal=causal))
-                _check_body(body, _features(shape, 3), per)
-                if causal and form in ("tokens", "frames"):
-                    _check_causal(body, _features(shape, 3))
+    tried = 0
+    for spec, output in _claims(kind):
+        tried += 1
+        torch.manual_seed(0)
+        backbone = kind(config, spec, output)
+        tensors = LAYOUTS[spec.layout].random(spec, 3, torch.Generator().manual_seed(0))
+        if output.condition:
+            tensors["condition"] = torch.randn(3, output.condition)
+        _check_backbone(backbone, spec, output, tensors)
+        if output.causal:
+            _check_causal(backbone, LAYOUTS[spec.layout].main, tensors)
+        if output.condition:
+            _check_steered(backbone, tensors)
+    assert tried, f"{kind.__name__} claims nothing"
     _check_imports(kind, "networks")
 
 
-def check_task(inputs: type[Input], target: type[Target], network: type[Body]) -> bool:
-    """One training step of input x target x network: every parameter gets a gradient. False where they do not fit."""
-    task, examples = _task(inputs, target)
-    if task is None or examples is None or not fits(task, network):
+def check_task(inputs: type[Input], target: type[Target], network: type[Backbone]) -> bool:
+    """One training step of input x target x network, and a head alone when the backbone is frozen: every parameter
+    that is trained gets a gradient, no other does. False where the declarations say that they do not fit."""
+    if not belongs(target, inputs):
         return False
-    (name,) = task.inputs
-    whole = build({name: network.Config.model_validate(dict(network.tiny))}, task)
-    batch = _batch(task, examples, range(len(examples)))
-    draw = Draw(seed=0, epoch=0, records_B=batch.records_B)
-    sum(task.target.loss(whole.train(), task.augment(batch, draw), draw).values()).backward()  # type: ignore[union-attr]
-    missing = [each for each, parameter in whole.named_parameters() if parameter.grad is None]
-    assert not missing, f"no gradient reaches {missing}"
+    task, examples = sample_task(inputs, target)
+    ((name, spec),) = task.specs.items()
+    if not fits(spec, task.outputs[name], network):
+        return False
+    for freeze in (False, True):
+        config = network.Config.model_validate({**network.tiny, "freeze": freeze})
+        whole = build({name: config}, task)
+        batch = _batch(task, examples, range(len(examples)))
+        rng = BatchRng(seed=0, epoch=0, records_B=batch.records_B)
+        prepared = task.preprocess(task.augment(batch, rng))
+        trained = [each for each in whole.parameters() if each.requires_grad]
+        if not trained:
+            continue
+        sum(task.target.loss(whole.train(), prepared, rng).values()).backward()  # type: ignore[union-attr]
+        missing = [each for each, value in whole.named_parameters() if value.requires_grad and value.grad is None]
+        assert not missing, f"no gradient reaches {missing}"
+        assert not (freeze and any(each.training for each in whole.backbones[name].modules())), "a frozen backbone trains"
     return True
 
 
-def fits(task: Task, network: type[Body]) -> bool:
-    """Whether a network accepts what the one input offers and gives what the target asks."""
-    (part,) = task.inputs.values()
-    ask = task.target.ask
-    return part.shape.form in network.accepts and ask.per in network.gives and (network.causal or not ask.causal)
+def belongs(target: type[Target], kind: type[Input]) -> bool:
+    """Whether a target says that it can belong to an input of this kind."""
+    config, records = kind.sample(COUNT, np.random.default_rng(0))
+    layout = kind.fit(config, records).spec.layout
+    answerable = bool(set(target.asks.per) & set(LAYOUTS[layout].gives))
+    return answerable and (not target.accepts or layout in target.accepts)
 
 
-_SHAPES = {
-    "grid": Shape(form="grid", channels=3, size=(32, 32)),
-    "tokens": Shape(form="tokens", vocabulary=11, size=(16,)),
-    "frames": Shape(form="frames", channels=32, size=(32,)),
-    "vector": Shape(form="vector", channels=6),
-    "columns": Shape(form="columns", channels=4, categories=(3, 5)),
-}
+def sample_task(kind: type[Input], target: type[Target], *, beside: str | None = None) -> tuple[Task, Examples]:
+    """A fitted task on the samples of an input and a target, with a second input `beside` if named."""
+    parts = (
+        {"given": kind}
+        if beside is None
+        else {
+            "given": kind,
+            "beside": lookup.find("inputs", beside, Input),  # type: ignore[type-abstract]
+        }
+    )
+    configs, records = {}, Records(fields={}, ids=[f"record {index}" for index in range(COUNT)])
+    for number, (name, each) in enumerate(parts.items()):
+        configs[name], found = each.sample(COUNT, np.random.default_rng(number))
+        records = records.with_fields(**found.fields)
+    target_config, truths = target.sample(COUNT, np.random.default_rng(1), records)
+    records = records.with_fields(**truths.fields)
+    inputs = {name: each.fit(configs[name], records) for name, each in parts.items()}
+    if beside is not None and "input" in type(target_config).model_fields:
+        target_config = target_config.model_copy(update={"input": "given"})
+    task = Task(inputs=inputs, target=target.fit(target_config, records, inputs))
+    return task, encode(task, records).examples
 
 
-def _features(shape: Shape, count: int) -> Tensors:
-    """Random tensors of a shape, as a front gives them."""
-    generator = torch.Generator().manual_seed(0)
-    if shape.form == "grid":
-        return {"grid": torch.randn(count, shape.channels, *shape.size, generator=generator)}
-    if shape.form == "tokens":
-        tokens = torch.randint(1, shape.vocabulary, (count, shape.size[0]), generator=generator)
-        return {"tokens": tokens, "length": torch.full((count,), shape.size[0])}
-    if shape.form == "frames":
-        frames = torch.randn(count, shape.size[0], shape.channels, generator=generator)
-        return {"frames": frames, "length": torch.full((count,), shape.size[0])}
-    if shape.form == "vector":
-        return {"vector": torch.randn(count, shape.channels, generator=generator)}
-    columns = [torch.randint(0, size, (count,), generator=generator) for size in shape.categories]
-    numbers = torch.randn(count, shape.channels, generator=generator)
-    return {"numbers": numbers, "categories": torch.stack(columns, dim=1)}
+def _check_refused(target: type[Target], kind: type[Input]) -> None:
+    """What a target does not belong to is refused by a UserError, when it is fitted or when a network is built."""
+    from sonde.base.errors import UserError
+
+    try:
+        task, _ = sample_task(kind, target)
+        _small_network(task)
+    except UserError:
+        return
+    raise AssertionError(f"{target.__name__} takes {kind.__name__}, which its declaration excludes")
 
 
-def _check_shape(shape: Shape, tensors: Tensors, count: int) -> None:
-    name = {"columns": "numbers"}.get(shape.form, shape.form)
-    if shape.form == "tokens":
-        assert tensors["tokens"].dtype == torch.int64
-        assert int(tensors["tokens"].max()) < shape.vocabulary, "a token is outside the vocabulary"
-        assert tensors["tokens"].shape[1] <= shape.size[0] + 1, "more tokens than the shape promises"
-    elif shape.form == "columns":
-        assert tensors["categories"].shape == (count, len(shape.categories))
-        for column, size in zip(tensors["categories"].T, shape.categories, strict=True):
-            assert int(column.max()) < size, "a category is outside its range"
-    if shape.form != "tokens" and shape.channels:
-        assert tensors[name].is_floating_point(), "the front does not give floats"
-        assert torch.isfinite(tensors[name]).all(), "the front gives numbers that are not finite"
-        channel = 1 if shape.form in ("grid", "vector", "columns") else 2
-        assert tensors[name].shape[channel] == shape.channels, "other channels than the shape promises"
+def _small_network(task: Task) -> nn.Module:
+    """The real assembly, with the first backbone on disk that fits each input, as small as it gets."""
+    torch.manual_seed(0)
+    configs = {}
+    for name, spec in task.specs.items():
+        for kind in lookup.kinds("networks"):
+            backbone = lookup.find("networks", kind, Backbone)  # type: ignore[type-abstract]
+            if fits(spec, task.outputs[name], backbone):
+                configs[name] = backbone.Config.model_validate(dict(backbone.tiny))
+                break
+        else:
+            from sonde.base.errors import UserError
+
+            raise UserError(f"no network fits the input {name!r}")
+    return build(configs, task).eval()
 
 
-def _check_part(part: Part, records: Records) -> None:
+def _claims(kind: type[Backbone]) -> Iterator[tuple[InputSpec, OutputSpec]]:
+    """Every input and answer that a backbone says it is for."""
+    for name in kind.accepts:
+        layout = LAYOUTS[name]
+        specs = [layout.sample]
+        if name == "grid":
+            sizes = {1: (32,), 2: (32, 32), 3: (8, 16, 16)}
+            specs = [InputSpec(layout="grid", channels=3, size=sizes[each]) for each in kind.dimensions]
+        pers: list[Per] = [per for per in layout.gives if per in kind.gives]
+        for spec, per in product(specs, pers):
+            yield spec, OutputSpec(per=(per,), width=5)
+            if kind.causal and per == "position" and name in ("tokens", "frames"):
+                yield spec, OutputSpec(per=(per,), width=5, causal=True)
+            if kind.conditions:
+                yield spec, OutputSpec(per=(per,), width=5, condition=CONDITION)
+
+
+def _check_part(part: Input, records: Records) -> None:
     """Purity, whole columns = one by one, and saving."""
     before = torch.get_rng_state()
     columns, errors = part.encode_many(records)
@@ -184,20 +246,27 @@ def _check_part(part: Part, records: Records) -> None:
         _equal(one, again, "encode is not pure")
         _equal(one, {name: _row(column, index) for name, column in columns.items()}, "encode_many differs from encode")
     assert torch.equal(before, torch.get_rng_state()), "encode uses the global generator"
-    values, tensors = part.save()
-    config = type(part).Config.model_validate(json.loads(part.config.model_dump_json()))
-    copy = type(part).restore(config, json.loads(json.dumps(values, allow_nan=False)), tensors)
-    again, _ = copy.encode_many(records)
+    again, _ = _restored(part).encode_many(records)
     for name, column in columns.items():
         for index in range(len(records)):
             assert torch.equal(_row(column, index), _row(again[name], index)), "saving and restoring changes encode"
 
 
+def _restored(part: Any) -> Any:
+    """The part as an artifact gives it back."""
+    values, tensors = part.save()
+    config = type(part).Config.model_validate(json.loads(part.config.model_dump_json()))
+    return type(part).restore(config, json.loads(json.dumps(values, allow_nan=False)), tensors)
+
+
 def _check_rows(part: Part, columns: Columns) -> None:
     """A batch is its examples beside each other: only padding may depend on the company."""
     together = part.collate(columns)
-    for index in range(_examples(columns)):
+    for index in range(_count(columns)):
         alone = part.collate(take(columns, torch.tensor([index])))
+        if "edges" in alone:
+            _equal(LAYOUTS["graph"].alone(together, index), alone, "a graph depends on its batch")
+            continue
         for name, tensor in alone.items():
             row = together[name][index]
             for axis in range(1, tensor.ndim):
@@ -206,107 +275,162 @@ def _check_rows(part: Part, columns: Columns) -> None:
 
 
 def _check_sums(task: Task, network: nn.Module, whole: Batch, parts: list[Batch]) -> None:
-    draw = Draw(seed=0, epoch=0, records_B=whole.records_B)
-    together = task.target.loss(network, whole, draw)
-    halves = [task.target.loss(network, part, Draw(seed=0, epoch=0, records_B=part.records_B)) for part in parts]
-    for name, value in together.items():
-        assert value.ndim == 0, f"the loss term {name} is not a sum"
-        torch.testing.assert_close(value, sum(half[name] for half in halves), msg=f"loss term {name} is not additive")
-    torch.testing.assert_close(
-        task.target.count(whole), sum(task.target.count(part) for part in parts), msg="count is not additive"
-    )
+    if not isinstance(task.target, PairwiseTarget):
+        together = task.target.loss(network, *_prepared(task, whole))
+        halves = [task.target.loss(network, *_prepared(task, part)) for part in parts]
+        for name, value in together.items():
+            assert value.ndim == 0, f"the loss term {name} is not a sum"
+            torch.testing.assert_close(
+                value, sum(half[name] for half in halves), msg=f"loss term {name} is not additive"
+            )
+        assert set(task.target.counts(whole)) == set(together), "counts has other terms than loss"
+    counts = task.target.counts(whole)
+    halves = [task.target.counts(part) for part in parts]
+    for name, count in counts.items():
+        torch.testing.assert_close(count, sum(half[name] for half in halves), msg=f"count {name} is not additive")
+
+
+def _prepared(task: Task, batch: Batch) -> tuple[Batch, BatchRng]:
+    return task.preprocess(batch), BatchRng(seed=0, epoch=0, records_B=batch.records_B)
 
 
 def _check_micro_batches(task: Task, network: nn.Module, whole: Batch) -> None:
-    """Four micro-batches give the gradient of one big batch."""
+    """Four micro-batches give the gradient of one big batch, through the loop's own arithmetic."""
+    from sonde import loop
+    from sonde.base.device import Precision
+
+    plan = loop.Plan(steps=1, seed=0, precision=Precision(kind="fp32", device=torch.device("cpu")))
+    still = Task(inputs=task.inputs, target=task.target)
     gradients = []
     for size in (len(whole), max(1, len(whole) // 4)):
-        network.zero_grad()
-        for part in whole.split(size):
-            draw = Draw(seed=0, epoch=0, records_B=part.records_B)
-            loss = sum(task.target.loss(network, part, draw).values())
-            (loss / task.target.count(whole)).backward()  # type: ignore[union-attr]
-        gradients.append([parameter.grad.clone() for parameter in network.parameters() if parameter.grad is not None])
+        state = loop.State(network=network, optimizers=[], micro_batch=size)
+        loop.gradients(_without_augmentation(still), whole, 0, state, plan)
+        gradients.append([parameter.grad.clone() for parameter in state.parameters if parameter.grad is not None])
     assert gradients[0], "no gradient at all"
     torch.testing.assert_close(
         gradients[0], gradients[1], rtol=1e-4, atol=1e-6, msg="micro-batches change the gradient"
     )
 
 
+def _without_augmentation(task: Task) -> Task:
+    """The same task, its training batches left as they are."""
+    inputs = {}
+    for name, part in task.inputs.items():
+        fields = type(part.config).model_fields
+        changes = {"augment": type(part.config.augment)()} if "augment" in fields else {}
+        config = part.config.model_copy(update=changes)
+        inputs[name] = type(part).restore(config, *part.save())
+    return Task(inputs=inputs, target=task.target)
+
+
 def _check_answers(task: Task, network: nn.Module, examples: Examples) -> None:
     """Predictions are JSON and do not depend on the batch; neither does what the metrics are computed from."""
     network.eval()
-    batch = _batch(task, examples, range(len(examples)))
+    ids = [f"record {index}" for index in range(len(examples))]
     with torch.inference_mode():
-        together = task.predict(network, batch.inputs)
-        measured = task.target.measure(network, batch)
+        batch = task.preprocess(_batch(task, examples, range(len(examples))))
+        outputs = task.target.eval_outputs(network, batch)
+        columns = {name: to_numpy(column) for name, column in outputs.items()}
+        if task.target.remembers:
+            task = Task(inputs=task.inputs, target=task.target.remember(columns, ids))
+        together = task.predict(network, batch)
         for index in range(len(examples)):
-            one = _batch(task, examples, [index])
-            (alone,) = task.predict(network, one.inputs)
+            one = task.preprocess(_batch(task, examples, [index]))
+            (alone,) = task.predict(network, one)
             assert _close(alone, together[index]), f"predicted alone {alone}, in a batch {together[index]}"
-            for name, column in task.target.measure(network, one).items():
-                torch.testing.assert_close(column[0], measured[name][index], rtol=1e-4, atol=1e-5)
+            for name, column in task.target.eval_outputs(network, one).items():
+                torch.testing.assert_close(_row(column, 0), _row(outputs[name], index), rtol=1e-4, atol=1e-5)
     json.dumps(together, allow_nan=False)
-    columns = {name: column.numpy() for name, column in measured.items()}
     weights = np.ones((2, len(examples)))
     found = task.target.metrics(columns, weights)
     assert task.target.best[0] in found, f"the score {task.target.best[0]} is not among the metrics"
     assert all(value.shape == (2,) for value in found.values()), "a metric is not one number per row of weights"
+    assert isinstance(task.target.warnings(columns), list)
 
 
-def _check_body(body: Body, tensors: Tensors, per: str) -> None:
+def _check_saving(task: Task, examples: Examples) -> None:
+    """A target as an artifact gives it back asks the same."""
+    restored = _restored(task.target)
+    assert restored.outputs(task.specs) == task.outputs, "saving and restoring changes what a target asks"
+
+
+def _check_backbone(backbone: Backbone, spec: InputSpec, output: OutputSpec, tensors: Tensors) -> None:
     torch.manual_seed(0)
-    answer = body.train()(_copy(tensors))
-    grids = answer if isinstance(answer, tuple) else (answer,)
-    widths = body.width if isinstance(body.width, tuple) else (body.width,)
+    layout = LAYOUTS[spec.layout]
+    grids = _grids(backbone.train()(_copy(tensors)))
+    widths = backbone.width if isinstance(backbone.width, tuple) else (backbone.width,)
     for grid, width in zip(grids, widths, strict=True):
-        assert grid.shape[0] == 3, "not one answer per example"
-        assert grid.shape[1 if per in ("example", "pixel") else 2] == width, "other channels than `width` says"
+        expected = len(tensors["nodes"]) if output.chosen == "node" else 3
+        assert grid.shape[0] == expected, "not one answer per example (or node)"
+        assert grid.shape[2 if output.chosen == "position" else 1] == width, "other channels than `width` says"
     torch.stack([(grid**2).sum() for grid in grids]).sum().backward()
-    missing = [name for name, parameter in body.named_parameters() if parameter.grad is None]
+    missing = [name for name, value in backbone.named_parameters() if value.requires_grad and value.grad is None]
     assert not missing, f"no gradient reaches {missing}"
-    body.eval()
+    backbone.eval()
     with torch.inference_mode():
-        together = body(_copy(tensors))
+        together = _grids(backbone(_copy(tensors)))
         for index in range(3):
-            alone = body({name: tensor[index : index + 1] for name, tensor in tensors.items()})
-            _near(alone, together, index, "alone and in a batch")
-        if "length" in tensors and per == "example":
-            short = {**tensors, "length": torch.tensor([7, 16, 9]).clamp(max=tensors["length"][0])}
-            padded = body(_copy(short))
-            for index, length in enumerate(short["length"].tolist()):
-                cut = {name: tensor[index : index + 1] for name, tensor in short.items()}
-                main = "tokens" if "tokens" in cut else "frames"
-                if body.fixed_length:
-                    continue
-                cut[main] = cut[main][:, :length]
-                _near(body(cut), padded, index, "with and without padding")
+            alone = _grids(backbone(_one(layout.alone, tensors, index)))
+            _near(alone, together, index, tensors, output, "alone and in a batch")
+        if "length" in tensors and spec.layout != "graph" and not backbone.fixed_length and output.chosen == "example":
+            short = {**tensors, "length": torch.tensor([7, spec.size[0], 9]).clamp(max=spec.size[0])}
+            padded = _grids(backbone(_copy(short)))
+            for index in range(3):
+                cut = _grids(backbone(_one(layout.alone, short, index)))
+                _near(cut, padded, index, short, output, "with and without padding")
 
 
-def _check_causal(body: Body, tensors: Tensors) -> None:
-    main = "tokens" if "tokens" in tensors else "frames"
-    body.eval()
-    with torch.inference_mode():
-        before = body(_copy(tensors))
+def _one(alone: Any, tensors: Tensors, index: int) -> Tensors:
+    """One example of a batch; what steers it goes along."""
+    one = alone({name: value for name, value in tensors.items() if name != "condition"}, index)
+    return {**one, **({"condition": tensors["condition"][index : index + 1]} if "condition" in tensors else {})}
+
+
+def _check_steered(backbone: Backbone, tensors: Tensors) -> None:
+    """A condition changes the features of its example and of no other. (They may start out unsteered.)"""
+    with torch.no_grad():
+        for parameter in backbone.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+        before = _grids(backbone(_copy(tensors)))
         changed = _copy(tensors)
-        changed[main][:, 10:] = changed[main][:, 10:].flip(0)
-        after = body(changed)
-        assert isinstance(before, Tensor)
-        assert isinstance(after, Tensor)
+        changed["condition"][0] += 1
+        after = _grids(backbone(changed))
+    assert any(not torch.allclose(one[0], other[0]) for one, other in zip(before, after, strict=True)), (
+        "the condition changes nothing"
+    )
+    for one, other in zip(before, after, strict=True):
+        torch.testing.assert_close(one[1:], other[1:], msg="the condition of one example changes another")
+
+
+def _check_causal(backbone: Backbone, main: str, tensors: Tensors) -> None:
+    backbone.eval()
+    with torch.inference_mode():
+        (before,) = _grids(backbone(_copy(tensors)))
+        changed = _copy(tensors)
+        changed[main][:, 10:] = changed[main][:, 10:].flip(1)
+        (after,) = _grids(backbone(changed))
         torch.testing.assert_close(before[:, :10], after[:, :10], msg="an answer depends on what comes later")
         cache, pieces = None, []
         for start, stop in ((0, 9), (9, 10), (10, tensors[main].shape[1])):
-            piece, cache = body.extend({main: tensors[main][:, start:stop]}, cache)
+            piece, cache = backbone.extend({main: tensors[main][:, start:stop]}, cache)
             pieces.append(piece)
         torch.testing.assert_close(
             torch.cat(pieces, 1), before, rtol=1e-4, atol=1e-5, msg="extend differs from forward"
         )
 
 
+def _grids(values: Any) -> tuple[Tensor, ...]:
+    """What a backbone gave, as a tuple of tensors."""
+    if isinstance(values, Features):
+        values = values.values
+    return values if isinstance(values, tuple) else (values,)
+
+
 def _check_imports(kind: type, room: str) -> None:
     """A kind sees no sibling: adding or removing one touches no other."""
     others = {name.replace("-", "_") for name in lookup.kinds(room)}
     package = lookup.ROOMS[room]
+    own = kind.__module__.removeprefix(package + ".").split(".")[0]
     tree = ast.parse(inspect.getsource(inspect.getmodule(kind) or kind))
     for node in ast.walk(tree):
         names = [alias.name for alias in node.names] if isinstance(node, (ast.Import, ast.ImportFrom)) else []
@@ -314,63 +438,7 @@ def _check_imports(kind: type, room: str) -> None:
         for name in names:
             whole = f"{origin}.{name}" if origin else name
             sibling = whole.removeprefix(package + ".").split(".")[0] if whole.startswith(package + ".") else ""
-            assert sibling not in others, f"{kind.__module__} imports its sibling {sibling}"
-
-
-def _task(inputs: type[Input], target: type[Target]) -> tuple[Task | None, Examples | None]:
-    """A fitted task on the samples of an input and a target, or None where they do not fit."""
-    config, records = inputs.sample(COUNT, np.random.default_rng(0))
-    target_config, truths = target.sample(COUNT, np.random.default_rng(1))
-    records = records.with_fields(**truths.fields)
-    part = inputs.fit(config, records)
-    try:
-        task = Task(inputs={"given": part}, target=target.fit(target_config, records, {"given": part}))
-        examples = encode(task, records).examples
-    except Exception as error:
-        from sonde.base.errors import UserError
-
-        if isinstance(error, UserError):
-            return None, None
-        raise
-    return task, examples
-
-
-class _Linear(nn.Module):
-    """The least network that answers what is asked: a linear map of the features at hand, with weights of its own."""
-
-    def __init__(self, task: Task) -> None:
-        super().__init__()
-        (self.name,) = task.inputs
-        part = task.inputs[self.name]
-        self.shape, self.ask = part.shape, task.target.ask
-        self.front = part.front()
-        torch.manual_seed(0)
-        width = {"tokens": 8, "columns": self.shape.channels + len(self.shape.categories)}.get(
-            self.shape.form, self.shape.channels
-        )
-        self.embed = nn.Embedding(self.shape.vocabulary, 8) if self.shape.form == "tokens" else None
-        self.linear = nn.Linear(width, self.ask.width)
-
-    def forward(self, inputs: Mapping[str, Tensors], at_N: Tensor | None = None) -> Tensor:
-        answer = self._answer(inputs)
-        return answer if at_N is None else answer.flatten(0, 1)[at_N]
-
-    def _answer(self, inputs: Mapping[str, Tensors]) -> Tensor:
-        tensors = self.front(dict(inputs[self.name]))
-        if self.shape.form == "grid":
-            features = tensors["grid"].movedim(1, -1)
-            answer = self.linear(features)
-            return answer.movedim(-1, 1) if self.ask.per == "pixel" else answer.mean(dim=(1, 2))
-        if self.shape.form == "columns":
-            return self.linear(torch.cat([tensors["numbers"], tensors["categories"].float()], dim=1))
-        if self.shape.form == "vector":
-            return self.linear(tensors["vector"])
-        values = tensors["frames"] if self.embed is None else self.embed(tensors["tokens"])
-        answer = self.linear(values)
-        if self.ask.per == "position":
-            return answer
-        inside = torch.arange(values.shape[1])[None, :, None] < tensors["length"][:, None, None]
-        return (answer * inside).sum(1) / tensors["length"][:, None]
+            assert sibling == own or sibling not in others, f"{kind.__module__} imports its sibling {sibling}"
 
 
 def _batch(task: Task, examples: Examples, indices: Any) -> Batch:
@@ -378,7 +446,7 @@ def _batch(task: Task, examples: Examples, indices: Any) -> Batch:
     return task.collate(examples.take(chosen), chosen)
 
 
-def _examples(columns: Columns) -> int:
+def _count(columns: Columns) -> int:
     return len(next(iter(columns.values())))
 
 
@@ -397,11 +465,21 @@ def _equal(one: Tensors, other: Tensors, message: str) -> None:
         assert torch.equal(tensor, other[name]), f"{message} ({name})"
 
 
-def _near(alone: Any, together: Any, index: int, message: str) -> None:
-    pairs = zip(alone, together, strict=True) if isinstance(alone, tuple) else [(alone, together)]
-    for one, all_of_them in pairs:
-        row = all_of_them[index : index + 1]
-        row = row[:, : one.shape[1]]
+def _near(
+    alone: tuple[Tensor, ...],
+    together: tuple[Tensor, ...],
+    index: int,
+    tensors: Tensors,
+    output: OutputSpec,
+    message: str,
+) -> None:
+    for one, all_of_them in zip(alone, together, strict=True):
+        if output.chosen == "node":
+            ends = tensors["length"].cumsum(0)
+            row = all_of_them[int(ends[index] - tensors["length"][index]) : int(ends[index])]
+        else:
+            row = all_of_them[index : index + 1]
+            row = row[:, : one.shape[1]]
         torch.testing.assert_close(one, row, rtol=1e-4, atol=1e-5, msg=f"the answer differs {message}")
 
 

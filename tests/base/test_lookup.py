@@ -6,7 +6,7 @@ import pytest
 
 from sonde.base.errors import UserError
 from sonde.base.lookup import ROOMS, find, kinds
-from sonde.task import Input
+from sonde.contracts.input import Input
 
 
 def test_listing_reads_docstrings_and_imports_nothing():

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sonde.base.rng import Draw, shuffled
+from sonde.base.rng import BatchRng, shuffled
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 7, 64, 1797, 65_536, 65_537, 200_003])
@@ -32,23 +32,23 @@ def test_every_place_is_as_likely_as_another():
 
 
 def test_draws_are_uniform_and_independent():
-    draw = Draw(seed=3, epoch=1, records_B=torch.arange(50_000))
-    values = draw.uniform("a", 2).double()
+    rng = BatchRng(seed=3, epoch=1, records_B=torch.arange(50_000))
+    values = rng.uniform("a", 2).double()
     assert values.min() >= 0
     assert values.max() < 1
     assert values.mean().item() == pytest.approx(0.5, abs=0.005)
     assert values.var().item() == pytest.approx(1 / 12, abs=0.002)
-    columns = torch.stack([values[:, 0], values[:, 1], draw.uniform("b").double()])
+    columns = torch.stack([values[:, 0], values[:, 1], rng.uniform("b").double()])
     off_diagonal = torch.corrcoef(columns) - torch.eye(3)
     assert off_diagonal.abs().max() < 0.02
 
 
 def test_a_record_draws_the_same_in_any_batch():
-    whole = Draw(seed=0, epoch=5, records_B=torch.arange(10)).uniform("x", 4)
-    part = Draw(seed=0, epoch=5, records_B=torch.tensor([7, 2])).uniform("x", 4)
+    whole = BatchRng(seed=0, epoch=5, records_B=torch.arange(10)).uniform("x", 4)
+    part = BatchRng(seed=0, epoch=5, records_B=torch.tensor([7, 2])).uniform("x", 4)
     assert torch.equal(part, whole[[7, 2]])
-    assert not torch.equal(whole, Draw(seed=0, epoch=6, records_B=torch.arange(10)).uniform("x", 4))
-    assert not torch.equal(whole, Draw(seed=1, epoch=5, records_B=torch.arange(10)).uniform("x", 4))
+    assert not torch.equal(whole, BatchRng(seed=0, epoch=6, records_B=torch.arange(10)).uniform("x", 4))
+    assert not torch.equal(whole, BatchRng(seed=1, epoch=5, records_B=torch.arange(10)).uniform("x", 4))
 
 
 def test_a_large_shuffle_has_no_visible_order():

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from sonde.columns import Ragged
+from sonde.contracts.batch import Examples
+from sonde.contracts.columns import Ragged
 from sonde.data.batches import Batches, in_order
-from sonde.task import Examples
 
 
 class Plain:

@@ -75,7 +75,7 @@ def test_class_folders_guess(tmp_path: Path) -> None:
     root = touch(tmp_path, *[f"often/{number}.png" for number in range(30)], "rare/1.png", "rare/2.png")
     guess = ClassFolders.guess(root, None)
     assert guess.data["split"] == {"by": "stratified", "validation": 0.1, "test": 0.1}
-    assert guess.doubts == ("the class 'rare' has 2 records and 'often' has 30",)
+    assert guess.warnings == ("the class 'rare' has 2 records and 'often' has 30",)
     touch(root, "rare/3.png")
     assert ClassFolders.guess(root, "label").data["split"]["by"] == "stratified"
     with pytest.raises(UserError, match="class folders have no field 'colour' to learn"):
@@ -83,7 +83,7 @@ def test_class_folders_guess(tmp_path: Path) -> None:
     root = touch(tmp_path / "two", "train/a/1.png", "train/b/1.png", "val/a/1.png")
     guess = ClassFolders.guess(root, None)
     assert guess.data["split"] == {"by": "given", "test": 0.1}
-    assert guess.doubts == ("there is no test split: a tenth of the training records is set aside as one",)
+    assert guess.warnings == ("there is no test split: a tenth of the training records is set aside as one",)
 
 
 def test_class_folders_errors(tmp_path: Path) -> None:
@@ -161,7 +161,7 @@ def test_masks_errors(tmp_path: Path) -> None:
 
 def test_masks_guess(tmp_path: Path) -> None:
     root = Masks.sample(tmp_path)
-    assert Masks.guess(root, None).doubts == (
+    assert Masks.guess(root, None).warnings == (
         "the masks hold the ids 0, 1: if one means no class, say so with target.ignore",
     )
     Image.fromarray(np.full((8, 8), 255, dtype=np.uint8)).save(root / "masks" / "0.png")
@@ -169,7 +169,7 @@ def test_masks_guess(tmp_path: Path) -> None:
     assert guess.target == {"kind": "mask", "field": "mask", "ignore": 255}
     assert guess.notes == {"target.ignore": "by custom, 255 marks pixels without a class"}
     Image.fromarray(np.zeros((8, 8, 3), dtype=np.uint8)).save(root / "masks" / "0.png")
-    assert "the masks are colour pictures: their pixel values must be class ids" in Masks.guess(root, None).doubts
+    assert "the masks are colour pictures: their pixel values must be class ids" in Masks.guess(root, None).warnings
     (root / "masks" / "1.png").write_bytes(b"torn")  # is for training to report
     assert Masks.guess(root, None).count == 6
     with pytest.raises(UserError, match="pictures with masks have no field 'label' to learn"):
@@ -179,7 +179,7 @@ def test_masks_guess(tmp_path: Path) -> None:
 def test_masks_of_another_size_are_told(tmp_path: Path) -> None:
     root = Masks.sample(tmp_path)
     Image.fromarray(np.zeros((6, 12), dtype=np.uint8)).save(root / "masks" / "3.png")
-    assert Masks.guess(root, None).doubts[0] == (
+    assert Masks.guess(root, None).warnings[0] == (
         "1 of 6 masks are not of the size of their picture: images/3.png is 8 x 8 pixels and its mask 12 x 6; masks "
         "are brought to size like pictures, and may not fit"
     )
@@ -188,13 +188,13 @@ def test_masks_of_another_size_are_told(tmp_path: Path) -> None:
 def test_short_texts_are_cut_finer(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("a line of words\n" * 2000)
     guess = TextFiles.guess(tmp_path / "a.txt", None)
-    assert (guess.data["piece_characters"], guess.doubts) == (320, ())
+    assert (guess.data["piece_characters"], guess.warnings) == (320, ())
     assert guess.about == "32,000 characters of text in 1 file"
     assert len(TextFiles.read(tmp_path / "a.txt", TextFilesConfig(piece_characters=320))) >= 100
     (tmp_path / "a.txt").write_text("a")
     guess = TextFiles.guess(tmp_path / "a.txt", None)
     assert guess.about == "1 character of text in 1 file"
-    assert guess.doubts == ("so few characters (1) teach no language",)
+    assert guess.warnings == ("so few characters (1) teach no language",)
 
 
 def test_text_pieces_are_the_file(tmp_path: Path) -> None:

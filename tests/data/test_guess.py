@@ -9,9 +9,9 @@ import pytest
 
 from sonde.base.errors import UserError
 from sonde.base.lookup import find, kinds
+from sonde.contracts.records import Records
 from sonde.data.source import Guess, Source
 from sonde.data.sources import _roles
-from sonde.records import Records
 
 REAL = {
     "flowers5": ("class-folders", {"image"}, "category"),
@@ -101,7 +101,7 @@ def test_a_prediction_among_the_columns_is_left_out(shared: Path) -> None:
     guess = real(shared, "esol")
     assert guess.target["field"] == "measured log solubility in mols per litre"
     assert not any("predicted" in name for name in guess.inputs["table"]["fields"])
-    assert guess.doubts[0].startswith(
+    assert guess.warnings[0].startswith(
         "'ESOL predicted log solubility in mols per litre' is named a prediction (correlation 0.91), and was left out: "
     )
 
@@ -165,7 +165,7 @@ def test_columns_to_learn_from() -> None:
     assert found.notes["inputs.table.fields"] == (
         "left out: row (names records), customer_id (names records), same (one value), name (names records)"
     )
-    assert found.doubts == [
+    assert found.warnings == [
         'records share a \'customer_id\': if new ones bring their own, split = { by = "group", field = "customer_id" }'
     ]
     # Where only names are left, they are what is learnt from.
@@ -176,13 +176,13 @@ def test_columns_to_learn_from() -> None:
 def test_leaks_are_left_out_and_doubted() -> None:
     found = roles("price", price=X, cents=X * 100, other=RNG.normal(size=200))
     assert found.inputs["table"]["fields"] == ["other"]
-    assert found.doubts == [
+    assert found.warnings == [
         "'cents' repeats the target (correlation 1.000), and was left out: is it known when 'price' is asked for?"
     ]
     code = np.array([0.0, 1.0] * 100)
     found = roles(label=KIND, code=code, x=X)
     assert found.inputs["table"]["fields"] == ["x"]
-    assert found.doubts[0].startswith("'code' alone tells 100.0% of the classes, and was left out")
+    assert found.warnings[0].startswith("'code' alone tells 100.0% of the classes, and was left out")
     # The last column is never taken away.
     assert roles(label=KIND, code=code).inputs["table"]["fields"] == ["code"]
     # A value that is missing with one class only tells it too.
@@ -196,16 +196,16 @@ def test_splits_and_doubts() -> None:
     assert roles(x=X, label=KIND, fold=parts).split == {"by": "given", "field": "fold"}
     assert roles(x=X, label=KIND, split=[*parts[:-1], "none"]).split == {"by": "given"}
     found = roles(x=X, label=["ant"] * 180 + ["bee"] * 20, split=parts)
-    assert found.doubts == ["there is the class 'bee' of 'label' without a training row"]
+    assert found.warnings == ["there is the class 'bee' of 'label' without a training row"]
     found = roles(x=X, label=["ant"] * 199 + ["bee"])
     assert found.split["by"] == "stratified"
-    assert found.doubts == ["there is the class 'bee' of 'label' with fewer than 3 rows"]
+    assert found.warnings == ["there is the class 'bee' of 'label' with fewer than 3 rows"]
     day = np.datetime64("2024-01-01", "us") + np.arange(200).astype("timedelta64[D]")
-    assert roles(x=X, y=X + RNG.normal(size=200), day=day).doubts == [
+    assert roles(x=X, y=X + RNG.normal(size=200), day=day).warnings == [
         '\'day\' is a time: if later records are to be predicted, split = { by = "time", field = "day" }'
     ]
     holes = np.where(np.arange(200) < 2, np.nan, X + RNG.normal(size=200))
-    assert roles(x=X, y=holes).doubts == ["2 rows have no value in 'y': remove them, or fit stops there"]
+    assert roles(x=X, y=holes).warnings == ["2 rows have no value in 'y': remove them, or fit stops there"]
 
 
 def fails(target: str | None = None, **fields: object) -> str:
@@ -236,7 +236,7 @@ def test_errors() -> None:
 
 def test_what_is_missing_or_infinite_is_told() -> None:
     found = roles(label=[None, *KIND[1:]], x=np.where(np.arange(200) == 7, np.inf, X))
-    assert found.doubts == [
+    assert found.warnings == [
         "one row has no value in 'label': remove them, or fit stops there",
         "'x' has an infinite value: fit stops there",
     ]

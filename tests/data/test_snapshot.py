@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sonde.contracts.records import Records, as_field
 from sonde.data.snapshot import Snapshot, changes, snapshot
 from sonde.data.sources.table import Table
-from sonde.records import Records, as_field
 
 
 def of(splits: str = "train", **fields: np.ndarray) -> Snapshot:

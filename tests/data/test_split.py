@@ -9,8 +9,8 @@ import pytest
 from pydantic import ValidationError
 
 from sonde.base.errors import UserError
+from sonde.contracts.records import Records
 from sonde.data.split import Split, assign
-from sonde.records import Records
 
 
 def objects(values: list) -> np.ndarray:

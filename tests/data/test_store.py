@@ -5,13 +5,13 @@ import pytest
 import torch
 
 from sonde.base.errors import UserError
-from sonde.columns import Ragged
+from sonde.contracts.columns import Ragged
+from sonde.contracts.records import Records, as_field
+from sonde.contracts.task import Task
 from sonde.data import store
 from sonde.inputs.image import Image, ImageConfig
 from sonde.inputs.text import Text, TextConfig
-from sonde.records import Records, as_field
 from sonde.targets.category import Category, CategoryConfig
-from sonde.task import Task
 
 
 def texts(count=30):
@@ -33,7 +33,7 @@ def test_chunks_in_memory_and_in_mapped_files_hold_the_same(tmp_path, monkeypatc
     whole = store.encode(task, records).examples
     monkeypatch.setattr(store, "CHUNK", 7)
     seen = []
-    parts = store.encode(task, records, memory=memory, cache=tmp_path / "cache", watch=seen.append).examples
+    parts = store.encode(task, records, memory=memory, cache=tmp_path / "cache", on_progress=seen.append).examples
     assert seen[-1] == 30
     assert (tmp_path / "cache").exists() == (memory == 1)
     one, other = whole.inputs["text"]["tokens"], parts.inputs["text"]["tokens"]

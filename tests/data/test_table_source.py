@@ -15,9 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sonde.base.errors import UserError
+from sonde.contracts.records import Records
 from sonde.data.sources import _csv, _typed
 from sonde.data.sources.table import Table, TableConfig
-from sonde.records import Records
 
 
 def read(path: Path, content: str | bytes | None = None, config: TableConfig | None = None) -> Records:

@@ -13,11 +13,11 @@ import soundfile
 import torch
 
 from sonde.base.errors import RecordError, UserError
-from sonde.base.rng import Draw
-from sonde.columns import take
+from sonde.base.rng import BatchRng
+from sonde.contracts.columns import take
+from sonde.contracts.records import Records, as_field
 from sonde.inputs import _mel
 from sonde.inputs.audio import Audio, AudioConfig, Augment
-from sonde.records import Records, as_field
 
 NOTHING = Augment(gain=0, shift=0, time=0, frequency=0)
 
@@ -41,7 +41,7 @@ def audio(*sounds, **settings):
 
 
 def draw(*positions, epoch=0):
-    return Draw(seed=0, epoch=epoch, records_B=torch.tensor(positions))
+    return BatchRng(seed=0, epoch=epoch, records_B=torch.tensor(positions))
 
 
 @pytest.fixture(scope="module")
@@ -70,13 +70,13 @@ def test_spoken_digits_alone_together_and_restored_are_the_same(digits, fitted):
             assert torch.equal(alone["frames"], columns["frames"][index])
             assert torch.equal(alone["length"], columns["length"][index])
     shape = fitted.shape
-    assert (shape.form, shape.channels) == ("frames", 40)
+    assert (spec.layout, spec.channels) == ("frames", 40)
     assert columns["frames"].shape == (len(digits), *shape.size, 40)
     assert columns["frames"].dtype == torch.float16
 
 
 def test_the_front_gives_mean_zero_and_deviation_one_and_silent_padding(digits, fitted):
-    tensors = fitted.front()(fitted.collate(fitted.encode_many(digits)[0]))
+    tensors = fitted.preprocess()(fitted.collate(fitted.encode_many(digits)[0]))
     real = torch.arange(fitted.length)[None] < tensors["length"][:, None]
     frames = tensors["frames"]
     assert frames.dtype == torch.float32
@@ -155,18 +155,18 @@ def test_short_recordings_are_padded_with_silence_and_long_ones_cut():
 
 def test_silence_can_be_learnt():
     part = audio(sound(np.zeros(800)))
-    frames = part.front()(part.collate(part.encode_many(records(sound(np.zeros(800))))[0]))["frames"]
+    frames = part.preprocess()(part.collate(part.encode_many(records(sound(np.zeros(800))))[0]))["frames"]
     assert torch.isfinite(frames).all()
 
 
 def test_augmentation_is_keyed_and_does_not_depend_on_the_batch(digits, fitted):
     tensors = fitted.collate(fitted.encode_many(digits)[0])
     everyone = range(len(digits))
-    whole, moves = fitted.augment(tensors, draw(*everyone))
+    whole, params = fitted.augment(tensors, draw(*everyone))
     again, _ = fitted.augment(tensors, draw(*everyone))
     other, _ = fitted.augment(tensors, draw(*everyone, epoch=1))
     some, _ = fitted.augment(take(tensors, torch.tensor([9, 4])), draw(9, 4))
-    assert moves.rows_BH is None
+    assert params.rows_BH is None
     assert torch.equal(whole["frames"], again["frames"])
     assert not torch.equal(whole["frames"], other["frames"])
     assert torch.equal(whole["frames"][[9, 4]], some["frames"])

@@ -11,10 +11,10 @@ from PIL import Image as Pillow
 from torch.nn import functional
 
 from sonde.base.errors import RecordError, UserError
-from sonde.base.rng import Draw
-from sonde.inputs.image import Augment, Image, ImageConfig, Standardize, _beta, _colour, _gather, _index_moves, _places
-from sonde.records import Records, as_field
-from sonde.task import partner
+from sonde.base.rng import BatchRng
+from sonde.contracts.augment import partner
+from sonde.contracts.records import Records, as_field
+from sonde.inputs.image import Augment, Image, ImageConfig, Standardize, _beta, _colour, _gather, _index_params, _places
 
 
 def records(*pictures):
@@ -32,7 +32,7 @@ def image(**settings):
 
 
 def draw(count=64):
-    return Draw(seed=0, epoch=0, records_B=torch.arange(count))
+    return BatchRng(seed=0, epoch=0, records_B=torch.arange(count))
 
 
 def test_the_front_gives_mean_zero_and_deviation_one(shared):
@@ -40,7 +40,7 @@ def test_the_front_gives_mean_zero_and_deviation_one(shared):
     part = Image.fit(ImageConfig(size=32), records(*paths))
     columns, errors = part.encode_many(records(*paths))
     assert not errors
-    grid = part.front()({"grid": columns["grid"]})["grid"]
+    grid = part.preprocess()({"grid": columns["grid"]})["grid"]
     assert grid.mean(dim=(0, 2, 3)).abs().max() < 1e-3
     assert (grid.std(dim=(0, 2, 3)) - 1).abs().max() < 1e-2
     assert grid.is_contiguous(memory_format=torch.channels_last)
@@ -97,22 +97,22 @@ def test_saved_and_restored_through_json():
 
 def test_shift_and_flip_are_those_of_the_moves():
     grid = torch.arange(64, dtype=torch.uint8).reshape(1, 1, 8, 8).expand(64, 1, 8, 8).contiguous()
-    moves = _index_moves(Augment(flip=True, shift=0.25), draw(), 8, 8)
-    moved = _gather(grid, moves)
+    params = _index_params(Augment(flip=True, shift=0.25), draw(), 8, 8)
+    moved = _gather(grid, params)
     flips = 0
     for index in range(64):
-        rows, columns = moves.rows_BH[index], moves.columns_BW[index]
+        rows, columns = params.rows_BH[index], params.columns_BW[index]
         assert torch.equal(moved[index, 0], grid[index, 0][rows][:, columns])
         flips += bool(columns[4] < columns[3])
     assert 20 < flips < 44
-    shifts = {int(row[0]) for row in moves.rows_BH}
+    shifts = {int(row[0]) for row in params.rows_BH}
     assert shifts == {0, 1, 2}
 
 
 def test_a_shift_reflects_as_torch_pads():
     grid = torch.arange(64, dtype=torch.uint8).reshape(1, 1, 8, 8).expand(64, 1, 8, 8).contiguous()
-    moves = _index_moves(Augment(shift=0.25), draw(), 8, 8)
-    moved = _gather(grid, moves)
+    params = _index_params(Augment(shift=0.25), draw(), 8, 8)
+    moved = _gather(grid, params)
     padded = functional.pad(grid[:1].float(), (2, 2, 2, 2), mode="reflect")[0, 0]
     crops = {(y, x): padded[y : y + 8, x : x + 8] for y in range(5) for x in range(5)}
     assert all(any(torch.equal(one[0].float(), crop) for crop in crops.values()) for one in moved)
@@ -125,9 +125,9 @@ def test_augmentation_does_not_depend_on_the_batch():
     part = image(size=16, augment=settings)
     grid = torch.randint(0, 256, (8, 3, 16, 16), dtype=torch.uint8)
     whole, _ = part.augment({"grid": grid}, draw(8))
-    half, _ = part.augment({"grid": grid[4:]}, Draw(seed=0, epoch=0, records_B=torch.arange(4, 8)))
+    half, _ = part.augment({"grid": grid[4:]}, BatchRng(seed=0, epoch=0, records_B=torch.arange(4, 8)))
     torch.testing.assert_close(whole["grid"][4:], half["grid"])
-    other, _ = part.augment({"grid": grid}, Draw(seed=0, epoch=1, records_B=torch.arange(8)))
+    other, _ = part.augment({"grid": grid}, BatchRng(seed=0, epoch=1, records_B=torch.arange(8)))
     assert not torch.equal(whole["grid"], other["grid"])
 
 
@@ -135,9 +135,9 @@ def test_pictures_are_smaller_at_first():
     part = image(size=(20, 30), augment=Augment(small=0.5, flip=True))
     grid = part.encode_many(records(*[png(size=(30, 20), colour=(40 * n, 10, 200)) for n in range(4)]))[0]
     for progress, size in ((0.0, (14, 21)), (0.49, (14, 21)), (0.5, (20, 30)), (1.0, (20, 30))):
-        at = dataclasses.replace(draw(4), progress=progress)
+        at = dataclasses.replace(rng(4), progress=progress)
         assert part.augment(dict(grid), at)[0]["grid"].shape == (4, 3, *size)
-    smaller = part.augment(dict(grid), dataclasses.replace(draw(4), progress=0.0))[0]["grid"]
+    smaller = part.augment(dict(grid), dataclasses.replace(rng(4), progress=0.0))[0]["grid"]
     # Each picture has one colour, and keeps it.
     torch.testing.assert_close(smaller.mean((2, 3)), grid["grid"].float().mean((2, 3)), atol=1e-3, rtol=0)
     assert part.resizes
@@ -148,19 +148,19 @@ def test_mixing_shares_what_it_says():
     part = image(size=16, augment=Augment(mixup=0.4, cutmix=1.0))
     grid = torch.zeros(64, 3, 16, 16, dtype=torch.uint8)
     grid[::2] = 200
-    mixed, moves = part.augment({"grid": grid}, draw())
+    mixed, params = part.augment({"grid": grid}, draw())
     own = grid.float().mean(dim=(1, 2, 3))
-    expected = moves.share_B * own + (1 - moves.share_B) * partner(own)
+    expected = params.mix_weight_B * own + (1 - params.mix_weight_B) * partner(own)
     torch.testing.assert_close(mixed["grid"].mean(dim=(1, 2, 3)), expected)
-    assert moves.share_B.min() >= 0
-    assert moves.share_B.max() <= 1
+    assert params.mix_weight_B.min() >= 0
+    assert params.mix_weight_B.max() <= 1
 
 
 @pytest.mark.parametrize("parameter", [0.2, 0.4, 1.0])
 def test_shares_follow_a_beta_law(parameter):
     from scipy.stats import beta, kstest
 
-    shares = _beta(draw(4000), "x", parameter).double().numpy()
+    shares = _beta(rng(4000), "x", parameter).double().numpy()
     assert kstest(np.clip(shares, 1e-9, 1 - 1e-9), beta(parameter, parameter).cdf).pvalue > 1e-3
 
 
@@ -184,14 +184,14 @@ def test_standardize_equals_the_formula():
 def test_colour_is_brightness_then_contrast_then_saturation():
     settings = Augment(brightness=0.3, contrast=0.4, saturation=0.5)
     grid = torch.rand(5, 3, 6, 7) * 150 + 50
-    draw = Draw(seed=0, epoch=0, records_B=torch.arange(5))
-    signed = draw.uniform("colour", 3, 1, 1, 1) * 2 - 1
+    rng = BatchRng(seed=0, epoch=0, records_B=torch.arange(5))
+    signed = rng.uniform("colour", 3, 1, 1, 1) * 2 - 1
     wanted = grid * (1 + 0.3 * signed[:, 0])
     mean = wanted.mean(dim=(1, 2, 3), keepdim=True)
     wanted = mean + (wanted - mean) * (1 + 0.4 * signed[:, 1])
     grey = (wanted * torch.tensor([0.299, 0.587, 0.114])[:, None, None]).sum(1, keepdim=True)
     wanted = (grey + (wanted - grey) * (1 + 0.5 * signed[:, 2])).clamp(0, 255)
-    torch.testing.assert_close(_colour(settings, draw, grid), wanted, rtol=1e-5, atol=1e-3)
+    torch.testing.assert_close(_colour(settings, rng, grid), wanted, rtol=1e-5, atol=1e-3)
 
 
 def test_places_are_those_of_affine_grid():

@@ -11,8 +11,8 @@ import torch
 from pydantic import ValidationError
 
 from sonde.base.errors import RecordError, UserError
+from sonde.contracts.records import Records, as_field
 from sonde.inputs.table import Table, TableConfig
-from sonde.records import Records, as_field
 
 
 def records(**fields):
@@ -60,8 +60,8 @@ def test_passengers_alone_together_and_restored_are_the_same(passengers):
     again, _ = restored(part).encode_many(passengers)
     assert not errors
     assert restored(part) == part
-    assert part.shape.channels == 5
-    assert part.shape.categories == (4, 3, 5)
+    assert part.spec.channels == 5
+    assert part.spec.categories == (4, 3, 5)
     for name, column in columns.items():
         assert torch.equal(column, again[name])
         for index in range(0, len(passengers), 9):
@@ -132,8 +132,8 @@ def test_numbers_may_come_as_texts_and_wrong_ones_are_named():
 
 def test_categories_have_ids_and_unknown_ones_zero():
     part = table()(colour=["red", "blue", "red", "blue", "once"], new=[True, False, True, False, None])
-    assert part.shape.categories == (3, 3)
-    assert part.shape.channels == 0
+    assert part.spec.categories == (3, 3)
+    assert part.spec.channels == 0
     columns, _ = part.encode_many(records(colour=["blue", "red", "once", "never"], new=[False, "true", True, "maybe"]))
     assert columns["categories"].tolist() == [[1, 1], [2, 2], [0, 2], [0, 0]]
     assert columns["numbers"].shape == (4, 0)
@@ -154,13 +154,13 @@ def test_listed_numbers_are_categories_whatever_form_they_come_in():
     assert holes.encode({"zone": float("nan")})["categories"].tolist() == [1]
     assert whole.encode({"zone": 2.5})["categories"].tolist() == [0]
     names = table(categories=("name",), min_count=1)(name=[f"name {number}" for number in range(50)])
-    assert names.shape.categories == (51,)
+    assert names.spec.categories == (51,)
 
 
 def test_dates_are_years_and_places_on_circles():
     days = np.arange("2020-01-01", "2022-01-01", dtype="datetime64[D]")
     part = table()(day=days)
-    assert part.shape.channels == 5
+    assert part.spec.channels == 5
     numbers = part.encode_many(records(day=days))[0]["numbers"].numpy()
     assert abs(numbers[:, 0].mean()) < 1e-3
     assert abs(numbers[:, 0].std() - 1) < 1e-3
@@ -174,7 +174,7 @@ def test_dates_are_years_and_places_on_circles():
 def test_a_moment_may_come_in_many_forms():
     hours = np.datetime64("2024-01-01T00:00") + np.arange(200) * np.timedelta64(5, "h")
     part = table()(moment=hours.astype("datetime64[us]"))
-    assert part.shape.channels == 7
+    assert part.spec.channels == 7
     expected = part.encode({"moment": np.datetime64("2024-01-03T12:30:00")})["numbers"]
     for value in (
         "2024-01-03T12:30:00",
@@ -199,7 +199,7 @@ def test_a_moment_may_come_in_many_forms():
 
 def test_a_missing_date_is_said():
     part = table()(day=np.array(["2024-01-01", "NaT", "2024-01-05"], dtype="datetime64[D]"))
-    assert part.shape.channels == 6
+    assert part.spec.channels == 6
     assert part.encode({"day": None})["numbers"].tolist() == [0, 0, 0, 0, 0, 1]
 
 

@@ -11,11 +11,11 @@ import torch
 from pydantic import ValidationError
 
 from sonde.base.errors import RecordError, UserError
-from sonde.base.rng import Draw
-from sonde.columns import Ragged, take
+from sonde.base.rng import BatchRng
+from sonde.contracts.columns import Ragged, take
+from sonde.contracts.records import Records, as_field
 from sonde.inputs._vocabulary import END, UNKNOWN
 from sonde.inputs.text import Augment, Text, TextConfig
-from sonde.records import Records, as_field
 
 CAFE = "caf\u00e9 \u2603 12!"
 
@@ -34,7 +34,7 @@ def ids(part, value):
 
 
 def draw(*positions, epoch=0):
-    return Draw(seed=0, epoch=epoch, records_B=torch.tensor(positions))
+    return BatchRng(seed=0, epoch=epoch, records_B=torch.tensor(positions))
 
 
 def restored(part):
@@ -68,7 +68,7 @@ def test_messages_alone_together_and_restored_are_the_same(sms, tokens):
     tensors = part.collate(columns)
     assert tensors["tokens"].dtype == torch.int64
     assert tensors["tokens"].shape == (400, 40)
-    assert int(tensors["tokens"].max()) < part.shape.vocabulary
+    assert int(tensors["tokens"].max()) < part.spec.vocabulary
     assert tensors["length"].tolist() == columns["tokens"].lengths.tolist()
 
 
@@ -77,7 +77,7 @@ def test_training_gives_the_same_tokenizer_again(shakespeare):
         config = TextConfig(tokens=tokens, vocabulary_size=600)
         first, second = Text.fit(config, shakespeare), Text.fit(config, shakespeare)
         assert first.learnt == second.learnt
-        assert first.shape.vocabulary == 600
+        assert first.spec.vocabulary == 600
 
 
 @pytest.mark.parametrize("tokens", ["bytes", "characters", "bpe"])
@@ -88,7 +88,7 @@ def test_a_play_comes_back_whole_and_its_bytes_are_counted(shakespeare, tokens):
     whole = "".join(shakespeare.fields["text"])
     assert part.decode(stream.tolist()) == whole
     assert sum(part.token_bytes[one] for one in stream.tolist()) == len(whole.encode())
-    assert part.shape.size == (64,)
+    assert part.spec.size == (64,)
 
 
 def test_news_of_two_fields_is_one_text(shared):
@@ -110,7 +110,7 @@ def test_bytes_are_those_of_byt5():
 
     part = text(tokens="bytes")
     assert ids(part, CAFE) == ByT5Tokenizer().encode(CAFE, add_special_tokens=False)
-    assert part.shape.vocabulary == 259
+    assert part.spec.vocabulary == 259
     assert part.decode([0, 1, 2, 258, *ids(part, "\u2603")]) == "\ufffd\u2603"
 
 
@@ -169,7 +169,7 @@ def stream(window=4, count=10, **settings):
     letters = bytes(range(count)).decode("ascii")
     part = Text.fit(TextConfig(tokens="bytes", window=window, **settings), records(letters[:3], letters[3:]))
     columns, _ = part.encode_many(records(letters[:3], letters[3:]))
-    return part, part.arrange(columns)
+    return part, part.make_windows(columns)
 
 
 def test_windows_follow_one_another_and_overlap_by_one():
@@ -181,7 +181,7 @@ def test_windows_follow_one_another_and_overlap_by_one():
     assert stream(separate=True)[0].collate(stream(separate=True)[1])["tokens"][0].tolist() == [3, 4, 5, END, 6]
     assert "next" not in stream(augment=Augment(crop=False))[1]
     single, _ = part.encode_many(records("\x00"))
-    assert part.collate(part.arrange(single))["tokens"].tolist() == [[3]]
+    assert part.collate(part.make_windows(single))["tokens"].tolist() == [[3]]
 
 
 def test_training_windows_start_anywhere_up_to_a_window_later():
@@ -189,9 +189,9 @@ def test_training_windows_start_anywhere_up_to_a_window_later():
     tensors = part.collate(columns)
     seen = set()
     for epoch in range(60):
-        cropped, moves = part.augment(tensors, draw(0, 1, 2, epoch=epoch))
+        cropped, params = part.augment(tensors, draw(0, 1, 2, epoch=epoch))
         assert set(cropped) == {"tokens", "length"}
-        assert moves.rows_BH is None
+        assert params.rows_BH is None
         first_B = cropped["tokens"][:, 0]
         assert torch.equal(cropped["tokens"], first_B[:, None] + torch.arange(5))
         seen |= set(first_B.tolist())
@@ -200,7 +200,7 @@ def test_training_windows_start_anywhere_up_to_a_window_later():
 
 def test_crops_are_keyed_by_record_and_epoch(shakespeare):
     part = Text.fit(TextConfig(tokens="characters", window=32), shakespeare)
-    columns = part.arrange(part.encode_many(shakespeare)[0])
+    columns = part.make_windows(part.encode_many(shakespeare)[0])
     chosen = torch.tensor([5, 900, 17, 3])
     whole, _ = part.augment(part.collate(take(columns, chosen)), draw(5, 900, 17, 3))
     again, _ = part.augment(part.collate(take(columns, chosen)), draw(5, 900, 17, 3))
@@ -215,11 +215,11 @@ def test_crops_are_keyed_by_record_and_epoch(shakespeare):
 def test_a_stream_is_not_copied_and_gaps_are_closed():
     part, _ = stream()
     columns, _ = part.encode_many(records("abc", "de", "fgh"))
-    assert part.arrange(columns)["tokens"].values is columns["tokens"].values
+    assert part.make_windows(columns)["tokens"].values is columns["tokens"].values
     gaps = take(columns, torch.tensor([0, 2]))
-    arranged = part.arrange(gaps)["tokens"]
-    assert isinstance(arranged, Ragged)
-    assert part.decode(arranged.values.tolist()) == "abcfgh"
+    windows = part.make_windows(gaps)["tokens"]
+    assert isinstance(windows, Ragged)
+    assert part.decode(windows.values.tolist()) == "abcfgh"
 
 
 def test_a_prompt_is_not_cut():
@@ -237,7 +237,7 @@ def test_dropped_tokens_become_unknown_and_do_not_depend_on_the_batch(sms):
     different = changed["tokens"] != tensors["tokens"]
     assert (changed["tokens"][different] == UNKNOWN).all()
     assert not different[~inside].any()
-    assert torch.equal(changed["undropped"], tensors["tokens"])
+    assert torch.equal(changed["clean_tokens"], tensors["tokens"])
     known = inside & (tensors["tokens"] != UNKNOWN)
     assert 0.28 < float(different[known].float().mean()) < 0.32
     some = part.collate(take(columns, torch.tensor([7, 3])))
@@ -252,7 +252,7 @@ def test_a_window_that_starts_later_can_have_dropped_tokens():
     places = range(len(tensors["tokens"]))
     changed, _ = part.augment(tensors, draw(*places))
     whole, _ = stream()[0].augment(tensors, draw(*places))
-    assert torch.equal(changed["undropped"], whole["tokens"])
+    assert torch.equal(changed["clean_tokens"], whole["tokens"])
     assert (changed["tokens"] == UNKNOWN).any()
     assert not (whole["tokens"] == UNKNOWN).any()
 
@@ -270,7 +270,7 @@ def test_an_existing_tokenizer_keeps_its_ids(tmp_path, shakespeare):
     part = restored(part)
     columns, _ = part.encode_many(records("deep sea Deep", "", "sea"))
     assert part.collate(columns)["tokens"].tolist() == [[1, 2, 0], [0, 3, 3], [2, 3, 3]]
-    assert part.shape.vocabulary == 4
+    assert part.spec.vocabulary == 4
     theirs.save(str(path))
     with pytest.raises(UserError, match="has no end-of-text token"):
         Text.fit(TextConfig(tokenizer=str(path), window=8, separate=True), shakespeare)

@@ -11,36 +11,37 @@ import torch
 from torch import nn
 
 from sonde.base.config import Config
-from sonde.columns import Tensors
-from sonde.records import Record, Records
-from sonde.task import Input, Shape
+from sonde.contracts.columns import Tensors
+from sonde.contracts.input import Input
+from sonde.contracts.records import Record, Records
+from sonde.contracts.specs import InputSpec
 
 SHAPES = {
-    "grid": Shape(form="grid", channels=3, size=(24, 32)),
-    "tokens": Shape(form="tokens", vocabulary=13, size=(9,)),
-    "frames": Shape(form="frames", channels=12, size=(9,)),
-    "vector": Shape(form="vector", channels=6),
-    "columns": Shape(form="columns", channels=4, categories=(3, 5)),
+    "grid": InputSpec(layout="grid", channels=3, size=(24, 32)),
+    "tokens": InputSpec(layout="tokens", vocabulary=13, size=(9,)),
+    "frames": InputSpec(layout="frames", channels=12, size=(9,)),
+    "vector": InputSpec(layout="vector", channels=6),
+    "columns": InputSpec(layout="columns", channels=4, categories=(3, 5)),
 }
 LENGTHS = (9, 1, 6, 5)
 
 
-def features(shape: Shape, count: int = 4, seed: int = 0) -> Tensors:
+def features(spec: InputSpec, count: int = 4, seed: int = 0) -> Tensors:
     """Random tensors as a front gives them; sequences have the lengths above, and noise where they are padded."""
     drawn = torch.Generator().manual_seed(seed)
-    if shape.form == "grid":
-        return {"grid": torch.randn(count, shape.channels, *shape.size, generator=drawn)}
-    if shape.form == "vector":
-        return {"vector": torch.randn(count, shape.channels, generator=drawn)}
-    if shape.form == "columns":
-        numbers = torch.randn(count, shape.channels, generator=drawn)
-        sizes = torch.tensor(shape.categories, dtype=torch.float32)
+    if spec.layout == "grid":
+        return {"grid": torch.randn(count, spec.channels, *shape.size, generator=drawn)}
+    if spec.layout == "vector":
+        return {"vector": torch.randn(count, spec.channels, generator=drawn)}
+    if spec.layout == "columns":
+        numbers = torch.randn(count, spec.channels, generator=drawn)
+        sizes = torch.tensor(spec.categories, dtype=torch.float32)
         return {"numbers": numbers, "categories": (torch.rand(count, len(sizes), generator=drawn) * sizes).long()}
     length = torch.tensor(LENGTHS[:count])
-    if shape.form == "tokens":
-        tokens = torch.randint(0, shape.vocabulary, (count, shape.size[0]), generator=drawn)
+    if spec.layout == "tokens":
+        tokens = torch.randint(0, spec.vocabulary, (count, shape.size[0]), generator=drawn)
         return {"tokens": tokens, "length": length}
-    return {"frames": torch.randn(count, shape.size[0], shape.channels, generator=drawn), "length": length}
+    return {"frames": torch.randn(count, shape.size[0], spec.channels, generator=drawn), "length": length}
 
 
 def alone(tensors: Tensors, index: int) -> Tensors:
@@ -56,15 +57,15 @@ def alone(tensors: Tensors, index: int) -> Tensors:
 class Offer(Input):
     """An input that offers a shape, and nothing else."""
 
-    offered: Shape
+    offered: InputSpec
     doubled: bool = False
     config: Any = Config()  # noqa: RUF009 (frozen)
 
     @property
-    def shape(self) -> Shape:
+    def spec(self) -> InputSpec:
         return self.offered
 
-    def front(self) -> nn.Module:
+    def preprocess(self) -> nn.Module:
         return Double() if self.doubled else nn.Identity()
 
     @classmethod

@@ -10,22 +10,26 @@ from torch import nn
 
 from sonde.base import lookup
 from sonde.base.errors import UserError
+from sonde.contracts.backbone import Backbone
+from sonde.contracts.specs import InputSpec, OutputSpec
 from sonde.networks import assemble
 from sonde.networks._assemble import wrap
-from sonde.task import Ask, Body, Shape
 
-EXAMPLE = Ask(per="example", width=5)
-PIXEL = Ask(per="pixel", width=5)
-CAUSAL = Ask(per="position", width=13, causal=True)
+EXAMPLE = OutputSpec(per="example", width=5)
+PIXEL = OutputSpec(per="pixel", width=5)
+CAUSAL = OutputSpec(per="position", width=13, causal=True)
 
 
 def network(kinds, ask, shapes=None, settings=None, **options):
-    """A network of tiny bodies; `kinds` maps inputs, named by their form, to kinds."""
+    """A network of tiny backbones; `kinds` maps inputs, named by their layout, to kinds."""
     torch.manual_seed(0)
-    bodies = {name: lookup.find("networks", kind, Body) for name, kind in kinds.items()}
-    configs = {name: body.Config.model_validate({**body.tiny, **(settings or {})}) for name, body in bodies.items()}
+    backbones = {name: lookup.find("networks", kind, Backbone) for name, kind in kinds.items()}
+    configs = {
+        name: backbone.Config.model_validate({**backbone.tiny, **(settings or {})})
+        for name, backbone in backbones.items()
+    }
     inputs = {name: Offer(offered=(shapes or SHAPES)[name]) for name in kinds}
-    return assemble(inputs, ask, configs, bodies, **options)
+    return assemble(inputs, ask, configs, backbones, **options)
 
 
 def refused(kinds, ask, **options):
@@ -34,11 +38,11 @@ def refused(kinds, ask, **options):
     return str(caught.value)
 
 
-def test_the_front_comes_before_the_body():
+def test_the_front_comes_before_the_backbone():
     torch.manual_seed(0)
-    body = lookup.find("networks", "mlp", Body)
-    config = body.Config(hidden=[])
-    net = assemble({"v": Offer(offered=SHAPES["vector"], doubled=True)}, EXAMPLE, {"v": config}, {"v": body})
+    backbone = lookup.find("networks", "mlp", Backbone)
+    config = backbone.Config(hidden=[])
+    net = assemble({"v": Offer(offered=SHAPES["vector"], doubled=True)}, EXAMPLE, {"v": config}, {"v": backbone})
     vector = torch.randn(2, 6)
     torch.testing.assert_close(net({"v": {"vector": vector}}), net.head(2 * vector))
 
@@ -46,21 +50,21 @@ def test_the_front_comes_before_the_body():
 def test_several_inputs_meet_in_one_answer():
     kinds = {"grid": "resnet", "tokens": "recurrent", "columns": "mlp"}
     net = network(kinds, EXAMPLE)
-    inputs = {form: features(SHAPES[form]) for form in kinds}
+    inputs = {layout: features(SHAPES[layout]) for layout in kinds}
     answer = net(inputs)
     assert answer.shape == (4, 5)
     answer.square().sum().backward()
     assert not [name for name, parameter in net.named_parameters() if parameter.grad is None]
     net.eval()
     before = net(inputs)
-    for form in kinds:
+    for layout in kinds:
         # Every input counts, and none by the size of its features.
-        changed = net({**inputs, form: features(SHAPES[form], seed=1)})
+        changed = net({**inputs, layout: features(SHAPES[layout], seed=1)})
         assert 1e-4 < (changed - before).abs().mean() < 1
 
 
 def test_features_of_several_sizes_are_brought_to_the_picture():
-    shape = {"grid": Shape(form="grid", channels=3, size=(37, 50))}
+    shape = {"grid": InputSpec(layout="grid", channels=3, size=(37, 50))}
     for kind in ("cnn", "resnet", "unet"):
         net = network({"grid": kind}, PIXEL, shapes=shape)
         assert net({"grid": features(shape["grid"])}).shape == (4, 5, 37, 50)
@@ -69,22 +73,22 @@ def test_features_of_several_sizes_are_brought_to_the_picture():
 def test_a_language_model_answers_with_its_embedding():
     net = network({"tokens": "transformer"}, CAUSAL)
     assert net.head is None
-    body = net.bodies["tokens"]
+    backbone = net.backbones["tokens"]
     tensors = {"tokens": features(SHAPES["tokens"])}
-    expected = body(tensors["tokens"]) @ body.entry.layer.weight.T
-    torch.testing.assert_close(net.eval()(tensors), body.eval()(tensors["tokens"]) @ body.entry.layer.weight.T)
+    expected = backbone(tensors["tokens"]) @ backbone.entry.layer.weight.T
+    torch.testing.assert_close(net.eval()(tensors), backbone.eval()(tensors["tokens"]) @ backbone.entry.layer.weight.T)
     assert expected.shape == (4, 9, 13)
     # No weight is held twice, so that weights can be saved; a copy answers with its own.
     save(net.state_dict())
     twin = copy.deepcopy(net)
-    twin.bodies["tokens"].entry.layer.weight.data.zero_()
+    twin.backbones["tokens"].entry.layer.weight.data.zero_()
     assert not twin(tensors).any()
     assert net(tensors).any()
     untied = network({"tokens": "transformer"}, CAUSAL, settings={"tie": False})
     assert isinstance(untied.head, nn.Linear)
     # Answers that are not tokens have a head of their own.
     assert network({"tokens": "transformer"}, EXAMPLE).head is not None
-    assert network({"tokens": "transformer"}, Ask(per="position", width=4)).head is not None
+    assert network({"tokens": "transformer"}, OutputSpec(per="position", width=4)).head is not None
 
 
 @pytest.mark.parametrize("kind", ["transformer", "recurrent"])
@@ -101,8 +105,8 @@ def test_answers_at_chosen_positions(kind):
 
 def test_first_answers_are_close_to_no_opinion():
     for kinds, ask in (({"grid": "cnn"}, EXAMPLE), ({"grid": "cnn"}, PIXEL), ({"columns": "mlp"}, EXAMPLE)):
-        (form,) = kinds
-        assert network(kinds, ask)({form: features(SHAPES[form])}).abs().max() < 1
+        (layout,) = kinds
+        assert network(kinds, ask)({layout: features(SHAPES[layout])}).abs().max() < 1
 
 
 def test_a_network_that_does_not_give_what_is_asked():
@@ -124,15 +128,17 @@ class Shrinks(Offer):
 
 def test_pictures_that_change_their_size_need_a_network_that_takes_any():
     def answer(kind, ask, size):
-        body = lookup.find("networks", kind, Body)
-        config = body.Config(**body.tiny)
-        net = assemble({"x": Shrinks(offered=SHAPES["grid"])}, ask, {"x": config}, {"x": body})
+        backbone = lookup.find("networks", kind, Backbone)
+        config = backbone.Config(**backbone.tiny)
+        net = assemble({"x": Shrinks(offered=SHAPES["grid"])}, ask, {"x": config}, {"x": backbone})
         return net({"x": {"grid": torch.zeros(2, SHAPES["grid"].channels, *size)}})
 
     for kind in ("cnn", "resnet"):
         assert answer(kind, EXAMPLE, (11, 9)).shape == (2, EXAMPLE.width)
     for kind, ask, hint in (("mlp", EXAMPLE, ", or use network 'cnn' or 'resnet'"), ("cnn", PIXEL, "")):
-        with pytest.raises(UserError, match=f"augment.small of input 'x'.*set augment.small to 0{hint}"):
+        with pytest.raises(
+            UserError, match=f"augment.small_fraction of input 'x'.*set augment.small_fraction to 0{hint}"
+        ):
             answer(kind, ask, (11, 9))
 
 
@@ -162,14 +168,14 @@ def test_several_inputs_answer_per_example_only():
     )
 
 
-class LooksAhead(lookup.find("networks", "recurrent", Body)):
+class LooksAhead(lookup.find("networks", "recurrent", Backbone)):
     causal = False
 
 
 def test_a_network_that_looks_ahead():
-    body = LooksAhead
+    backbone = LooksAhead
     with pytest.raises(UserError) as caught:
-        assemble({"text": Offer(offered=SHAPES["tokens"])}, CAUSAL, {"text": body.Config()}, {"text": body})
+        assemble({"text": Offer(offered=SHAPES["tokens"])}, CAUSAL, {"text": backbone.Config()}, {"text": backbone})
     assert str(caught.value) == (
         "network 'recurrent' looks ahead; the target's answers may depend on earlier positions only. "
         "hint: use network 'recurrent' or 'transformer'"
@@ -177,9 +183,11 @@ def test_a_network_that_looks_ahead():
 
 
 def test_a_word_that_no_input_can_be_named():
-    body = lookup.find("networks", "mlp", Body)
+    backbone = lookup.find("networks", "mlp", Backbone)
     with pytest.raises(UserError, match=r"an input cannot be named 'values': PyTorch uses that word\. hint: choose"):
-        assemble({"values": Offer(offered=SHAPES["vector"])}, EXAMPLE, {"values": body.Config()}, {"values": body})
+        assemble(
+            {"values": Offer(offered=SHAPES["vector"])}, EXAMPLE, {"values": backbone.Config()}, {"values": backbone}
+        )
 
 
 class Mine(nn.Module):
@@ -196,15 +204,15 @@ class Mine(nn.Module):
     [
         ("vector", Mine(nn.Linear(6, 5)), EXAMPLE),
         ("columns", Mine(nn.Linear(4, 5)), EXAMPLE),
-        ("frames", Mine(nn.Linear(12, 5)), Ask(per="position", width=5)),
-        ("tokens", Mine(nn.Embedding(13, 5)), Ask(per="position", width=5)),
+        ("frames", Mine(nn.Linear(12, 5)), OutputSpec(per="position", width=5)),
+        ("tokens", Mine(nn.Embedding(13, 5)), OutputSpec(per="position", width=5)),
         ("grid", Mine(nn.Linear(3, 5), 1, 3), PIXEL),
     ],
 )
-def test_anyones_module_answers_for_itself(form, module, ask):
-    net = wrap(module, {"given": Offer(offered=SHAPES[form])}, ask)
-    tensors = features(SHAPES[form])
-    main = {"columns": "numbers"}.get(form, form)
+def test_anyones_module_answers_for_itself(layout, module, ask):
+    net = wrap(module, {"given": Offer(offered=SHAPES[layout])}, ask)
+    tensors = features(SHAPES[layout])
+    main = {"columns": "numbers"}.get(layout, layout)
     assert torch.equal(net({"given": tensors}), module(tensors[main]))
     with pytest.raises(NotImplementedError):
         net.extend({"given": tensors}, None)

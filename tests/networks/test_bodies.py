@@ -7,18 +7,19 @@ import torch
 from network_fakes import SHAPES, Offer, alone, features
 
 from sonde.base import lookup
+from sonde.contracts.backbone import Backbone
+from sonde.contracts.specs import OutputSpec
 from sonde.networks import assemble
 from sonde.networks._fit import FORMS
-from sonde.task import Ask, Body
 
-KINDS = {kind: lookup.find("networks", kind, Body) for kind in lookup.kinds("networks")}
+KINDS = {kind: lookup.find("networks", kind, Backbone) for kind in lookup.kinds("networks")}
 CASES = [
-    (kind, form, per, causal)
-    for kind, body in KINDS.items()
-    for form in body.accepts
-    for per in body.gives
-    for causal in ((False, True) if body.causal and per == "position" else (False,))
-    if form in FORMS[per]
+    (kind, layout, per, causal)
+    for kind, backbone in KINDS.items()
+    for layout in backbone.accepts
+    for per in backbone.gives
+    for causal in ((False, True) if backbone.causal and per == "position" else (False,))
+    if layout in FORMS[per]
 ]
 # Settings beyond `tiny` under which the same has to hold.
 VARIANTS = [
@@ -41,25 +42,25 @@ VARIANTS = [
 ]
 
 
-def network(kind, form, per="example", causal=False, **settings):
+def network(kind, layout, per="example", causal=False, **settings):
     torch.manual_seed(0)
-    body = KINDS[kind]
-    config = body.Config.model_validate({**body.tiny, **settings})
-    ask = Ask(per=per, width=13 if form == "tokens" else 5, causal=causal)
-    return assemble({"given": Offer(offered=SHAPES[form])}, ask, {"given": config}, {"given": body})
+    backbone = KINDS[kind]
+    config = backbone.Config.model_validate({**backbone.tiny, **settings})
+    ask = OutputSpec(per=per, width=13 if form == "tokens" else 5, causal=causal)
+    return assemble({"given": Offer(offered=SHAPES[layout])}, ask, {"given": config}, {"given": backbone})
 
 
-def answer_shape(form, per, width):
+def answer_shape(layout, per, width):
     if per == "pixel":
-        return (4, width, *SHAPES[form].size)
-    return (4, SHAPES[form].size[0], width) if per == "position" else (4, width)
+        return (4, width, *SHAPES[layout].size)
+    return (4, SHAPES[layout].size[0], width) if per == "position" else (4, width)
 
 
-def check(net, form, per):
+def check(net, layout, per):
     """The answer's shape, a gradient for every parameter, the same answers alone, and after saving and loading."""
-    tensors = features(SHAPES[form])
+    tensors = features(SHAPES[layout])
     answer = net.train()({"given": tensors})
-    assert answer.shape == answer_shape(form, per, 13 if form == "tokens" else 5)
+    assert answer.shape == answer_shape(layout, per, 13 if form == "tokens" else 5)
     (answer**2).sum().backward()
     for name, parameter in net.named_parameters():
         assert parameter.grad is not None, name
@@ -76,42 +77,42 @@ def check(net, form, per):
 
 
 @pytest.mark.parametrize(("kind", "form", "per", "causal"), CASES)
-def test_every_network_answers_what_is_asked(kind, form, per, causal):
-    net = network(kind, form, per, causal)
-    before = check(net, form, per)
+def test_every_network_answers_what_is_asked(kind, layout, per, causal):
+    net = network(kind, layout, per, causal)
+    before = check(net, layout, per)
     torch.manual_seed(1)
-    again = network(kind, form, per, causal)
+    again = network(kind, layout, per, causal)
     again.load_state_dict(net.state_dict())
     with torch.inference_mode():
-        assert torch.equal(again.eval()({"given": features(SHAPES[form])}), before)
+        assert torch.equal(again.eval()({"given": features(SHAPES[layout])}), before)
 
 
 @pytest.mark.parametrize(("kind", "form", "settings"), VARIANTS)
-def test_every_setting_answers_what_is_asked(kind, form, settings):
-    check(network(kind, form, **settings), form, "example")
+def test_every_setting_answers_what_is_asked(kind, layout, settings):
+    check(network(kind, layout, **settings), layout, "example")
 
 
-@pytest.mark.parametrize(("kind", "form"), [(kind, form) for kind, form, _, causal in CASES if causal])
-def test_causal_answers_see_no_later_position_and_extending_equals_the_whole(kind, form):
-    net = network(kind, form, "position", causal=True).eval()
-    tensors = {**features(SHAPES[form]), "length": torch.full((4,), 9)}
+@pytest.mark.parametrize(("kind", "form"), [(kind, layout) for kind, layout, _, causal in CASES if causal])
+def test_causal_answers_see_no_later_position_and_extending_equals_the_whole(kind, layout):
+    net = network(kind, layout, "position", causal=True).eval()
+    tensors = {**features(SHAPES[layout]), "length": torch.full((4,), 9)}
     with torch.inference_mode():
         whole = net({"given": tensors})
-        changed = {**tensors, form: torch.cat([tensors[form][:, :6], tensors[form][:, 6:].flip(0)], dim=1)}
+        changed = {**tensors, layout: torch.cat([tensors[layout][:, :6], tensors[layout][:, 6:].flip(0)], dim=1)}
         torch.testing.assert_close(net({"given": changed})[:, :6], whole[:, :6], rtol=0, atol=0)
         assert not torch.allclose(net({"given": changed})[:, 6:], whole[:, 6:])
         cache, pieces, caches = None, [], []
         for start, stop in ((0, 3), (3, 4), (4, 8), (8, 9)):
-            piece, cache = net.extend({"given": {form: tensors[form][:, start:stop]}}, cache)
+            piece, cache = net.extend({"given": {layout: tensors[layout][:, start:stop]}}, cache)
             pieces.append(piece)
             caches.append(cache)
         torch.testing.assert_close(torch.cat(pieces, dim=1), whole, rtol=1e-5, atol=1e-5)
         # A cache is a value: what came later has not changed it.
-        again, _ = net.extend({"given": {form: tensors[form][:, 3:4]}}, caches[0])
+        again, _ = net.extend({"given": {layout: tensors[layout][:, 3:4]}}, caches[0])
         torch.testing.assert_close(again, pieces[1], rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("kind", [kind for kind, body in KINDS.items() if "tokens" in body.accepts])
+@pytest.mark.parametrize("kind", [kind for kind, backbone in KINDS.items() if "tokens" in backbone.accepts])
 def test_no_length_means_no_padding(kind):
     net = network(kind, "tokens").eval()
     tokens = features(SHAPES["tokens"])["tokens"]
@@ -120,7 +121,7 @@ def test_no_length_means_no_padding(kind):
         assert torch.equal(net({"given": {"tokens": tokens}}), full)
 
 
-@pytest.mark.parametrize("kind", [kind for kind, body in KINDS.items() if "tokens" in body.accepts])
+@pytest.mark.parametrize("kind", [kind for kind, backbone in KINDS.items() if "tokens" in backbone.accepts])
 def test_an_empty_text_has_an_answer(kind):
     net = network(kind, "tokens")
     tokens = torch.zeros(2, 4, dtype=torch.int64)
@@ -132,12 +133,12 @@ def test_an_empty_text_has_an_answer(kind):
     torch.testing.assert_close(by_itself, beside[:1], rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize(("kind", "form"), sorted({(kind, form) for kind, form, _, _ in CASES}))
-def test_half_precision_trains(kind, form):
+@pytest.mark.parametrize(("kind", "form"), sorted({(kind, layout) for kind, layout, _, _ in CASES}))
+def test_half_precision_trains(kind, layout):
     per = KINDS[kind].gives[0]
-    net = network(kind, form, per)
+    net = network(kind, layout, per)
     with torch.autocast("cpu", torch.bfloat16):
-        answer = net({"given": features(SHAPES[form])})
+        answer = net({"given": features(SHAPES[layout])})
     answer.float().square().sum().backward()
     assert all(torch.isfinite(parameter.grad).all() for parameter in net.parameters())
 

@@ -6,27 +6,27 @@ import torch
 from network_fakes import SHAPES, features
 from scipy.stats import norm
 
+from sonde.contracts.specs import InputSpec, OutputSpec
 from sonde.networks.mlp import Mlp, MlpConfig, Periodic, Piecewise
-from sonde.task import Ask, Shape
 
-ASK = Ask(per="example", width=1)
+ASK = OutputSpec(per="example", width=1)
 
 
 def test_categories_get_a_width_by_their_number():
-    shape = Shape(form="columns", channels=2, categories=(2, 10, 1000, 100_000))
-    body = Mlp(MlpConfig(hidden=(), numeric_embedding="none"), shape, ASK)
-    widths = [embedding.embedding_dim for embedding in body.columns.categories]
+    shape = InputSpec(layout="columns", channels=2, categories=(2, 10, 1000, 100_000))
+    backbone = Mlp(MlpConfig(hidden=(), numeric_embedding="none"), shape, ASK)
+    widths = [embedding.embedding_dim for embedding in backbone.columns.categories]
     assert widths == [2, 6, 50, 50]
-    assert body.width == 2 + sum(widths)
+    assert backbone.width == 2 + sum(widths)
 
 
 @pytest.mark.parametrize("embedding", ["none", "periodic", "piecewise"])
 @pytest.mark.parametrize(
-    "shape", [Shape(form="columns", channels=0, categories=(3,)), Shape(form="columns", channels=2)]
+    "shape", [InputSpec(layout="columns", channels=0, categories=(3,)), InputSpec(layout="columns", channels=2)]
 )
 def test_a_table_may_have_numbers_or_categories_alone(embedding, shape):
-    body = Mlp(MlpConfig(numeric_embedding=embedding, hidden=(4,)), shape, ASK)
-    assert body(features(shape)).shape == (4, 4)
+    backbone = Mlp(MlpConfig(numeric_embedding=embedding, hidden=(4,)), shape, ASK)
+    assert backbone(features(shape)).shape == (4, 4)
 
 
 def test_piecewise_starts_as_a_line_and_can_become_any_bend():
@@ -59,8 +59,8 @@ def test_periodic_is_the_formula_of_the_paper():
 
 
 def test_a_picture_is_flattened_in_reading_order():
-    body = Mlp(MlpConfig(hidden=()), SHAPES["grid"], ASK)
+    backbone = Mlp(MlpConfig(hidden=()), SHAPES["grid"], ASK)
     grid = features(SHAPES["grid"])["grid"]
     ordered = grid.contiguous(memory_format=torch.channels_last)
-    assert torch.equal(body({"grid": ordered}), grid.reshape(4, -1))
-    assert body.width == grid[0].numel()
+    assert torch.equal(backbone({"grid": ordered}), grid.reshape(4, -1))
+    assert backbone.width == grid[0].numel()

@@ -6,27 +6,27 @@ import pytest
 import torch
 from network_fakes import SHAPES, Offer, features
 
+from sonde.contracts.specs import OutputSpec
 from sonde.networks import assemble
 from sonde.networks._packing import packed, padded
 from sonde.networks.transformer import Transformer, TransformerConfig
-from sonde.task import Ask
 
 LENGTHS = torch.tensor([7, 2, 9, 0, 7, 1, 4, 8])
 STEPS = 9
 
 
-def inputs(form, lengths=LENGTHS):
+def inputs(layout, lengths=LENGTHS):
     """Sequences of these lengths, with noise where they are padded."""
-    tensors = {**features(SHAPES[form], count=4, seed=0)}
-    tensors[form] = torch.cat([tensors[form], features(SHAPES[form], count=4, seed=1)[form]])
+    tensors = {**features(SHAPES[layout], count=4, seed=0)}
+    tensors[layout] = torch.cat([tensors[layout], features(SHAPES[layout], count=4, seed=1)[layout]])
     return {"given": {**tensors, "length": lengths}}
 
 
-def network(form, packing, per="example", causal=False, **settings):
+def network(layout, packing, per="example", causal=False, **settings):
     torch.manual_seed(0)
     config = TransformerConfig(**{"width": 16, "layers": 2, "heads": 2, "dropout": 0.0, **settings}, packing=packing)
-    ask = Ask(per=per, width=13, causal=causal)
-    net = assemble({"given": Offer(offered=SHAPES[form])}, ask, {"given": config}, {"given": Transformer})
+    ask = OutputSpec(per=per, width=13, causal=causal)
+    net = assemble({"given": Offer(offered=SHAPES[layout])}, ask, {"given": config}, {"given": Transformer})
     for parameter in net.parameters():
         # Norms and biases too, so that a wrong one shows.
         parameter.data += 0.1 * torch.randn_like(parameter)
@@ -50,22 +50,26 @@ def check_equal(one, other, tolerance=1e-5):
 @pytest.mark.parametrize("form", ["tokens", "frames"])
 @pytest.mark.parametrize("positions", ["learned", "rotary", "sinusoidal"])
 @pytest.mark.parametrize("pool", ["mean", "max", "class"])
-def test_one_answer_per_example(form, positions, pool):
+def test_one_answer_per_example(layout, positions, pool):
     settings = {"positions": positions, "pool": pool}
-    check_equal(*(loss_and_gradients(network(form, packing, **settings), inputs(form)) for packing in (True, False)))
+    check_equal(
+        *(loss_and_gradients(network(layout, packing, **settings), inputs(layout)) for packing in (True, False))
+    )
 
 
 @pytest.mark.parametrize("form", ["tokens", "frames"])
 @pytest.mark.parametrize("positions", ["learned", "rotary", "sinusoidal"])
 @pytest.mark.parametrize("causal", [False, True])
-def test_one_answer_per_position(form, positions, causal):
+def test_one_answer_per_position(layout, positions, causal):
     inside = torch.arange(STEPS) < LENGTHS[:, None]
     at = inside.flatten().nonzero()[:, 0]
     truth = torch.arange(len(at)) % 13
-    nets = [network(form, packing, "position", causal, positions=positions) for packing in (True, False)]
-    check_equal(*(loss_and_gradients(net, inputs(form), at, truth) for net in nets))
+    nets = [network(layout, packing, "position", causal, positions=positions) for packing in (True, False)]
+    check_equal(*(loss_and_gradients(net, inputs(layout), at, truth) for net in nets))
     with torch.no_grad():
-        torch.testing.assert_close(nets[0](inputs(form))[inside], nets[1](inputs(form))[inside], rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(
+            nets[0](inputs(layout))[inside], nets[1](inputs(layout))[inside], rtol=1e-5, atol=1e-5
+        )
 
 
 @pytest.mark.parametrize("packing", [True, False])
@@ -105,10 +109,10 @@ def test_micro_batches_give_the_gradient_of_the_batch():
 
 
 def test_nothing_is_moved_where_nothing_is_padded():
-    body, seen = network("tokens", True).bodies["given"], []
-    body.blocks[0].register_forward_hook(lambda module, given, answer: seen.append(given[2]))
-    body(inputs("tokens", torch.full((8,), STEPS))["given"])
-    body(inputs("tokens")["given"])
+    backbone, seen = network("tokens", True).backbones["given"], []
+    backbone.blocks[0].register_forward_hook(lambda module, given, answer: seen.append(given[2]))
+    backbone(inputs("tokens", torch.full((8,), STEPS))["given"])
+    backbone(inputs("tokens")["given"])
     full, ragged = seen
     assert full.row_N is full.spread_S is None
     assert len(full.groups) == 1

@@ -7,10 +7,10 @@ from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from sonde.base.errors import UserError
+from sonde.contracts.specs import InputSpec, OutputSpec
 from sonde.networks.recurrent import CELLS, Recurrent, RecurrentConfig
-from sonde.task import Ask, Shape
 
-POSITION = Ask(per="position", width=13)
+POSITION = OutputSpec(per="position", width=13)
 
 
 @pytest.mark.parametrize("cell", ["rnn", "lstm", "gru"])
@@ -18,16 +18,16 @@ POSITION = Ask(per="position", width=13)
 def test_it_is_torchs_network_on_packed_sequences(cell, both):
     torch.manual_seed(0)
     config = RecurrentConfig(cell=cell, width=6, layers=2, embedding=5, bidirectional=both, dropout=0.0)
-    body = Recurrent(config, SHAPES["tokens"], POSITION).eval()
+    backbone = Recurrent(config, SHAPES["tokens"], POSITION).eval()
     theirs = CELLS[cell](5, 6, num_layers=2, batch_first=True, bidirectional=both)
     for layer in range(2):
-        for cells, suffix in ((body.forwards, ""), (body.backwards, "_reverse")):
+        for cells, suffix in ((backbone.forwards, ""), (backbone.backwards, "_reverse")):
             for name, weight in cells[layer].named_parameters() if len(cells) else ():
                 theirs.get_parameter(name.replace("_l0", f"_l{layer}{suffix}")).data.copy_(weight.data)
     tensors = features(SHAPES["tokens"])
-    packed = pack_padded_sequence(body.entry(tensors), tensors["length"], batch_first=True, enforce_sorted=False)
+    packed = pack_padded_sequence(backbone.entry(tensors), tensors["length"], batch_first=True, enforce_sorted=False)
     expected, _ = pad_packed_sequence(theirs(packed)[0], batch_first=True)
-    ours = body(tensors)
+    ours = backbone(tensors)
     for index, length in enumerate(tensors["length"].tolist()):
         torch.testing.assert_close(ours[index, :length], expected[index, :length])
 
@@ -36,31 +36,33 @@ def test_it_is_torchs_network_on_packed_sequences(cell, both):
 def test_last_is_the_final_state_of_each_direction(both):
     torch.manual_seed(0)
     config = RecurrentConfig(cell="gru", width=6, embedding=5, bidirectional=both, pool="last", dropout=0.0)
-    body = Recurrent(config, SHAPES["tokens"], Ask(per="example", width=2)).eval()
+    backbone = Recurrent(config, SHAPES["tokens"], OutputSpec(per="example", width=2)).eval()
     theirs = nn.GRU(5, 6, batch_first=True, bidirectional=both)
-    for cells, suffix in ((body.forwards, ""), (body.backwards, "_reverse")):
+    for cells, suffix in ((backbone.forwards, ""), (backbone.backwards, "_reverse")):
         for cell in cells:
             for name, weight in cell.named_parameters():
                 theirs.get_parameter(name + suffix).data.copy_(weight.data)
     tensors = features(SHAPES["tokens"])
-    packed = pack_padded_sequence(body.entry(tensors), tensors["length"], batch_first=True, enforce_sorted=False)
+    packed = pack_padded_sequence(backbone.entry(tensors), tensors["length"], batch_first=True, enforce_sorted=False)
     _, final = theirs(packed)
-    torch.testing.assert_close(body(tensors), torch.cat(list(final), dim=1))
+    torch.testing.assert_close(backbone(tensors), torch.cat(list(final), dim=1))
 
 
 def test_causal_answers_are_never_read_backwards():
-    body = Recurrent(RecurrentConfig(bidirectional=True), SHAPES["tokens"], Ask(per="position", width=13, causal=True))
-    assert len(body.backwards) == 0
-    assert body.width == 128
+    backbone = Recurrent(
+        RecurrentConfig(bidirectional=True), SHAPES["tokens"], OutputSpec(per="position", width=13, causal=True)
+    )
+    assert len(backbone.backwards) == 0
+    assert backbone.width == 128
     looking_ahead = Recurrent(RecurrentConfig(width=4), SHAPES["tokens"], POSITION)
     with pytest.raises(NotImplementedError, match="reads backwards"):
         looking_ahead.extend(features(SHAPES["tokens"]), None)
 
 
 def test_weights_are_tied_only_where_widths_agree():
-    ask = Ask(per="position", width=13, causal=True)
-    body = Recurrent(RecurrentConfig(width=8, embedding=8, tie=True), SHAPES["tokens"], ask)
-    assert body.embedding_weight is body.entry.layer.weight
+    ask = OutputSpec(per="position", width=13, causal=True)
+    backbone = Recurrent(RecurrentConfig(width=8, embedding=8, tie=True), SHAPES["tokens"], ask)
+    assert backbone.embedding_weight is backbone.entry.layer.weight
     assert Recurrent(RecurrentConfig(width=8, embedding=8), SHAPES["tokens"], ask).embedding_weight is None
     with pytest.raises(UserError) as caught:
         Recurrent(RecurrentConfig(width=8, embedding=4, tie=True), SHAPES["tokens"], ask)
@@ -72,13 +74,13 @@ def test_weights_are_tied_only_where_widths_agree():
 
 @pytest.mark.parametrize(("vocabulary", "std"), [(256, 1.0), (20_000, 0.05)])
 def test_rare_words_begin_silent_and_letters_loud(vocabulary, std):
-    body = Recurrent(RecurrentConfig(), Shape(form="tokens", vocabulary=vocabulary, size=(9,)), POSITION)
-    assert body.entry.layer.weight.std().item() == pytest.approx(std, rel=0.05)
+    backbone = Recurrent(RecurrentConfig(), InputSpec(layout="tokens", vocabulary=vocabulary, size=(9,)), POSITION)
+    assert backbone.entry.layer.weight.std().item() == pytest.approx(std, rel=0.05)
 
 
 def test_an_lstm_begins_by_remembering():
-    body = Recurrent(RecurrentConfig(width=4, embedding=3), SHAPES["tokens"], POSITION)
-    for cell in (*body.forwards, *body.backwards):
+    backbone = Recurrent(RecurrentConfig(width=4, embedding=3), SHAPES["tokens"], POSITION)
+    for cell in (*backbone.forwards, *backbone.backwards):
         assert (cell.bias_ih_l0 + cell.bias_hh_l0).tolist() == [0.0] * 4 + [1.0] * 4 + [0.0] * 8
         gate = cell.weight_hh_l0[4:8]
         torch.testing.assert_close(gate @ gate.T, torch.eye(4))

@@ -8,12 +8,12 @@ import torch
 import torchvision
 from torch import nn
 
+from sonde.contracts.specs import InputSpec, OutputSpec
 from sonde.networks.resnet import Block, ResNet, ResNetConfig
-from sonde.task import Ask, Shape
 
-EXAMPLE = Ask(per="example", width=10)
-PHOTO = Shape(form="grid", channels=3, size=(224, 224))
-SMALL = Shape(form="grid", channels=3, size=(32, 32))
+EXAMPLE = OutputSpec(per="example", width=10)
+PHOTO = InputSpec(layout="grid", channels=3, size=(224, 224))
+SMALL = InputSpec(layout="grid", channels=3, size=(32, 32))
 
 
 def count(module: nn.Module) -> int:
@@ -43,8 +43,8 @@ def test_it_is_torchvisions_network(depth):
 
 @pytest.mark.parametrize(("depth", "millions"), [(20, 0.27), (32, 0.46), (44, 0.66), (56, 0.85)])
 def test_the_narrow_depths_have_the_size_of_the_paper(depth, millions):
-    body = ResNet(ResNetConfig(depth=depth), SMALL, EXAMPLE)
-    assert round((count(body) + 64 * 10 + 10) / 1e6, 2) == millions
+    backbone = ResNet(ResNetConfig(depth=depth), SMALL, EXAMPLE)
+    assert round((count(backbone) + 64 * 10 + 10) / 1e6, 2) == millions
 
 
 def test_published_weights_of_depth_20_fit(shared: Path):
@@ -53,34 +53,34 @@ def test_published_weights_of_depth_20_fit(shared: Path):
         pytest.skip(f"no weights at {path}")
     # The legacy format of torch.save, from a DataParallel module.
     held = torch.load(path, weights_only=True, map_location="cpu")["state_dict"]
-    body = ResNet(ResNetConfig(depth=20), SMALL, EXAMPLE)
+    backbone = ResNet(ResNetConfig(depth=20), SMALL, EXAMPLE)
     names = OrderedDict((name.removeprefix("module."), weight) for name, weight in held.items())
     names = {name: weight for name, weight in names.items() if not name.startswith("linear.")}
-    body.load_state_dict(names)
+    backbone.load_state_dict(names)
 
 
 @pytest.mark.parametrize(
     ("size", "finest"), [((28, 28), (28, 28)), ((99, 99), (99, 99)), ((100, 100), (25, 25)), ((64, 200), (16, 50))]
 )
 def test_the_stem_follows_the_size(size, finest):
-    shape = Shape(form="grid", channels=1, size=size)
-    body = ResNet(ResNetConfig(depth=10, width=0.125), shape, Ask(per="pixel", width=2))
-    grids = body({"grid": torch.zeros(2, 1, *size)})
+    shape = InputSpec(layout="grid", channels=1, size=size)
+    backbone = ResNet(ResNetConfig(depth=10, width=0.125), shape, OutputSpec(per="pixel", width=2))
+    grids = backbone({"grid": torch.zeros(2, 1, *size)})
     assert grids[0].shape[2:] == finest
-    assert [grid.shape[1] for grid in grids] == list(body.width) == [8, 16, 32, 64]
+    assert [grid.shape[1] for grid in grids] == list(backbone.width) == [8, 16, 32, 64]
 
 
 def test_zero_init_starts_as_the_shortcuts_alone():
     torch.manual_seed(0)
-    body = ResNet(ResNetConfig(depth=20, width=0.5, zero_init=True), SMALL, EXAMPLE)
-    block = next(module for module in body.modules() if isinstance(module, Block))
+    backbone = ResNet(ResNetConfig(depth=20, width=0.5, zero_init=True), SMALL, EXAMPLE)
+    block = next(module for module in backbone.modules() if isinstance(module, Block))
     grid = torch.rand(2, 8, 4, 4)
     torch.testing.assert_close(block(grid, None)[0], grid)
 
 
 def test_convolutions_run_in_the_fast_memory_order():
-    body = ResNet(ResNetConfig(depth=10, width=0.125), SMALL, Ask(per="pixel", width=2))
+    backbone = ResNet(ResNetConfig(depth=10, width=0.125), SMALL, OutputSpec(per="pixel", width=2))
     assert all(
-        grid.is_contiguous(memory_format=torch.channels_last) for grid in body({"grid": torch.zeros(2, 3, 32, 32)})
+        grid.is_contiguous(memory_format=torch.channels_last) for grid in backbone({"grid": torch.zeros(2, 3, 32, 32)})
     )
-    assert body.conv1.weight.is_contiguous(memory_format=torch.channels_last)
+    assert backbone.conv1.weight.is_contiguous(memory_format=torch.channels_last)

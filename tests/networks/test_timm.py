@@ -9,17 +9,17 @@ from safetensors.torch import save_file
 from torch import nn
 
 from sonde.base.errors import UserError
+from sonde.contracts.specs import InputSpec, OutputSpec
 from sonde.networks import assemble
 from sonde.networks.timm import Timm, TimmConfig
-from sonde.task import Ask, Shape
 
-PHOTO = Shape(form="grid", channels=1, size=(48, 64))
-COLOUR = Shape(form="grid", channels=3, size=(64, 64))
-EXAMPLE = Ask(per="example", width=3)
-PIXEL = Ask(per="pixel", width=3)
+PHOTO = InputSpec(layout="grid", channels=1, size=(48, 64))
+COLOUR = InputSpec(layout="grid", channels=3, size=(64, 64))
+EXAMPLE = OutputSpec(per="example", width=3)
+PIXEL = OutputSpec(per="pixel", width=3)
 
 
-def body(ask=EXAMPLE, shape=PHOTO, **settings):
+def backbone(ask=EXAMPLE, shape=PHOTO, **settings):
     torch.manual_seed(0)
     return Timm(TimmConfig(**settings), shape, ask)
 
@@ -27,7 +27,7 @@ def body(ask=EXAMPLE, shape=PHOTO, **settings):
 @pytest.mark.parametrize("name", ["test_efficientnet", "test_convnext", "test_vit"])
 @pytest.mark.parametrize("ask", [EXAMPLE, PIXEL])
 def test_every_family_takes_the_pictures_as_they_are(name, ask):
-    net = body(ask, name=name)
+    net = backbone(ask, name=name)
     features = net({"grid": torch.randn(2, 1, 48, 64)})
     grids = features if ask is PIXEL else (features,)
     widths = net.width if ask is PIXEL else (net.width,)
@@ -41,7 +41,7 @@ def test_every_family_takes_the_pictures_as_they_are(name, ask):
 
 
 def test_it_is_timms_network():
-    net = body(shape=COLOUR, name="test_efficientnet").eval()
+    net = backbone(shape=COLOUR, name="test_efficientnet").eval()
     theirs = timm.create_model("test_efficientnet", num_classes=0).eval()
     theirs.load_state_dict(net.model.state_dict())
     grid = torch.randn(2, 3, 64, 64)
@@ -50,7 +50,7 @@ def test_it_is_timms_network():
 
 
 def test_settings_are_passed_on():
-    net = body(name="test_convnext", settings={"drop_path_rate": 0.5, "conv_mlp": True})
+    net = backbone(name="test_convnext", settings={"drop_path_rate": 0.5, "conv_mlp": True})
     assert any(type(module).__name__ == "DropPath" for module in net.modules())
     assert not any(isinstance(module, nn.Linear) for module in net.modules())
 
@@ -65,10 +65,10 @@ def test_weights_from_a_file(tmp_path, ending, ask):
         torch.save({"state_dict": saved.state_dict()}, path)
     else:
         save_file(saved.state_dict(), path)
-    net = body(ask, COLOUR, name="test_efficientnet", weights=str(path))
+    net = backbone(ask, COLOUR, name="test_efficientnet", weights=str(path))
     assert torch.equal(net.model.conv_stem.weight, saved.conv_stem.weight)
     # Other channels than the file's: the first convolution is brought to them.
-    grey = body(ask, PHOTO, name="test_efficientnet", weights=str(path))
+    grey = backbone(ask, PHOTO, name="test_efficientnet", weights=str(path))
     torch.testing.assert_close(grey.model.conv_stem.weight, saved.conv_stem.weight.sum(1, keepdim=True))
     assert "state_dict" not in (net.model.pretrained_cfg or {})
 
@@ -76,7 +76,7 @@ def test_weights_from_a_file(tmp_path, ending, ask):
 def test_weights_of_a_vit_are_brought_to_the_size(tmp_path):
     saved = timm.create_model("test_vit", num_classes=7)
     save_file(saved.state_dict(), tmp_path / "vit.safetensors")
-    net = body(shape=COLOUR, name="test_vit", weights=str(tmp_path / "vit.safetensors"))
+    net = backbone(shape=COLOUR, name="test_vit", weights=str(tmp_path / "vit.safetensors"))
     assert net.model.pos_embed.shape == (1, 1 + 16, 64)
     assert torch.equal(net.model.blocks[0].attn.qkv.weight, saved.blocks[0].attn.qkv.weight)
 
@@ -93,7 +93,7 @@ def test_restoring_looks_for_no_first_weights():
 
 def refused(**settings):
     with pytest.raises(UserError) as caught:
-        body(**settings)
+        backbone(**settings)
     return str(caught.value)
 
 
@@ -115,7 +115,7 @@ def test_a_setting_or_a_tag_that_timm_does_not_have():
 
 
 def test_a_size_that_the_network_does_not_take():
-    message = refused(name="test_vit", shape=Shape(form="grid", channels=1, size=(40, 64)))
+    message = refused(name="test_vit", shape=InputSpec(layout="grid", channels=1, size=(40, 64)))
     assert re.match(r"timm network 'test_vit' does not take pictures of 40 x 64 pixels: Input height", message)
     assert message.endswith("hint: choose another size for the input, or another network")
 

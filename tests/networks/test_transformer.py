@@ -6,33 +6,33 @@ from network_fakes import SHAPES, features
 from pydantic import ValidationError
 from torch import nn
 
+from sonde.contracts.specs import InputSpec, OutputSpec
 from sonde.networks.transformer import Transformer, TransformerConfig, rotate, waves
-from sonde.task import Ask, Shape
 
 TINY = {"width": 16, "layers": 2, "heads": 2, "dropout": 0.0}
-CAUSAL = Ask(per="position", width=13, causal=True)
-POSITION = Ask(per="position", width=13)
-EXAMPLE = Ask(per="example", width=3)
+CAUSAL = OutputSpec(per="position", width=13, causal=True)
+POSITION = OutputSpec(per="position", width=13)
+EXAMPLE = OutputSpec(per="example", width=3)
 
 
 def transformer(ask, shape=SHAPES["tokens"], **settings):
     torch.manual_seed(0)
-    body = Transformer(TransformerConfig(**{**TINY, **settings}), shape, ask).eval()
-    for parameter in body.parameters():
+    backbone = Transformer(TransformerConfig(**{**TINY, **settings}), shape, ask).eval()
+    for parameter in backbone.parameters():
         # Norms and biases too, so that a wrong one shows.
         parameter.data += 0.1 * torch.randn_like(parameter)
-    return body
+    return backbone
 
 
 def test_the_decoder_is_gpt2():
     from transformers import GPT2Config, GPT2Model
 
-    body = transformer(CAUSAL)
-    settings = {"n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": body.steps, "vocab_size": 13}
+    backbone = transformer(CAUSAL)
+    settings = {"n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": backbone.steps, "vocab_size": 13}
     theirs = GPT2Model(GPT2Config(**settings, activation_function="gelu", bos_token_id=0, eos_token_id=0)).eval()
-    names = {"wte.weight": body.entry.layer.weight, "wpe.weight": body.places.weight}
-    names |= {"ln_f.weight": body.norm.weight, "ln_f.bias": body.norm.bias}
-    for number, block in enumerate(body.blocks):
+    names = {"wte.weight": backbone.entry.layer.weight, "wpe.weight": backbone.places.weight}
+    names |= {"ln_f.weight": backbone.norm.weight, "ln_f.bias": backbone.norm.bias}
+    for number, block in enumerate(backbone.blocks):
         for their_name, module in (
             ("ln_1", block.norm1),
             ("ln_2", block.norm2),
@@ -47,15 +47,15 @@ def test_the_decoder_is_gpt2():
     tokens = features(SHAPES["tokens"])["tokens"]
     with torch.inference_mode():
         expected = theirs(input_ids=tokens).last_hidden_state
-        torch.testing.assert_close(body({"tokens": tokens}), expected, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(backbone({"tokens": tokens}), expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("bias", [True, False])
 def test_the_encoder_is_torchs(bias):
-    body = transformer(POSITION, bias=bias)
+    backbone = transformer(POSITION, bias=bias)
     layer = nn.TransformerEncoderLayer(16, 2, 64, 0.0, "gelu", batch_first=True, norm_first=True, bias=bias)
     theirs = nn.TransformerEncoder(layer, 2, norm=nn.LayerNorm(16, bias=bias), enable_nested_tensor=False).eval()
-    for their_layer, block in zip(theirs.layers, body.blocks, strict=True):
+    for their_layer, block in zip(theirs.layers, backbone.blocks, strict=True):
         for their_module, module in (
             (their_layer.norm1, block.norm1),
             (their_layer.norm2, block.norm2),
@@ -67,12 +67,12 @@ def test_the_encoder_is_torchs(bias):
         their_layer.self_attn.in_proj_weight.data.copy_(block.attention.inner.weight)
         if bias:
             their_layer.self_attn.in_proj_bias.data.copy_(block.attention.inner.bias)
-    theirs.norm.load_state_dict(body.norm.state_dict())
+    theirs.norm.load_state_dict(backbone.norm.state_dict())
     tensors = features(SHAPES["tokens"])
-    embedded = body.entry(tensors) + body.places(torch.arange(9))
+    embedded = backbone.entry(tensors) + backbone.places(torch.arange(9))
     padded = torch.arange(9) >= tensors["length"][:, None]
     expected = theirs(embedded, src_key_padding_mask=padded)
-    ours = body(tensors)
+    ours = backbone(tensors)
     for index, length in enumerate(tensors["length"].tolist()):
         torch.testing.assert_close(ours[index, :length], expected[index, :length], rtol=1e-4, atol=1e-5)
 
@@ -89,42 +89,42 @@ def test_rotary_attention_depends_on_distances_alone():
 def test_first_weights_are_those_of_gpt2():
     torch.manual_seed(0)
     config = TransformerConfig(width=64, layers=8)
-    body = Transformer(config, Shape(form="tokens", vocabulary=500, size=(64,)), CAUSAL)
-    for block in body.blocks:
+    backbone = Transformer(config, InputSpec(layout="tokens", vocabulary=500, size=(64,)), CAUSAL)
+    for block in backbone.blocks:
         assert block.attention.inner.weight.std().item() == pytest.approx(0.02, rel=0.05)
         assert block.attention.out.weight.std().item() == pytest.approx(0.02 / 4, rel=0.05)
         assert block.shrink.weight.std().item() == pytest.approx(0.02 / 4, rel=0.05)
         assert not block.grow.bias.any()
         assert torch.equal(block.norm1.weight, torch.ones(64))
-    assert body.entry.layer.weight.std().item() == pytest.approx(0.02, rel=0.05)
+    assert backbone.entry.layer.weight.std().item() == pytest.approx(0.02, rel=0.05)
 
 
 def test_patches_cut_the_picture_row_by_row():
-    shape = Shape(form="grid", channels=1, size=(4, 6))
-    body = Transformer(TransformerConfig(**TINY, patch=2), shape, EXAMPLE)
+    shape = InputSpec(layout="grid", channels=1, size=(4, 6))
+    backbone = Transformer(TransformerConfig(**TINY, patch=2), shape, EXAMPLE)
     grid = torch.arange(24.0).reshape(1, 1, 4, 6)
     with torch.no_grad():
-        body.entry.layer.weight.fill_(0.25)
-        body.entry.layer.bias.zero_()
+        backbone.entry.layer.weight.fill_(0.25)
+        backbone.entry.layer.bias.zero_()
     expected = [grid[0, 0, row : row + 2, column : column + 2].mean() for row in (0, 2) for column in (0, 2, 4)]
-    torch.testing.assert_close(body.entry({"grid": grid})[0, :, 0], torch.stack(expected))
-    assert body.steps == 6
+    torch.testing.assert_close(backbone.entry({"grid": grid})[0, :, 0], torch.stack(expected))
+    assert backbone.steps == 6
 
 
 @pytest.mark.parametrize(("size", "patch"), [((28, 28), 4), ((64, 64), 8), ((5, 9), 1), ((224, 224), 28)])
 def test_a_patch_is_an_eighth_of_the_picture(size, patch):
-    body = Transformer(TransformerConfig(**TINY), Shape(form="grid", channels=1, size=size), EXAMPLE)
-    assert body.entry.patch == patch
+    backbone = Transformer(TransformerConfig(**TINY), InputSpec(layout="grid", channels=1, size=size), EXAMPLE)
+    assert backbone.entry.patch == patch
 
 
 def test_more_positions_than_were_learnt():
-    body = transformer(CAUSAL)
+    backbone = transformer(CAUSAL)
     tokens = torch.zeros(1, 11, dtype=torch.int64)
     with pytest.raises(ValueError, match="position 11 is beyond the 10 positions that were learnt"):
-        body({"tokens": tokens})
-    _, cache = body.extend({"tokens": tokens[:, :8]}, None)
+        backbone({"tokens": tokens})
+    _, cache = backbone.extend({"tokens": tokens[:, :8]}, None)
     with pytest.raises(ValueError, match="position 11 is beyond"):
-        body.extend({"tokens": tokens[:, :3]}, cache)
+        backbone.extend({"tokens": tokens[:, :3]}, cache)
     assert transformer(CAUSAL, positions="rotary")({"tokens": tokens}).shape == (1, 11, 16)
 
 

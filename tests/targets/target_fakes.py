@@ -11,10 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from sonde.base.config import Config
-from sonde.base.rng import Draw
-from sonde.columns import Tensors
-from sonde.records import Record, Records
-from sonde.task import Batch, Input, Shape, Target
+from sonde.base.rng import BatchRng
+from sonde.contracts.batch import Batch
+from sonde.contracts.columns import Tensors
+from sonde.contracts.input import Input
+from sonde.contracts.records import Record, Records
+from sonde.contracts.specs import InputSpec
+from sonde.contracts.target import Target
 
 
 class Fake(nn.Module):
@@ -63,7 +66,7 @@ class FakeInput(Input):
     """An input that only says what it offers."""
 
     config: Any
-    offered: Shape
+    offered: InputSpec
 
     @classmethod
     def fit(cls, config: Any, records: Records) -> Self:
@@ -74,7 +77,7 @@ class FakeInput(Input):
         return {}
 
     @property
-    def shape(self) -> Shape:
+    def spec(self) -> InputSpec:
         return self.offered
 
     def encode(self, record: Record) -> Tensors:
@@ -92,8 +95,8 @@ def vector_batch(truth: Tensors, *, weights: bool = False) -> Batch:
     )
 
 
-def draw(batch: Batch) -> Draw:
-    return Draw(seed=0, epoch=0, records_B=batch.records_B)
+def draw(batch: Batch) -> BatchRng:
+    return BatchRng(seed=0, epoch=0, records_B=batch.records_B)
 
 
 def mean_loss(target: Target, network: nn.Module, batch: Batch) -> Tensor:
@@ -148,7 +151,7 @@ def restored(target: Target) -> Target:
 
 
 def measured(target: Target, network: nn.Module, batch: Batch) -> dict[str, np.ndarray]:
-    return {name: column.numpy() for name, column in target.measure(network, batch).items()}
+    return {name: column.numpy() for name, column in target.eval_outputs(network, batch).items()}
 
 
 def as_json(value: Any) -> Any:

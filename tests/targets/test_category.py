@@ -10,9 +10,9 @@ from target_fakes import Fake, Fixed, as_json, check_repeats, check_sums, mean_l
 from torch.nn import functional
 
 from sonde.base.errors import RecordError, UserError
-from sonde.records import Records, as_field
+from sonde.contracts.augment import AugmentParams, partner
+from sonde.contracts.records import Records, as_field
 from sonde.targets.category import Category, CategoryConfig
-from sonde.task import Moves, partner
 
 
 def records(*labels, field="label"):
@@ -45,8 +45,8 @@ def test_classes_are_sorted_names_with_counts():
     target = category()
     assert target.classes == ["a", "b", "c"]
     assert target.counts == [1, 3, 2]
-    assert target.ask.width == 3
-    assert target.ask.per == "example"
+    assert target.output.width == 3
+    assert target.output.per == "example"
     assert restored(target).encode({"label": "c"})["class"] == 2
 
 
@@ -149,7 +149,7 @@ def test_loss_is_that_of_torch(class_weights, smoothing):
 def test_mixed_loss_is_that_of_soft_targets(class_weights):
     target = category(class_weights=class_weights, smoothing=0.1)
     network, share = Fake(3), torch.tensor([0.9, 0.1, 0.5, 1.0, 0.0, 0.3, 0.7, 0.6])
-    mixed = target.follow(truth(target, *BATCH), Moves(share_B=share))
+    mixed = target.apply_augment(truth(target, *BATCH), AugmentParams(mix_weight_B=share))
     batch = vector_batch(mixed)
     hot = functional.one_hot(mixed["class"], 3).float()
     soft = share[:, None] * hot + (1 - share[:, None]) * partner(hot)
@@ -161,14 +161,14 @@ def test_mixed_loss_is_that_of_soft_targets(class_weights):
 def test_without_mixing_the_truth_stays():
     target = category()
     plain = truth(target, *BATCH)
-    assert target.follow(plain, Moves()) is plain
+    assert target.apply_augment(plain, AugmentParams()) is plain
 
 
 def test_two_inputs_that_mix_are_refused():
     target = category()
-    mixed = target.follow(truth(target, *BATCH), Moves(share_B=torch.rand(8)))
+    mixed = target.apply_augment(truth(target, *BATCH), AugmentParams(mix_weight_B=torch.rand(8)))
     with pytest.raises(UserError, match=r"two inputs mix their examples.*let one input only mix"):
-        target.follow(mixed, Moves(share_B=torch.rand(8)))
+        target.apply_augment(mixed, AugmentParams(mix_weight_B=torch.rand(8)))
 
 
 def test_focal_loss_by_its_definition():
@@ -201,7 +201,9 @@ def test_focal_gradient_is_finite_where_the_answer_is_sure():
 def test_losses_are_sums(settings, mixing, weights):
     target = category(**settings)
     plain = truth(target, *BATCH)
-    mixed = target.follow(plain, Moves(share_B=torch.rand(8, generator=torch.Generator().manual_seed(0))))
+    mixed = target.apply_augment(
+        plain, AugmentParams(mix_weight_B=torch.rand(8, generator=torch.Generator().manual_seed(0)))
+    )
     check_sums(target, Fake(3), vector_batch(mixed if mixing else plain, weights=weights))
     check_repeats(target, Fake(3), vector_batch(mixed if mixing else plain))
 
@@ -249,10 +251,10 @@ def test_metrics():
     assert target.lower_is_better <= set(found)
     assert found["accuracy"].tolist() == [oracle.accuracy_score(true, answered)] * 2
     assert found["balanced_accuracy"][0] == pytest.approx(oracle.balanced_accuracy_score(true, answered))
-    assert found["macro_f1"][0] == pytest.approx(oracle.f1_score(true, answered, average="macro"))
+    assert found["macro_f1"][0] == pytest.approx(oracle.f1_score(true, answered, ema="macro"))
     assert found["roc_auc"][0] == pytest.approx(oracle.roc_auc_score(true, p, multi_class="ovr"))
     assert found["log_loss"][0] == pytest.approx(oracle.log_loss(true, p))
-    assert found["recall/b"][0] == pytest.approx(oracle.recall_score(true, answered, average=None)[1])
+    assert found["recall/b"][0] == pytest.approx(oracle.recall_score(true, answered, ema=None)[1])
 
 
 def test_metrics_of_two_and_of_many_classes():

@@ -11,9 +11,9 @@ from torch.nn import functional
 from torchvision.ops import sigmoid_focal_loss
 
 from sonde.base.errors import RecordError, UserError
-from sonde.records import Records
+from sonde.contracts.augment import AugmentParams, partner
+from sonde.contracts.records import Records
 from sonde.targets.labels import Labels, LabelsConfig
-from sonde.task import Moves, partner
 
 TAGS = (["red", "round"], ["red"], [], ["new", "red"], ["round"], ["new", "round"], ["red"], ["new", "red", "round"])
 
@@ -166,10 +166,10 @@ def test_focal_loss_is_that_of_torchvision():
 def test_mixed_labels_are_soft():
     target = labels()
     plain, share = truth(target, *TAGS), torch.tensor([0.9, 0.1, 0.5, 1.0, 0.0, 0.3, 0.7, 0.6])
-    mixed = target.follow(plain, Moves(share_B=share))
+    mixed = target.apply_augment(plain, AugmentParams(mix_weight_B=share))
     hard = plain["labels"].float()
     torch.testing.assert_close(mixed["labels"], share[:, None] * hard + (1 - share[:, None]) * partner(hard))
-    assert target.follow(plain, Moves()) is plain
+    assert target.apply_augment(plain, AugmentParams()) is plain
 
 
 @pytest.mark.parametrize("weights", [False, True])
@@ -201,13 +201,12 @@ def test_metrics():
     answered = scores >= 0.5
     wanted = {
         "mean_average_precision": oracle.average_precision_score(true, scores),
-        "micro_f1": oracle.f1_score(true, answered, average="micro"),
-        "macro_f1": oracle.f1_score(true, answered, average="macro"),
+        "micro_f1": oracle.f1_score(true, answered, ema="micro"),
+        "macro_f1": oracle.f1_score(true, answered, ema="macro"),
         "roc_auc": oracle.roc_auc_score(true, scores),
         "subset_accuracy": oracle.accuracy_score(true, answered),
         **{
-            f"f1/{name}": f1
-            for name, f1 in zip(target.classes, oracle.f1_score(true, answered, average=None), strict=True)
+            f"f1/{name}": f1 for name, f1 in zip(target.classes, oracle.f1_score(true, answered, ema=None), strict=True)
         },
     }
     assert {name: pytest.approx(value[0]) for name, value in found.items()} == wanted

@@ -13,11 +13,13 @@ from torch.nn import functional
 
 from sonde.base.config import Config
 from sonde.base.errors import RecordError, UserError
-from sonde.base.rng import Draw
+from sonde.base.rng import BatchRng
+from sonde.contracts.augment import AugmentParams
+from sonde.contracts.batch import Batch
+from sonde.contracts.records import Records
+from sonde.contracts.specs import InputSpec
 from sonde.inputs.image import Augment, Image, ImageConfig
-from sonde.records import Records
 from sonde.targets.mask import IGNORED, Mask, MaskConfig, dice_loss, unpack
-from sonde.task import Batch, Moves, Shape
 
 CAMVID = ("sky", "building", "pole", "road", "pavement", "tree", "sign", "fence", "car", "pedestrian", "bicyclist")
 
@@ -30,7 +32,9 @@ def records(*masks):
 
 def grid(height=4, width=4, how="squash"):
     return {
-        "given": FakeInput(config=FakeConfig(fit=how), offered=Shape(form="grid", channels=3, size=(height, width)))
+        "given": FakeInput(
+            config=FakeConfig(fit=how), offered=InputSpec(layout="grid", channels=3, size=(height, width))
+        )
     }
 
 
@@ -72,7 +76,7 @@ def test_camvid(shared):
     assert target.ids == list(range(11))
     assert target.size == [45, 60]
     assert target.how == "crop"
-    assert target.ask.width == 11
+    assert target.output.width == 11
     columns, errors = target.encode_many(every)
     assert not errors
     truth = columns["mask"]
@@ -103,7 +107,7 @@ def test_names_of_ids():
 
 
 @pytest.mark.parametrize("form", ["array", "grey", "palette", "file", "bool", "16 bit"])
-def test_forms_of_a_mask(form, tmp_path):
+def test_forms_of_a_mask(layout, tmp_path):
     values = np.array([[0, 1], [1, 0]])
     (tmp_path / "mask.png").write_bytes(png(values))
     sixteen = io.BytesIO()
@@ -115,7 +119,7 @@ def test_forms_of_a_mask(form, tmp_path):
         "file": tmp_path / "mask.png",
         "bool": values.astype(bool),
         "16 bit": sixteen.getvalue(),
-    }[form]
+    }[layout]
     found = mask(values).encode({"mask": value})["mask"]
     assert found.dtype == torch.uint8
     assert found.tolist() == np.kron(values, np.ones((2, 2))).tolist()
@@ -148,34 +152,37 @@ def test_augmentation_moves_picture_and_mask_alike():
     for augment in (Augment(flip=True, shift=0.25), Augment(flip=True)):
         image = Image.fit(ImageConfig(channels=1, augment=augment), every)
         target = Mask.fit(MaskConfig(), every, {"photo": image})
-        draw = Draw(seed=0, epoch=1, records_B=torch.arange(6))
-        changed, moves = image.augment(image.encode_many(every)[0], draw)
-        followed = target.follow(target.encode_many(every)[0], moves)["mask"]
+        rng = BatchRng(seed=0, epoch=1, records_B=torch.arange(6))
+        changed, params = image.augment(image.encode_many(every)[0], rng)
+        followed = target.apply_augment(target.encode_many(every)[0], params)["mask"]
         assert torch.equal(changed["grid"][:, 0], followed * 60)
 
 
 def test_rows_and_columns_from_outside_have_no_class():
     truth = torch.arange(4, dtype=torch.uint8).reshape(1, 2, 2)
-    moves = Moves(rows_BH=torch.tensor([[1, -1]]), columns_BW=torch.tensor([[1, 0]]))
-    assert mask().follow({"mask": truth}, moves)["mask"].tolist() == [[[3, 2], [IGNORED, IGNORED]]]
-    only_columns = Moves(columns_BW=torch.tensor([[-1, 0]]))
-    assert mask().follow({"mask": truth}, only_columns)["mask"].tolist() == [[[IGNORED, 0], [IGNORED, 2]]]
-    assert mask().follow({"mask": truth}, Moves())["mask"] is truth
+    params = AugmentParams(rows_BH=torch.tensor([[1, -1]]), columns_BW=torch.tensor([[1, 0]]))
+    assert mask().apply_augment({"mask": truth}, params)["mask"].tolist() == [[[3, 2], [IGNORED, IGNORED]]]
+    only_columns = AugmentParams(columns_BW=torch.tensor([[-1, 0]]))
+    assert mask().apply_augment({"mask": truth}, only_columns)["mask"].tolist() == [[[IGNORED, 0], [IGNORED, 2]]]
+    assert mask().apply_augment({"mask": truth}, AugmentParams())["mask"] is truth
 
 
 def test_an_affine_map_takes_the_nearest_pixel():
     truth = torch.tensor([[[0, 1, 2], [3, 0, IGNORED]]], dtype=torch.uint8)
     mirror = torch.tensor([[[-1.0, 0, 0], [0, 1, 0]]])
-    assert mask().follow({"mask": truth}, Moves(affine_B23=mirror))["mask"].tolist() == truth.flip(2).tolist()
+    assert (
+        mask().apply_augment({"mask": truth}, AugmentParams(affine_B23=mirror))["mask"].tolist()
+        == truth.flip(2).tolist()
+    )
     right = torch.tensor([[[1.0, 0, -2 / 3], [0, 1, 0]]])
-    found = mask().follow({"mask": truth}, Moves(affine_B23=right))["mask"]
+    found = mask().apply_augment({"mask": truth}, AugmentParams(affine_B23=right))["mask"]
     assert found.tolist() == [[[IGNORED, 0, 1], [IGNORED, 3, 0]]]
     assert found.dtype == torch.uint8
 
 
 def test_mixed_pictures_are_refused():
     with pytest.raises(NotImplementedError, match="Mask cannot follow mixed examples"):
-        mask().follow(batch().truth, Moves(share_B=torch.ones(8)))
+        mask().apply_augment(batch().truth, AugmentParams(mix_weight_B=torch.ones(8)))
 
 
 @pytest.mark.parametrize(
@@ -215,9 +222,9 @@ def test_dice_of_the_right_answer_is_zero():
 
 def test_terms_and_their_weights():
     given, network = batch(), Fake(4)
-    draw = Draw(seed=0, epoch=0, records_B=given.records_B)
-    one = mask(dice=1.0).loss(network, given, draw)
-    other = mask(cross_entropy=0.0, dice=0.5).loss(network, given, draw)
+    rng = BatchRng(seed=0, epoch=0, records_B=given.records_B)
+    one = mask(dice=1.0).loss(network, given, rng)
+    other = mask(cross_entropy=0.0, dice=0.5).loss(network, given, rng)
     assert set(one) == {"cross_entropy", "dice"}
     assert set(other) == {"dice"}
     torch.testing.assert_close(other["dice"], one["dice"] / 2)
@@ -253,14 +260,14 @@ def test_predictions_unpack():
 
 def test_metrics():
     target, given, network = mask(), batch(), Fake(4)
-    confusion = target.measure(network, given)["confusion"]
+    confusion = target.eval_outputs(network, given)["confusion"]
     answered, truth = network(given.inputs).argmax(1), given.truth["mask"]
     for each, a, t in zip(confusion, answered, truth, strict=True):
         valid = t != IGNORED
         np.testing.assert_array_equal(each, oracle.confusion_matrix(t[valid], a[valid], labels=range(4)))
     found = target.metrics({"confusion": confusion.numpy()}, np.ones((1, 8)))
     valid = truth != IGNORED
-    iou = oracle.jaccard_score(truth[valid], answered[valid], average=None)
+    iou = oracle.jaccard_score(truth[valid], answered[valid], ema=None)
     assert list(found) == ["miou", "pixel_accuracy", "class_accuracy", "iou/0", "iou/1", "iou/2", "iou/3"]
     assert [found[f"iou/{name}"][0] for name in range(4)] == pytest.approx(iou.tolist())
     assert found["miou"][0] == pytest.approx(iou.mean())
@@ -309,8 +316,8 @@ class NoPicture(Config):
 
 def test_the_input_that_a_mask_belongs_to():
     picture = grid()["given"]
-    sound = FakeInput(config=NoPicture(), offered=Shape(form="grid", channels=1, size=(4, 4)))
-    row = FakeInput(config=NoPicture(), offered=Shape(form="vector", channels=2))
+    sound = FakeInput(config=NoPicture(), offered=InputSpec(layout="grid", channels=1, size=(4, 4)))
+    row = FakeInput(config=NoPicture(), offered=InputSpec(layout="vector", channels=2))
     assert mask(inputs={"a": picture, "b": row}).size == [4, 4]
     assert mask(inputs={"a": picture, "b": sound}, input="a").size == [4, 4]
     for inputs, settings, text in (

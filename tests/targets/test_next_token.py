@@ -13,7 +13,7 @@ from target_fakes import (
     as_json,
     check_repeats,
     check_sums,
-    draw,
+    rng,
     mean_loss,
     measured,
     restored,
@@ -23,12 +23,14 @@ from transformers import TopKLogitsWarper, TopPLogitsWarper
 
 from sonde.base.errors import UserError
 from sonde.base.rng import generator
-from sonde.records import Records
+from sonde.contracts.augment import AugmentParams
+from sonde.contracts.batch import Batch
+from sonde.contracts.records import Records
+from sonde.contracts.specs import InputSpec
 from sonde.targets.next_token import Generate, NextToken, NextTokenConfig, choose, keep_top_k, keep_top_p
-from sonde.task import Batch, Moves, Shape
 
 VOCABULARY, CONTEXT = 7, 8
-TOKENS = Shape(form="tokens", vocabulary=VOCABULARY, size=(CONTEXT,))
+TOKENS = InputSpec(layout="tokens", vocabulary=VOCABULARY, size=(CONTEXT,))
 NOTHING = Records(fields={}, ids=["one", "two"])
 
 
@@ -57,7 +59,7 @@ class Cached(Fake):
 
 
 class Uncached(Fake):
-    """A network that could have a cache, whose body has none."""
+    """A network that could have a cache, whose backbone has none."""
 
     def extend(self, inputs, cache):
         raise NotImplementedError("Uncached has no cache")
@@ -80,7 +82,7 @@ def generating(**settings):
 def test_dropped_tokens_are_predicted_as_they_were():
     whole, hidden = batch(), batch()
     given = hidden.inputs["given"]
-    given["undropped"], given["tokens"] = given["tokens"], torch.zeros_like(given["tokens"])
+    given["clean_tokens"], given["tokens"] = given["tokens"], torch.zeros_like(given["tokens"])
     network = plain_network()
     seen = network({"given": {"tokens": given["tokens"][:, :-1], "length": given["length"]}}).log_softmax(2)
     truth_BT = whole.inputs["given"]["tokens"][:, 1:]
@@ -124,9 +126,9 @@ def costs(network, given):
 def test_learns_the_vocabulary_and_the_context():
     fitted = target()
     assert (fitted.input, fitted.vocabulary, fitted.context, fitted.token_bytes) == ("given", VOCABULARY, CONTEXT, None)
-    assert fitted.ask.width == VOCABULARY
-    assert fitted.ask.causal
-    assert fitted.ask.per == "position"
+    assert fitted.output.width == VOCABULARY
+    assert fitted.output.causal
+    assert fitted.output.per == "position"
     assert NextToken.fields(fitted.config) == []
     assert restored(fitted) == fitted
 
@@ -135,13 +137,16 @@ def test_needs_no_truth():
     fitted = target()
     assert fitted.encode({}) == {}
     assert fitted.encode_many(NOTHING) == ({}, {})
-    assert fitted.follow({}, Moves()) == {}
+    assert fitted.apply_augment({}, AugmentParams()) == {}
     with pytest.raises(NotImplementedError, match="NextToken cannot follow mixed examples"):
-        fitted.follow({}, Moves(share_B=torch.ones(2)))
+        fitted.apply_augment({}, AugmentParams(mix_weight_B=torch.ones(2)))
 
 
 def test_the_input_that_is_predicted():
-    text, row = FakeInput(config=FakeConfig(), offered=TOKENS), FakeInput(config=None, offered=Shape(form="vector"))
+    text, row = (
+        FakeInput(config=FakeConfig(), offered=TOKENS),
+        FakeInput(config=None, offered=InputSpec(layout="vector")),
+    )
     assert target({"a": row, "b": text}).input == "b"
     assert target({"a": text, "b": text}, input="a").input == "a"
     with pytest.raises(UserError, match=r"target 'next-token' needs an input that offers tokens; the inputs are: a"):

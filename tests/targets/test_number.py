@@ -10,9 +10,9 @@ from target_fakes import Fake, Fixed, as_json, check_repeats, check_sums, mean_l
 from torch.nn import functional
 
 from sonde.base.errors import RecordError, UserError
-from sonde.records import Records, as_field
+from sonde.contracts.augment import AugmentParams
+from sonde.contracts.records import Records, as_field
 from sonde.targets.number import Number, NumberConfig
-from sonde.task import Moves
 
 VALUES = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 100.0)
 
@@ -50,7 +50,7 @@ def test_learns_the_place_of_the_training_split():
     target = number()
     assert target.centre == [pytest.approx(np.mean(VALUES))]
     assert target.scale == [pytest.approx(np.std(VALUES))]
-    assert target.ask.width == 1
+    assert target.output.width == 1
     assert restored(target).encode({"value": 2})["value"].shape == (1,)
 
 
@@ -82,7 +82,7 @@ def test_several_fields():
     every = records(width=[1, 2, 3], height=[10.0, 30.0, 20.0])
     target = Number.fit(NumberConfig(fields=["width", "height"]), every, {})
     assert target.names == ["width", "height"]
-    assert target.ask.width == 2
+    assert target.output.width == 2
     assert Number.fields(target.config) == ["width", "height"]
     columns, errors = target.encode_many(every)
     assert not errors
@@ -159,9 +159,9 @@ def test_several_fields_are_averaged():
 def test_mixed_numbers():
     target = number()
     plain = truth(target, 1, 2, 3)
-    mixed = target.follow(plain, Moves(share_B=torch.tensor([0.25, 1.0, 0.5])))
+    mixed = target.apply_augment(plain, AugmentParams(mix_weight_B=torch.tensor([0.25, 1.0, 0.5])))
     torch.testing.assert_close(mixed["value"], truth(target, 1.75, 2, 3)["value"])
-    assert target.follow(plain, Moves()) is plain
+    assert target.apply_augment(plain, AugmentParams()) is plain
 
 
 @pytest.mark.parametrize("weights", [False, True])

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationInfo
 
@@ -12,6 +13,9 @@ class Config(BaseModel):
     """Settings of one component. Unknown names are errors; a value is never changed after reading."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    # Settings that had another name: the error for the old one tells the new one.
+    renamed: ClassVar[Mapping[str, str]] = {}
 
 
 def _located(path: str, info: ValidationInfo) -> str:

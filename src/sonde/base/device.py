@@ -33,8 +33,8 @@ class Precision:
     device: torch.device
 
     @property
-    def products(self) -> torch.dtype:
-        """For matrix products that no autocast reaches."""
+    def matmul_dtype(self) -> torch.dtype:
+        """For matrix matmul_dtype that no autocast reaches."""
         return torch.float32 if self.kind == "fp32" else torch.bfloat16
 
     def forward(self) -> contextlib.AbstractContextManager[object]:
@@ -43,7 +43,7 @@ class Precision:
             return contextlib.nullcontext()
         return torch.autocast(self.device.type, dtype=torch.bfloat16)
 
-    def maths(self) -> contextlib.AbstractContextManager[object]:
+    def matmul_precision(self) -> contextlib.AbstractContextManager[object]:
         """For forward and backward pass."""
         return _bf16_math() if self.kind == "bf16-math" else contextlib.nullcontext()
 

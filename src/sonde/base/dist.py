@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import torch
 import torch.distributed as pg
-from torch import Tensor
+from torch import Tensor, nn
 
 from sonde.base.errors import SondeError
 
@@ -23,7 +23,7 @@ class Lost(SondeError):
     """Another process of this job ended, so that this one cannot go on."""
 
 
-def size() -> int:
+def world_size() -> int:
     """How many processes this job has."""
     return pg.get_world_size() if pg.is_initialized() else 1
 
@@ -49,7 +49,7 @@ def restarted() -> bool:
 
 
 @contextlib.contextmanager
-def joined() -> Iterator[None]:
+def process_group() -> Iterator[None]:
     """While the block runs this process belongs to the job that torchrun started; alone nothing happens.
 
     Raises:
@@ -81,46 +81,55 @@ def joined() -> Iterator[None]:
 
 def _lost() -> Lost:
     return Lost(
-        f"another process of this job of {size()} ended; process {rank()} cannot go on without it",
+        f"another process of this job of {world_size()} ended; process {rank()} cannot go on without it",
         hint="look above for what that process said; the same command with --resume goes on from the last checkpoint",
     )
 
 
-def total(values: Tensor) -> Tensor:
+def all_reduce_sum(values: Tensor) -> Tensor:
     """The sum over all processes; the tensor itself where there is one."""
-    if size() == 1:
+    if world_size() == 1:
         return values
     values = values.detach().clone()
     pg.all_reduce(values)
     return values
 
 
-def any_of(flag: bool) -> bool:
+def any_rank(flag: bool) -> bool:
     """Whether the flag is up in any process. All processes must call it."""
-    if size() == 1:
+    if world_size() == 1:
         return flag
     device = "cuda" if pg.get_backend() == "nccl" else "cpu"
-    return bool(total(torch.tensor(float(flag), device=device)).item())
+    return bool(all_reduce_sum(torch.tensor(float(flag), device=device)).item())
 
 
-def gather(value: Value) -> list[Value]:
+def all_gather(value: Value) -> list[Value]:
     """The value of every process, by rank, in every process."""
-    if size() == 1:
+    if world_size() == 1:
         return [value]
-    held: list[Any] = [None] * size()
+    held: list[Any] = [None] * world_size()
     pg.all_gather_object(held, value)
     return held
 
 
-def wait() -> None:
+def concatenate(values: Tensor) -> Tensor:
+    """The tensors of all processes, of one shape each, after one another by rank; in every process."""
+    if world_size() == 1:
+        return values
+    held = [torch.empty_like(values) for _ in range(world_size())]
+    pg.all_gather(held, values.contiguous())
+    return torch.cat(held)
+
+
+def barrier() -> None:
     """Until all processes have come here."""
-    if size() > 1:
+    if world_size() > 1:
         pg.barrier()
 
 
-def whole(value: Tensor) -> Tensor:
+def full_tensor(value: Tensor) -> Tensor:
     """A tensor in one piece, which may be spread over the processes (FSDP); all of them must call it."""
-    if size() == 1:
+    if world_size() == 1:
         return value
     from torch.distributed.tensor import DTensor
 
@@ -129,10 +138,32 @@ def whole(value: Tensor) -> Tensor:
 
 def spread_like(value: Tensor, like: Tensor) -> Tensor:
     """A whole tensor, spread over the processes as `like` is."""
-    if size() == 1:
+    if world_size() == 1:
         return value
     from torch.distributed.tensor import DTensor, distribute_tensor
 
     if not isinstance(like, DTensor):
         return value
     return distribute_tensor(value.to(like.device), like.device_mesh, like.placements)
+
+
+def gradient_sync(module: nn.Module, *, last: bool) -> contextlib.AbstractContextManager[object]:
+    """While it holds, gradients are summed over the processes in the `last` micro-batch of a step only."""
+    if isinstance(module, nn.parallel.DistributedDataParallel):
+        return contextlib.nullcontext() if last else module.no_sync()
+    if world_size() > 1:
+        from torch.distributed.fsdp import FSDPModule
+
+        if isinstance(module, FSDPModule):
+            module.set_requires_gradient_sync(last)
+    return contextlib.nullcontext()
+
+
+def reshard(network: nn.Module) -> None:
+    """Back to each process's share of the weights, which FSDP leaves gathered after a forward pass alone."""
+    if world_size() > 1:
+        from torch.distributed.fsdp import FSDPModule
+
+        for module in network.modules():
+            if isinstance(module, FSDPModule):
+                module.reshard()

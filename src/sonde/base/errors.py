@@ -1,4 +1,4 @@
-"""Errors that a person can act on: what happened, what was expected, and the mend."""
+"""Errors that a person can act on: what happened, what was expected, and the fix."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 
 class SondeError(Exception):
-    """A fault with an exit code. `what` says what happened and where, `hint` the mend."""
+    """A fault with an exit code. `what` says what happened and where, `hint` the fix."""
 
     exit_code = 1
 
@@ -33,7 +33,11 @@ class UserError(SondeError):
 
 
 class RecordError(UserError):
-    """One record cannot be read. Raised by `encode`; the data room decides whether to set it aside."""
+    """One record cannot be read. Raised by `encode`; a data set may have a few of them, which are skipped."""
+
+
+class UnseenError(RecordError):
+    """The truth of one record holds what no training record has: it can neither be learned nor scored."""
 
 
 class CheckFailed(SondeError):

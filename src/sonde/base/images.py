@@ -12,7 +12,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from sonde.base.errors import RecordError
 from sonde.base.files import read_bytes
 
-Fit = Literal["crop", "squash", "pad"]
+ResizeMode = Literal["crop", "squash", "pad"]
 
 
 def read_image(value: object) -> Image.Image:
@@ -40,7 +40,7 @@ def read_image(value: object) -> Image.Image:
         ) from error
 
 
-def fit_to(image: Image.Image, size: tuple[int, int], *, how: Fit, nearest: bool = False) -> Image.Image:
+def fit_to(image: Image.Image, size: tuple[int, int], *, how: ResizeMode, nearest: bool = False) -> Image.Image:
     """The picture at `size` (height, width).
 
     crop: the shorter side is brought to size and the rest cut off around the centre; squash: both sides are brought to

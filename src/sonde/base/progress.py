@@ -12,11 +12,11 @@ class Progress(Protocol):
     def at(self, done: int, note: str = "") -> None:
         """So many units are done."""
 
-    def say(self, line: str) -> None:
+    def message(self, line: str) -> None:
         """Something that people should read."""
 
 
-class Quiet:
+class NoProgress:
     """Tells nothing: the default in Python."""
 
     def begin(self, what: str, total: int) -> None:
@@ -25,5 +25,5 @@ class Quiet:
     def at(self, done: int, note: str = "") -> None:
         pass
 
-    def say(self, line: str) -> None:
+    def message(self, line: str) -> None:
         pass

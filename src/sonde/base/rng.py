@@ -1,19 +1,21 @@
 """Randomness without state: every number is a function of a key, so nothing has to be saved or replayed.
 
-`Draw` gives numbers keyed by (seed, epoch, record, name): a record gets the same ones in whatever batch, on whatever
-rank, after whatever interruption. `shuffled` is a permutation that can be evaluated anywhere in it at no cost.
+`BatchRng` gives numbers keyed by (seed, epoch, record, name): a record gets the same ones in whatever batch, on
+whatever rank, after whatever interruption. `shuffled` is a permutation that can be evaluated anywhere in it at no cost.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-_GOLDEN = 0x9E3779B97F4A7C15
+GOLDEN = 0x9E3779B97F4A7C15
 
 
 def key(*parts: int | str) -> int:
@@ -25,6 +27,21 @@ def key(*parts: int | str) -> int:
 def generator(*parts: int | str) -> torch.Generator:
     """A torch generator seeded by a key, on the CPU."""
     return torch.Generator().manual_seed(key(*parts))
+
+
+@contextlib.contextmanager
+def preserved() -> Iterator[None]:
+    """While it lasts torch's own generators may be seeded; afterwards they are where they were."""
+    with torch.random.fork_rng():
+        yield
+
+
+@contextlib.contextmanager
+def initial_weights(seed: int) -> Iterator[None]:
+    """Layers that are made meanwhile get first weights that depend on the seed alone."""
+    with preserved():
+        torch.manual_seed(seed)
+        yield
 
 
 def _signed(value: int) -> int:
@@ -41,7 +58,7 @@ def _mix(x: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Draw:
+class BatchRng:
     """The randomness of one batch: `records_B` are the numbers of its records, on the device of the batch.
 
     `progress` is the share of the training that is done.
@@ -57,9 +74,9 @@ class Draw:
         count = 1
         for size in shape:
             count *= size
-        base = _mix(self.records_B * _signed(_GOLDEN) + key(self.seed, self.epoch, name))
+        base = _mix(self.records_B * _signed(GOLDEN) + key(self.seed, self.epoch, name))
         column = torch.arange(1, count + 1, device=base.device, dtype=torch.int64)
-        bits = _mix(base[:, None] + column[None, :] * _signed(_GOLDEN))
+        bits = _mix(base[:, None] + column[None, :] * _signed(GOLDEN))
         # The top 24 bits are all that a float32 in [0, 1) can hold.
         return (((bits >> 40) & 0xFFFFFF).float() / (1 << 24)).reshape(-1, *shape)
 
@@ -75,7 +92,7 @@ def shuffled(count: int, seed: int, *, start: int, stop: int) -> np.ndarray:
     two, walked until the value falls inside (Black and Rogaway 2002, "Ciphers with arbitrary finite domains").
     """
     if count <= SORTED:
-        hashes = _hash(np.arange(count, dtype=np.uint64) * np.uint64(_GOLDEN) + np.uint64(key(seed, "shuffle")))
+        hashes = _hash(np.arange(count, dtype=np.uint64) * np.uint64(GOLDEN) + np.uint64(key(seed, "shuffle")))
         return np.argsort(hashes, kind="stable")[start:stop].astype(np.int64)
     bits = (count - 1).bit_length()
     round_keys = [np.uint64(key(seed, "shuffle", turn)) for turn in range(4)]

@@ -22,10 +22,22 @@ DIGITS = 32
 
 def write(path: Path, tensors: Mapping[str, Tensor], values: Any) -> None:
     """Replace `path` by a file of these tensors and values, whole or not at all."""
-    whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    whole = unshared(tensors)
     text = json.dumps(values, allow_nan=False)
     # One key: safetensors writes several in no fixed order, and the same state has to give the same bytes.
     files.write_bytes(path, save(whole, metadata={"sonde": _digest(whole, text) + text}))
+
+
+def unshared(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors on the CPU, none of them in the memory of another: tied weights have several names."""
+    held: dict[str, Tensor] = {}
+    seen: set[int] = set()
+    for name, tensor in tensors.items():
+        value = tensor.detach().cpu().contiguous()
+        place = value.untyped_storage().data_ptr()
+        held[name] = value.clone() if value.numel() and place in seen else value
+        seen.add(place)
+    return held
 
 
 def read(path: Path) -> tuple[dict[str, Tensor], Any]:

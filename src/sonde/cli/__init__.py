@@ -47,7 +47,7 @@ def demo(
 ) -> None:
     """The whole way on real handwritten digits, in about a minute."""
     from sonde.cli.progress import terminal
-    from sonde.demo import demo as run_demo
+    from sonde.commands.demo import demo as run_demo
 
     with terminal() as progress:
         result = run_demo(out or Path("sonde-demo"), progress)
@@ -63,7 +63,7 @@ def new(
     as_json: AsJson = False,
 ) -> None:
     """Look at data and write a recipe, with comments."""
-    from sonde.new import write_recipe
+    from sonde.commands.new import write_recipe
 
     found = write_recipe(path, out, target=target, force=force)
     _print(found.to_json() if as_json else found.to_text())
@@ -80,7 +80,7 @@ def fit(
     """Train a recipe: data, training, scores, artifact."""
     from sonde.base.errors import UserError
     from sonde.cli.progress import terminal
-    from sonde.folder import default_folder
+    from sonde.training.run_folder import default_folder
 
     if resume and out is None:
         raise UserError("--resume needs the run to go on with", hint="--out RUN --resume")
@@ -89,9 +89,9 @@ def fit(
     with terminal() as progress:
         progress.begin("start", 1)
         from sonde.base import dist
-        from sonde.folder import RunFolder
         from sonde.recipe import Recipe
         from sonde.run import fit as run_fit
+        from sonde.training.run_folder import RunFolder
 
         read = Recipe.read(recipe, changes=change or [])
         folder = out or default_folder(recipe)
@@ -119,7 +119,7 @@ def predict(
     with terminal() as progress:
         progress.begin("start", 1)
         from sonde.artifact import load
-        from sonde.predict import predict as run_predict
+        from sonde.commands.predict import predict as run_predict
 
         answers = []
         for answer in run_predict(load(artifact), inputs, progress):
@@ -145,7 +145,7 @@ def prove(
 
     with terminal() as progress:
         progress.begin("start", 1)
-        from sonde.prove import prove as run_prove
+        from sonde.commands.prove import prove as run_prove
 
         proof = run_prove(run, progress=progress)
     _print(proof.to_json() if as_json else proof.to_text())

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from sonde.base.progress import Progress, Quiet
+from sonde.base.progress import NoProgress, Progress
 
 # A stage that is over within a second shows nothing; a plain log gets a line this often.
 PATIENCE = 1.0
@@ -19,7 +19,7 @@ LINE_EVERY = 5.0
 def terminal() -> Iterator[Progress]:
     """Progress for the time of a block; of the processes of a job the first one tells."""
     if os.environ.get("RANK", "0") != "0":
-        yield Quiet()
+        yield NoProgress()
     elif sys.stderr.isatty():
         bar = Bar()
         try:
@@ -45,9 +45,9 @@ class Lines:
         if now - self.last >= LINE_EVERY:
             self.last = now
             left = (now - self.started) * (self.total - done) / max(1, done)
-            self.say(f"{self.what} {done}/{self.total} {note}".rstrip() + f" ({_time(left)} left)")
+            self.message(f"{self.what} {done}/{self.total} {note}".rstrip() + f" ({_time(left)} left)")
 
-    def say(self, line: str) -> None:
+    def message(self, line: str) -> None:
         print(line, file=sys.stderr, flush=True)
 
 
@@ -69,7 +69,7 @@ class Bar:
             self._show()
         self.shown.update(self.task, completed=done, note=note)  # type: ignore[attr-defined]
 
-    def say(self, line: str) -> None:
+    def message(self, line: str) -> None:
         if self.shown is not None:
             self.shown.console.print(line, highlight=False, markup=False)  # type: ignore[attr-defined]
         else:

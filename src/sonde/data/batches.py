@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
 import torch
 
 from sonde.base.rng import key, shuffled
-from sonde.columns import Ragged
-from sonde.task import Batch, Examples, Task
+from sonde.contracts.batch import Batch, Examples
+from sonde.contracts.columns import Ragged
+from sonde.contracts.target import PairwiseTarget
+from sonde.contracts.task import Task
 
 # Positions are computed this many at a time.
 BLOCK = 65536
@@ -19,6 +23,8 @@ BLOCK = 65536
 # a little more, and still less than 5 %.
 NEIGHBOURS = (8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
 PADDING = 0.048
+# Examples stay on an accelerator for the whole training if they take no more than this share of its free memory.
+RESIDENT = 0.25
 
 
 class Place(NamedTuple):
@@ -33,7 +39,10 @@ class Batches:
 
     `rank` of `world` gets its contiguous part of each global batch, so that the order does not depend on the number of
     processes. `group_by_length` puts examples of like length into a batch, found among the 8 to 256 batches (`block`)
-    that are beside each other in the order: as few as keep padding to 5 %, so that an example's company changes.
+    that are beside each other in the order: as few as keep padding to 5 %, so that an example's company changes. A
+    pairwise target may want examples of one code to meet (P x K sampling); then it decides on the company.
+
+    For an accelerator the batch of the next step is fetched while this one is computed.
     """
 
     def __init__(
@@ -46,22 +55,36 @@ class Batches:
         group_by_length: bool = False,
         rank: int = 0,
         world: int = 1,
+        device: torch.device | None = None,
     ) -> None:
         self.task = task
         self.examples = examples
         self.size = min(size, len(examples))
         self.seed = seed
-        self.per_epoch = max(1, len(examples) // self.size)
-        self.lengths = _lengths(examples) if group_by_length else None
+        together = task.target.together(examples.truth) if isinstance(task.target, PairwiseTarget) else None
+        self.codes, self.of_a_code = (None, 1) if together is None else (together[0].numpy(), together[1])
+        usable = len(examples) if self.codes is None else _groups_in(self.codes, self.of_a_code) * self.of_a_code
+        self.per_epoch = max(1, usable // self.size)
+        self.lengths = _lengths(examples) if group_by_length and self.codes is None else None
         self.share = slice(rank * self.size // world, (rank + 1) * self.size // world)
         self.block = min(max(1, BLOCK // self.size), self.per_epoch)
         if self.lengths is not None:
             self.block = _neighbourhood(self.lengths, self.size, self.per_epoch, seed)
+        elif self.codes is not None:
+            self.block = self.per_epoch
         self._held: tuple[int, int] | None = None
         self._rows: torch.Tensor = torch.empty(0)
+        self._ahead: _Ahead | None = None
+        if device is not None and device.type == "cuda":
+            if examples.num_bytes <= RESIDENT * torch.cuda.mem_get_info(device)[0]:
+                self.examples = examples.to(device)
+            self._ahead = _Ahead(lambda step: Place(*self._pinned(step)))
 
     def at(self, step: int) -> Place:
         """The batch of optimizer step `step`, counted from 0."""
+        return self._make(step) if self._ahead is None else self._ahead.at(step)
+
+    def _make(self, step: int) -> Place:
         epoch, number = divmod(step, self.per_epoch)
         block, row = divmod(number, self.block)
         if self._held != (epoch, block):
@@ -70,8 +93,15 @@ class Batches:
         chosen = self._rows[row][self.share]
         return Place(self.task.collate(self.examples.take(chosen), chosen), epoch)
 
+    def _pinned(self, step: int) -> Place:
+        batch, epoch = self._make(step)
+        return Place(batch.pinned(), epoch)
+
     def _order(self, epoch: int, block: int) -> torch.Tensor:
         """The examples of one block of batches, int64 (batches, size)."""
+        if self.codes is not None:
+            order = _meeting(self.codes, self.of_a_code, key(self.seed, "order", epoch))
+            return torch.from_numpy(_rows(order, self.size, self.per_epoch))
         start = block * self.block * self.size
         stop = min(start + self.block * self.size, self.per_epoch * self.size)
         order = shuffled(len(self.examples), key(self.seed, "order", epoch), start=start, stop=stop)
@@ -79,6 +109,55 @@ class Batches:
             rows = _alike(order, self.lengths, self.size)
             order = rows[shuffled(len(rows), key(self.seed, "rows", epoch, block), start=0, stop=len(rows))]
         return torch.from_numpy(order.reshape(-1, self.size))
+
+
+class _Ahead:
+    """Makes the next step's batch in a thread while this one's is in use."""
+
+    def __init__(self, make: Callable[[int], Place]) -> None:
+        self._make = make
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="sonde batches")
+        self._next: tuple[int, Future[Place]] | None = None
+
+    def at(self, step: int) -> Place:
+        if self._next is not None and self._next[0] == step:
+            place = self._next[1].result()
+        else:
+            place = self._pool.submit(self._make, step).result()
+        self._next = (step + 1, self._pool.submit(self._make, step + 1))
+        return place
+
+
+def _rows(order: np.ndarray, size: int, rows: int) -> np.ndarray:
+    """The order as rows of `size`; one that is too short for a single row begins again."""
+    return np.resize(order, (rows, size))
+
+
+def _groups_in(codes: np.ndarray, size: int) -> int:
+    """How many groups of `size` examples of one code an epoch has."""
+    _, counts = np.unique(codes, return_counts=True)
+    counts = counts[counts > 1]
+    return int(np.maximum(1, counts // size).sum())
+
+
+def _meeting(codes: np.ndarray, size: int, seed: int) -> np.ndarray:
+    """An epoch's order in which `size` examples of one code always follow each other, and codes take turns.
+
+    A code with fewer examples repeats them, one with a single example has no partner and is left out; what is left
+    over of a code waits for another epoch, which has another shuffle.
+    """
+    count = len(codes)
+    order = shuffled(count, seed, start=0, stop=count)
+    order = order[np.argsort(codes[order], kind="stable")]
+    names, starts, counts = np.unique(codes[order], return_index=True, return_counts=True)
+    turns = np.where(counts > 1, np.maximum(1, counts // size), 0)
+    code = np.repeat(np.arange(len(names)), turns)
+    turn = np.arange(len(code)) - np.repeat(np.cumsum(turns) - turns, turns)
+    members = turn[:, None] * size + np.arange(size)[None, :]
+    groups = order[starts[code][:, None] + members % counts[code][:, None]]
+    # Every code has its first turn before any has its second, in a shuffled order each time.
+    shuffle = shuffled(len(groups), key(seed, "groups"), start=0, stop=len(groups))
+    return groups[shuffle][np.argsort(turn[shuffle], kind="stable")].reshape(-1)
 
 
 def _alike(order: np.ndarray, lengths: np.ndarray, size: int) -> np.ndarray:

@@ -14,12 +14,12 @@ import numpy as np
 from sonde.base import lookup
 from sonde.base.config import Config
 from sonde.base.errors import UserError, near
+from sonde.contracts.records import Records
 from sonde.data.settings import DataConfig
 from sonde.data.snapshot import Snapshot, snapshot
 from sonde.data.source import Source
 from sonde.data.sources._folders import TABLES
 from sonde.data.split import assign
-from sonde.records import Records
 
 SPLITS = ("train", "validation", "test")
 

@@ -20,7 +20,7 @@ import numpy as np
 from sonde.base.errors import RecordError
 from sonde.base.files import read_bytes
 from sonde.base.threads import each
-from sonde.records import Records
+from sonde.contracts.records import Records
 
 # Splits as they are stored: one digit a record.
 _SPLITS = ("", "train", "validation", "test")

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from sonde.base.config import Config
-from sonde.records import Records
+from sonde.contracts.records import Records
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +21,7 @@ class Guess:
 
     Every table is a section of the recipe as TOML would hold it. `about` says in one line what was found ("1,500
     photos in 5 class folders"), `count` is the number of records, `notes` maps a dotted setting ("target.kind") to a
-    comment that explains the choice, `doubts` are things a person should look at before training.
+    comment that explains the choice, `warnings` are things a person should look at before training.
     """
 
     about: str
@@ -30,7 +30,7 @@ class Guess:
     inputs: Mapping[str, Mapping[str, Any]]
     target: Mapping[str, Any]
     notes: Mapping[str, str] = field(default_factory=dict)
-    doubts: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 class Source(abc.ABC):

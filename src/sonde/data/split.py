@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from sonde.base.config import Config
 from sonde.base.errors import UserError, near, unknown
-from sonde.records import Records, is_missing
+from sonde.contracts.records import Records, is_missing
 
 # How people name the three parts, in columns, folders and files.
 _NAMES = {

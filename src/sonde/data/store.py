@@ -10,11 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sonde.base.errors import RecordError, UserError
+from sonde.base.errors import RecordError, UnseenError, UserError
 from sonde.base.files import cannot_write, make_folder
-from sonde.columns import Columns, Ragged, take
-from sonde.records import Records
-from sonde.task import Examples, Part, Task
+from sonde.contracts.batch import Examples
+from sonde.contracts.columns import Columns, Ragged, num_bytes, take
+from sonde.contracts.part import Part
+from sonde.contracts.records import Records
+from sonde.contracts.task import Task
 
 # Records encoded at a time: enough to keep every thread busy, few enough to show progress and bound memory. Values are
 # small where files are large.
@@ -43,7 +45,7 @@ def encode(
     max_unreadable: float = 0.0,
     memory: float = float("inf"),
     cache: Path | None = None,
-    watch: Callable[[int], None] = lambda done: None,
+    on_progress: Callable[[int], None] = lambda done: None,
 ) -> Encoded:
     """Encode a split. `memory` is in bytes; what would exceed it goes to files under `cache`.
 
@@ -51,30 +53,30 @@ def encode(
         UserError: a truth is wrong, or more than the share `max_unreadable` of the records cannot be read.
     """
     parts: dict[str, Part] = {**{f"inputs.{name}": part for name, part in task.inputs.items()}, "target": task.target}
-    sinks: dict[str, _Sink] = {}
+    writers: dict[str, _ColumnWriter] = {}
     kept: list[np.ndarray] = []
     unreadable: dict[str, str] = {}
     size = CHUNK_OF_FILES if any(part.reads_file for part in parts.values()) else CHUNK
     for start in range(0, len(records), size):
         chunk = records.part(start, start + size)
-        columns, good = _encode_chunk(parts, chunk, unreadable)
-        if not sinks:
-            forecast = sum(_bytes(each) for each in columns.values()) * len(records) / max(1, len(chunk))
+        columns, good = _encode_chunk(task, chunk, unreadable)
+        if not writers:
+            forecast = sum(num_bytes(each) for each in columns.values()) * len(records) / max(1, len(chunk))
             folder = cache if forecast > memory else None
-            sinks = {name: _Sink(folder, name) for name in parts}
+            writers = {name: _ColumnWriter(folder, name) for name in parts}
         for name, each in columns.items():
-            sinks[name].add(each)
+            writers[name].add(each)
         kept.append(start + good)
-        watch(start + len(chunk))
-    _judge(unreadable, len(records), max_unreadable)
+        on_progress(start + len(chunk))
+    _check_unreadable(unreadable, len(records), max_unreadable)
     positions = np.concatenate(kept)
-    whole = {name: sink.finish() for name, sink in sinks.items()}
-    inputs = {name: part.arrange(whole[f"inputs.{name}"]) for name, part in task.inputs.items()}
-    # A stream is arranged into windows: their number is then not that of the records.
+    whole = {name: writer.finish() for name, writer in writers.items()}
+    inputs = {name: part.make_windows(whole[f"inputs.{name}"]) for name, part in task.inputs.items()}
+    # A stream is cut into windows: their number is then not that of the records.
     count = len(next(iter(next(iter(inputs.values())).values())))
     if whole["target"] and count != len(positions):
         raise UserError(
-            f"the inputs arrange {len(positions)} records into {count} windows, and the target has a truth per record",
+            f"the inputs arrange {len(positions)} records as {count} windows, and the target has a truth per record",
             hint="leave out the input's window, or learn next-token",
         )
     weights = torch.from_numpy(records.fields[weight][positions].astype(np.float32)) if weight else None
@@ -85,33 +87,29 @@ def encode(
     return Encoded(examples=examples, ids=ids, unreadable=unreadable)
 
 
-def _encode_chunk(
-    parts: dict[str, Part], chunk: Records, unreadable: dict[str, str]
-) -> tuple[dict[str, Columns], np.ndarray]:
+def _encode_chunk(task: Task, chunk: Records, unreadable: dict[str, str]) -> tuple[dict[str, Columns], np.ndarray]:
     """The columns of every part for the records that all parts can read, and the positions of those."""
-    results = {name: part.encode_many(chunk) for name, part in parts.items()}
-    bad: set[int] = set()
-    for name, (_, errors) in results.items():
-        for index, error in errors.items():
-            if name == "target":
-                raise RecordError(
-                    f"{chunk.ids[index]}: {error.what}",
-                    expected=error.expected,
-                    hint=error.hint or "correct the record, or leave it out of the data set",
-                )
-            unreadable[chunk.ids[index]] = str(error)
-            bad.add(index)
-    if not bad:
-        return {name: columns for name, (columns, _) in results.items()}, np.arange(len(chunk))
-    good = np.array([index for index in range(len(chunk)) if index not in bad], dtype=np.int64)
-    chosen = {}
-    for name, (columns, errors) in results.items():
-        readable = np.array([index for index in range(len(chunk)) if index not in errors], dtype=np.int64)
-        chosen[name] = take(columns, torch.from_numpy(np.flatnonzero(np.isin(readable, good))))
-    return chosen, good
+    inputs, good, errors = task.encode_inputs(chunk)
+    positions = np.array(good, dtype=np.int64)
+    truth, wrong = task.target.encode_many(chunk.take(positions) if errors else chunk, inputs)
+    unreadable |= {chunk.ids[index]: str(error) for index, error in errors.items()}
+    for index, error in wrong.items():
+        name = chunk.ids[good[index]]
+        if not isinstance(error, UnseenError):
+            raise RecordError(
+                f"{name}: {error.what}",
+                expected=error.expected,
+                hint=error.hint or "correct the record, or leave it out of the data set",
+            )
+        unreadable[name] = str(error)
+    if wrong:
+        kept = torch.tensor([index for index in range(len(good)) if index not in wrong], dtype=torch.int64)
+        inputs = {name: take(columns, kept) for name, columns in inputs.items()}
+        positions = positions[kept.numpy()]
+    return {**{f"inputs.{name}": columns for name, columns in inputs.items()}, "target": truth}, positions
 
 
-def _judge(unreadable: dict[str, str], count: int, limit: float) -> None:
+def _check_unreadable(unreadable: dict[str, str], count: int, limit: float) -> None:
     if len(unreadable) > limit * count or len(unreadable) == count:
         first = "; ".join(f"{name}: {error}" for name, error in list(unreadable.items())[:5])
         raise UserError(
@@ -121,12 +119,7 @@ def _judge(unreadable: dict[str, str], count: int, limit: float) -> None:
         )
 
 
-def _bytes(columns: Columns) -> int:
-    tensors = [column.values if isinstance(column, Ragged) else column for column in columns.values()]
-    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
-
-
-class _Sink:
+class _ColumnWriter:
     """Collects the chunks of one part's columns: in lists, or appended to a file each, mapped at the end."""
 
     def __init__(self, folder: Path | None, name: str) -> None:

@@ -26,7 +26,7 @@ def window(rate: int) -> int:
     return max(2, round(WINDOW * rate))
 
 
-def points(rate: int) -> int:
+def n_fft(rate: int) -> int:
     """Length of the Fourier transform: the next power of two."""
     return 1 << (window(rate) - 1).bit_length()
 
@@ -38,7 +38,7 @@ def log_mel(samples_N: Tensor, rate: int, filters_PF: Tensor) -> Tensor:
     """
     spectrum_PT = torch.stft(
         samples_N,
-        points(rate),
+        n_fft(rate),
         hop_length=hop(rate),
         win_length=window(rate),
         window=torch.hann_window(window(rate)),
@@ -50,14 +50,14 @@ def log_mel(samples_N: Tensor, rate: int, filters_PF: Tensor) -> Tensor:
     return (power_PT.T @ filters_PF).clamp_min(FLOOR).log()
 
 
-def filters(rate: int, bands: int) -> Tensor:
+def filters(rate: int, n_mels: int) -> Tensor:
     """Triangular filters from 0 to rate / 2, each of area 2, float32 (P, F).
 
     The mel scale is that of Slaney's Auditory Toolbox (1998), as in librosa: linear below 1000 Hz, logarithmic above.
     """
-    edges = _hertz(torch.linspace(0.0, _mel(rate / 2), bands + 2, dtype=torch.float64))
+    edges = _hertz(torch.linspace(0.0, _mel(rate / 2), n_mels + 2, dtype=torch.float64))
     low_F, centre_F, high_F = edges[:-2], edges[1:-1], edges[2:]
-    place_P1 = torch.linspace(0.0, rate / 2, points(rate) // 2 + 1, dtype=torch.float64)[:, None]
+    place_P1 = torch.linspace(0.0, rate / 2, n_fft(rate) // 2 + 1, dtype=torch.float64)[:, None]
     rising_PF = (place_P1 - low_F) / (centre_F - low_F)
     falling_PF = (high_F - place_P1) / (high_F - centre_F)
     return (torch.minimum(rising_PF, falling_PF).clamp_min(0) * 2 / (high_F - low_F)).float()

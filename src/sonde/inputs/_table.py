@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from sonde.base.errors import RecordError, UserError
-from sonde.records import MISSING_NUMBERS, is_missing
+from sonde.contracts.records import MISSING_NUMBERS, is_missing
 
 # A quantile transform knows this many points of a distribution; more would not change the third digit.
 POINTS = 1000

@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import io
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from sonde.base.config import Config
+from sonde.base.constants import constant
 from sonde.base.errors import RecordError, UserError
-from sonde.base.images import Fit, fit_to, read_image
-from sonde.base.rng import Draw
+from sonde.base.images import ResizeMode, fit_to, read_image
+from sonde.base.rng import BatchRng
 from sonde.base.threads import each
-from sonde.columns import Columns, Tensors
-from sonde.records import Record, Records
-from sonde.task import Input, Moves, Shape, partner
+from sonde.contracts.augment import AugmentParams, partner
+from sonde.contracts.columns import Columns, Tensors
+from sonde.contracts.input import Input
+from sonde.contracts.records import Record, Records
+from sonde.contracts.specs import Advice, InputSpec, OutputSpec
 
 # How many training pictures the mean and the deviation are taken from: more would not change the third digit.
 SAMPLE = 1000
@@ -43,9 +47,11 @@ class Augment(Config):
     contrast: float = Field(default=0.0, ge=0, le=1, description="largest change of contrast, as a share")
     saturation: float = Field(default=0.0, ge=0, le=1, description="largest change of saturation, as a share")
     cutout: float = Field(default=0.0, ge=0, le=1, description="side of a square blanked out, as a share of the side")
-    small: float = Field(
+    small_fraction: float = Field(
         default=0.0, ge=0, lt=1, description="share of the training, at its start, that sees pictures of 0.7 the side"
     )
+    renamed: ClassVar[Mapping[str, str]] = {"small": "small_fraction"}
+
     mixup: float = Field(default=0.0, ge=0, description="mixup's beta parameter (0.2 is usual)")
     cutmix: float = Field(default=0.0, ge=0, description="cutmix's beta parameter (1.0 is usual)")
 
@@ -57,8 +63,10 @@ class ImageConfig(Config):
         default=None, description="side, or height and width, in pixels; the data's own size (at most 64) if left out"
     )
     channels: Literal[1, 3] | None = Field(default=None, description="1 grey, 3 colour; what the data has if left out")
-    fit: Fit = Field(default="crop", description="crop, squash or pad pictures of another shape")
+    resize_mode: ResizeMode = Field(default="crop", description="crop, squash or pad pictures of another shape")
     augment: Augment = Field(default=Augment(), description="random changes, in training only")
+
+    renamed: ClassVar[Mapping[str, str]] = {"fit": "resize_mode"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +94,7 @@ class Image(Input):
             )
         channels = config.channels or (1 if all(one.mode in ("1", "L", "I", "I;16", "F") for one in pictures) else 3)
         size = _size(config.size, [(one.height, one.width) for one in pictures])
-        pixels = np.stack([_pixels(one, size, channels, config.fit) for one in pictures])
+        pixels = np.stack([_pixels(one, size, channels, config.resize_mode) for one in pictures])
         moments = pixels.reshape(len(pixels), channels, -1).astype(np.float32) / 255
         return cls(
             config=config,
@@ -105,32 +113,31 @@ class Image(Input):
         return config, Records(fields={"image": pictures}, ids=[f"picture {index}" for index in range(count)])
 
     @staticmethod
-    def recommend(target: str, config: ImageConfig, records: Records) -> dict[str, dict[str, Any]]:
+    def recommend(config: ImageConfig, output: OutputSpec, records: Records) -> Advice:
         sample = records.take(np.linspace(0, len(records) - 1, min(32, len(records))).astype(int))
         pictures = [one for one in each(_try_read, sample.fields[config.field]) if one is not None]
         # Letters and digits mean something else in the mirror; photos, which have colours, rarely do.
         photos = any(one.mode not in ("1", "L", "I", "I;16", "F") for one in pictures)
         few = len(records) < 10_000
         colour = {"brightness": 0.2, "contrast": 0.2, "saturation": 0.2} if photos else {"brightness": 0.2}
-        if target == "mask":
+        if "example" not in output.per:
             size = _mask_size(pictures)
-            return {
-                "input": {"size": size, "augment": {"flip": photos, "zoom": 0.5, "shift": 0.1, **colour}},
-                "target": {"dice": 1.0},
-                "network": {"kind": "unet", "patch": 2 if min(size) >= LARGE else 1},
-                "training": {
+            return Advice(
+                input={"size": size, "augment": {"flip": photos, "zoom": 0.5, "shift": 0.1, **colour}},
+                network={"kind": "unet", "patch": 2 if min(size) >= LARGE else 1},
+                training={
                     "epochs": 30 if len(records) >= 100 else 60,
                     "batch_size": 4,
                     "optimizer": {"kind": "muon", "lr": 0.02},
                     "schedule": {"kind": "one-cycle"},
                 },
-            }
+            )
         if few:
             augment = {"shift": 0.1, "zoom": 0.1, "rotate": 10, "cutout": 0.2}
             epochs, size = 30, 64
         else:
             # Fashion-MNIST, 4 epochs: 92.2 % with the pictures as they are, 91.6 to 91.9 % shifted, flipped or cut out.
-            augment = {"shift": 0.07, "cutout": 0.3} if photos else {"small": 0.5}
+            augment = {"shift": 0.07, "cutout": 0.3} if photos else {"small_fraction": 0.5}
             epochs, size = 12 if photos else max(4, min(24, round(240_000 / len(records)))), 128
         if photos:
             augment = {"flip": True, **augment, **({"zoom": 0.25, "rotate": 15} | colour if few else {})}
@@ -138,27 +145,31 @@ class Image(Input):
             network = {"widths": [32, 64, 128, 256], "convolutions": [1, 2, 2, 2 if photos else 1]}
         else:
             network = {"widths": [32, 64, 128]}
-        return {
-            "input": {"augment": augment},
-            "target": {"smoothing": 0.1},
-            "network": {"kind": "cnn", **network},
-            "training": {
+        return Advice(
+            input={"augment": augment},
+            target={"smoothing": 0.1},
+            network={"kind": "cnn", **network},
+            training={
                 "epochs": epochs,
                 "batch_size": size,
                 "optimizer": {"kind": "muon", "lr": 0.02 if few and not photos else 0.05},
                 "schedule": {"kind": "one-cycle"},
             },
-        }
+        )
 
     @property
-    def shape(self) -> Shape:
-        return Shape(form="grid", channels=self.channels, size=(self.size[0], self.size[1]))
+    def spec(self) -> InputSpec:
+        return InputSpec(layout="grid", channels=self.channels, size=(self.size[0], self.size[1]))
 
     def encode(self, record: Record) -> Tensors:
         if record.get(self.config.field) is None:
             raise RecordError(f"the record has no picture in field {self.config.field!r}")
         image = read_image(record[self.config.field])
-        return {"grid": torch.from_numpy(_pixels(image, (self.size[0], self.size[1]), self.channels, self.config.fit))}
+        return {
+            "grid": torch.from_numpy(
+                _pixels(image, (self.size[0], self.size[1]), self.channels, self.config.resize_mode)
+            )
+        }
 
     def encode_many(self, records: Records) -> tuple[Columns, dict[int, RecordError]]:
         pictures = records.fields.get(self.config.field)
@@ -167,58 +178,45 @@ class Image(Input):
             return {"grid": torch.from_numpy(np.ascontiguousarray(pictures))[:, None]}, {}
         return super().encode_many(records)
 
-    def augment(self, tensors: Tensors, draw: Draw) -> tuple[Tensors, Moves]:
+    def augment(self, tensors: Tensors, rng: BatchRng) -> tuple[Tensors, AugmentParams]:
         settings = self.config.augment
         grid = tensors["grid"]
+        params = AugmentParams(size=(self.size[0], self.size[1]))
         if settings.zoom or settings.rotate:
-            moves = _affine(settings, draw, len(grid), self.size[0] / self.size[1])
-            grid = _warp(grid, moves.affine_B23)
+            params = replace(params, affine=_affine(settings, rng, len(grid), self.size[0] / self.size[1]))
+            grid = _warp(grid, params.affine)
         elif settings.flip or settings.shift:
-            moves = _index_moves(settings, draw, grid.shape[-2], grid.shape[-1])
-            grid = _gather(grid, moves)
-        else:
-            moves = Moves()
-        grid = _colour(settings, draw, grid)
+            params = _whole_pixels(settings, rng, params)
+            grid = _gather(grid, params)
+        grid = _colour(settings, rng, grid)
         if settings.cutout:
-            middle = torch.tensor(self.mean, device=grid.device).mul(255).to(grid.dtype)
-            grid = _cutout(settings.cutout, draw, grid, middle)
-        if draw.progress < settings.small:
+            middle = constant(self.mean, grid.device).mul(255).to(grid.dtype)
+            grid = _cutout(settings.cutout, rng, grid, middle)
+        if rng.progress < settings.small_fraction:
             size = tuple(max(1, round(side * SMALL)) for side in self.size)
+            params = replace(params, resized=size)
             grid = functional.interpolate(grid.float(), size=size, mode="bilinear", antialias=True)
         if settings.mixup or settings.cutmix:
-            grid, share_B = _mix(settings, draw, grid)
-            moves = Moves(
-                rows_BH=moves.rows_BH, columns_BW=moves.columns_BW, affine_B23=moves.affine_B23, share_B=share_B
-            )
-        return {"grid": grid}, moves
+            grid, mix_weight_B = _mix(settings, rng, grid)
+            params = replace(params, mix_weight_B=mix_weight_B)
+        return {"grid": grid}, params
 
     @property
     def resizes(self) -> bool:
-        return self.config.augment.small > 0
+        return self.config.augment.small_fraction > 0
 
-    def front(self) -> nn.Module:
-        return Standardize(self.mean, self.deviation)
+    def preprocess(self, tensors: Tensors) -> Tensors:
+        """Bytes (B, C, H, W) to floats of mean 0 and deviation 1 per channel, in the memory order that is fast.
 
-
-class Standardize(nn.Module):
-    """Bytes (B, C, H, W) to floats of mean 0 and deviation 1 per channel, in the memory order that is fast."""
-
-    scale: Tensor
-    shift: Tensor
-
-    def __init__(self, mean: list[float], deviation: list[float]) -> None:
-        super().__init__()
-        scale = 1 / (255 * torch.tensor(deviation))
-        self.register_buffer("scale", scale[:, None, None], persistent=False)
-        self.register_buffer("shift", (-255 * torch.tensor(mean) * scale)[:, None, None], persistent=False)
-
-    def forward(self, tensors: Tensors) -> Tensors:
-        # Convolutions run 3 to 4 times faster on channels-last grids on CPUs, and at least as fast on GPUs. Planes are
-        # scaled before they are brought into that order: on CPUs it takes a third of the time. One plane is in both
-        # orders at once; only a copy made in that order tells the layers so.
+        Convolutions run 3 to 4 times faster on channels-last grids on CPUs, and at least as fast on GPUs. Planes are
+        scaled before they are brought into that order: on CPUs it takes a third of the time. One plane is in both
+        orders at once; only a copy made in that order tells the layers so.
+        """
         grid = tensors["grid"]
+        scale = 1 / (255 * constant(self.deviation, grid.device))[:, None, None]
+        shift = -255 * constant(self.mean, grid.device)[:, None, None] * scale
         order = torch.channels_last if grid.shape[1] == 1 else torch.contiguous_format
-        grid = grid.to(torch.float32, memory_format=order, copy=True).mul_(self.scale).add_(self.shift)
+        grid = grid.to(torch.float32, memory_format=order, copy=True).mul_(scale).add_(shift)
         return {**tensors, "grid": grid.contiguous(memory_format=torch.channels_last)}
 
 
@@ -252,7 +250,7 @@ def _size(wanted: int | tuple[int, int] | None, found: list[tuple[int, int]]) ->
     return 64, 64
 
 
-def _pixels(image: Any, size: tuple[int, int], channels: int, how: Fit) -> np.ndarray:
+def _pixels(image: Any, size: tuple[int, int], channels: int, how: ResizeMode) -> np.ndarray:
     """uint8 (C, H, W). 16-bit and float pictures are brought to 8 bits; transparency is laid on white."""
     if image.mode in ("I", "I;16", "F"):
         values = np.asarray(image, dtype=np.float32)
@@ -276,50 +274,41 @@ def _on_white(image: Any) -> Any:
     return Pillow.alpha_composite(Pillow.new("RGBA", image.size, (255, 255, 255, 255)), image)
 
 
-def _index_moves(settings: Augment, draw: Draw, height: int, width: int) -> Moves:
-    """Flips and whole-pixel shifts, as the source row and column of each output row and column."""
-    device = draw.records_B.device
-    u_B3 = draw.uniform("place", 3)
-    rows_H, columns_W = torch.arange(height, device=device), torch.arange(width, device=device)
-
-    def shifted(u_B: Tensor, place: Tensor, size: int) -> Tensor:
+def _whole_pixels(settings: Augment, rng: BatchRng, params: AugmentParams) -> AugmentParams:
+    """Flips and shifts by whole pixels."""
+    u_B3 = rng.uniform("place", 3)
+    shifts = []
+    for axis, size in enumerate(params.size):
         most = round(settings.shift * size)
-        source = place[None, :] + (u_B * (2 * most + 1)).long()[:, None] - most
-        source = source.abs()
-        return torch.where(source >= size, 2 * (size - 1) - source, source)
-
-    rows_BH, columns_BW = shifted(u_B3[:, 0], rows_H, height), shifted(u_B3[:, 1], columns_W, width)
-    if settings.flip:
-        columns_BW = torch.where(u_B3[:, 2, None] < 0.5, width - 1 - columns_BW, columns_BW)
-    return Moves(rows_BH=rows_BH, columns_BW=columns_BW)
+        shifts.append((u_B3[:, axis] * (2 * most + 1)).long() - most)
+    flip_B = (u_B3[:, 2] < 0.5) & settings.flip
+    flip_BD = torch.stack([torch.zeros_like(flip_B), flip_B], dim=1)
+    return replace(params, shift_BD=torch.stack(shifts, dim=1), flip_BD=flip_BD)
 
 
-def _gather(grid: Tensor, moves: Moves) -> Tensor:
+def _gather(grid: Tensor, params: AugmentParams) -> Tensor:
     batch, channels, height, width = grid.shape
-    assert moves.rows_BH is not None
-    assert moves.columns_BW is not None
-    index_BHW = moves.rows_BH[:, :, None] * width + moves.columns_BW[:, None, :]
+    index_BHW = params.sources(0)[:, :, None] * width + params.sources(1)[:, None, :]
     flat = grid.reshape(batch, channels, height * width)
     return flat.gather(2, index_BHW.reshape(batch, 1, -1).expand(-1, channels, -1)).reshape(grid.shape)
 
 
-def _affine(settings: Augment, draw: Draw, batch: int, aspect: float) -> Moves:
+def _affine(settings: Augment, rng: BatchRng, batch: int, aspect: float) -> Tensor:
     """Zoom, rotation, shift and flip as one map from output to source places; `aspect` is height / width."""
-    u_B5 = draw.uniform("place", 5)
+    u_B5 = rng.uniform("place", 5)
     signed = u_B5 * 2 - 1
     zoom_B = (signed[:, 0] * math.log(1 + settings.zoom)).exp()
     angle_B = signed[:, 1] * math.radians(settings.rotate)
     cos_B, sin_B = angle_B.cos() / zoom_B, angle_B.sin() / zoom_B
     mirror_B = torch.where(u_B5[:, 4] < 0.5, -1.0, 1.0) if settings.flip else torch.ones_like(zoom_B)
     # A rotation in pixels is not one in [-1, 1] unless the picture is square: hence the aspect.
-    affine_B23 = torch.stack(
+    return torch.stack(
         [
             torch.stack([cos_B * mirror_B, -sin_B * aspect, 2 * settings.shift * signed[:, 2]], dim=1),
             torch.stack([sin_B * mirror_B / aspect, cos_B, 2 * settings.shift * signed[:, 3]], dim=1),
         ],
         dim=1,
     )
-    return Moves(affine_B23=affine_B23)
 
 
 def _warp(grid: Tensor, affine_B23: Tensor | None) -> Tensor:
@@ -341,7 +330,7 @@ def _places(affine_B23: Tensor, height: int, width: int) -> Tensor:
     return places
 
 
-def _colour(settings: Augment, draw: Draw, grid: Tensor) -> Tensor:
+def _colour(settings: Augment, rng: BatchRng, grid: Tensor) -> Tensor:
     """Brightness, contrast and saturation, each a blend: with black, with the mean grey, with the grey picture.
 
     All three together are scale * value + grey * the picture's grey + shift, so that each value is touched once.
@@ -351,7 +340,7 @@ def _colour(settings: Augment, draw: Draw, grid: Tensor) -> Tensor:
     values = grid.float()
     kept_B3111 = 1 + torch.tensor(
         [settings.brightness, settings.contrast, settings.saturation], device=grid.device
-    ).reshape(3, 1, 1, 1) * (draw.uniform("colour", 3, 1, 1, 1) * 2 - 1)
+    ).reshape(3, 1, 1, 1) * (rng.uniform("colour", 3, 1, 1, 1) * 2 - 1)
     brightness, contrast, saturation = kept_B3111.unbind(1)
     scale, shift = brightness, torch.zeros_like(brightness)
     if settings.contrast:
@@ -365,9 +354,9 @@ def _colour(settings: Augment, draw: Draw, grid: Tensor) -> Tensor:
     return torch.addcmul(shift, values, scale).clamp_(0, 255)
 
 
-def _box(draw: Draw, name: str, side_B: Tensor, height: int, width: int) -> Tensor:
+def _box(rng: BatchRng, name: str, side_B: Tensor, height: int, width: int) -> Tensor:
     """A mask (B, H, W) that is true inside a box whose sides are `side_B` of the picture's, its centre anywhere."""
-    u_B2 = draw.uniform(name, 2)
+    u_B2 = rng.uniform(name, 2)
     rows_H = torch.arange(height, device=side_B.device) + 0.5
     columns_W = torch.arange(width, device=side_B.device) + 0.5
     inside_BH = (rows_H[None] - u_B2[:, :1] * height).abs() < side_B[:, None] * height / 2
@@ -375,33 +364,33 @@ def _box(draw: Draw, name: str, side_B: Tensor, height: int, width: int) -> Tens
     return inside_BH[:, :, None] & inside_BW[:, None, :]
 
 
-def _cutout(side: float, draw: Draw, grid: Tensor, fill_C: Tensor) -> Tensor:
+def _cutout(side: float, rng: BatchRng, grid: Tensor, fill_C: Tensor) -> Tensor:
     """A square blanked out (DeVries and Taylor 2017)."""
     side_B = torch.full((len(grid),), side, device=grid.device)
-    box_BHW = _box(draw, "cutout", side_B, grid.shape[-2], grid.shape[-1])
+    box_BHW = _box(rng, "cutout", side_B, grid.shape[-2], grid.shape[-1])
     return torch.where(box_BHW[:, None], fill_C[:, None, None], grid)
 
 
-def _beta(draw: Draw, name: str, parameter: float) -> Tensor:
+def _beta(rng: BatchRng, name: str, parameter: float) -> Tensor:
     """Beta(a, a) by Joehnk's rejection: of 16 candidates the first accepted one (none is, once in 65,000 at a = 1)."""
-    powers = draw.uniform(name, 16, 2).clamp_min(1e-6) ** (1 / parameter)
+    powers = rng.uniform(name, 16, 2).clamp_min(1e-6) ** (1 / parameter)
     total = powers.sum(dim=2)
     first = (total <= 1).int().argmax(dim=1, keepdim=True)
     return (powers[:, :, 0] / total.clamp_min(1e-12)).gather(1, first)[:, 0]
 
 
-def _mix(settings: Augment, draw: Draw, grid: Tensor) -> tuple[Tensor, Tensor]:
+def _mix(settings: Augment, rng: BatchRng, grid: Tensor) -> tuple[Tensor, Tensor]:
     """mixup (Zhang et al. 2018) or cutmix (Yun et al. 2019), half of the batch each where both are on."""
-    use_cutmix = draw.uniform("which") < (0.5 if settings.mixup else 1.0) if settings.cutmix else None
+    use_cutmix = rng.uniform("which") < (0.5 if settings.mixup else 1.0) if settings.cutmix else None
     other = partner(grid)
     values, shares = grid.float(), torch.ones(len(grid), device=grid.device)
     mixed = values
     if settings.mixup:
-        shares = _beta(draw, "mixup", settings.mixup)
+        shares = _beta(rng, "mixup", settings.mixup)
         mixed = torch.lerp(other.float(), values, shares[:, None, None, None])
     if use_cutmix is not None:
-        kept = _beta(draw, "cutmix", settings.cutmix)
-        box_BHW = _box(draw, "cutmix-place", (1 - kept).sqrt(), grid.shape[-2], grid.shape[-1])
+        kept = _beta(rng, "cutmix", settings.cutmix)
+        box_BHW = _box(rng, "cutmix-place", (1 - kept).sqrt(), grid.shape[-2], grid.shape[-1])
         pasted = torch.where(box_BHW[:, None], other.float(), values)
         mixed = torch.where(use_cutmix[:, None, None, None], pasted, mixed)
         shares = torch.where(use_cutmix, 1 - box_BHW.float().mean(dim=(1, 2)), shares)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 import numpy as np
 import torch
@@ -12,10 +12,11 @@ from pydantic import Field, model_validator
 from sonde.base.config import Config
 from sonde.base.errors import RecordError, UserError, near
 from sonde.base.threads import each
-from sonde.columns import Columns, Tensors, take
+from sonde.contracts.columns import Columns, Tensors, take
+from sonde.contracts.input import Input
+from sonde.contracts.records import Record, Records
+from sonde.contracts.specs import Advice, InputSpec, OutputSpec
 from sonde.inputs import _table
-from sonde.records import Record, Records
-from sonde.task import Input, Shape
 
 
 class TableConfig(Config):
@@ -98,34 +99,34 @@ class Table(Input):
         return list(config.fields)
 
     @staticmethod
-    def recommend(target: str, config: TableConfig, records: Records) -> dict[str, dict[str, Any]]:
+    def recommend(config: TableConfig, output: OutputSpec, records: Records) -> Advice:
         count = len(records)
         if count < 2000:
             # On small tables embedded numbers overfit (Titanic, breast cancer, diabetes), on large ones they win.
-            return {
-                "network": {"kind": "mlp", "numeric_embedding": "none", "dropout": 0.3},
-                "training": {
+            return Advice(
+                network={"kind": "mlp", "numeric_embedding": "none", "dropout": 0.3},
+                training={
                     "epochs": 100,
                     "batch_size": 64,
                     "optimizer": {"kind": "adamw", "lr": 1e-3, "weight_decay": 0.05},
                     "schedule": {"kind": "warmup-cosine", "warmup": 0.05},
                 },
-            }
-        return {
-            "network": {"kind": "mlp"},
-            "training": {
+            )
+        return Advice(
+            network={"kind": "mlp"},
+            training={
                 "epochs": 20 if count < 50_000 else 10,
                 "batch_size": 256,
                 # California housing, 20 epochs of one-cycle: RMSE 0.470 with muon, 0.489 with adamw at 2e-3.
                 "optimizer": {"kind": "muon", "lr": 0.02},
                 "schedule": {"kind": "one-cycle"},
             },
-        }
+        )
 
     @property
-    def shape(self) -> Shape:
+    def spec(self) -> InputSpec:
         sizes = tuple(len(column["values"]) + 1 for column in self.columns if column["kind"] == "category")
-        return Shape(form="columns", channels=sum(map(_table.width, self.columns)), categories=sizes)
+        return InputSpec(layout="columns", channels=sum(map(_table.width, self.columns)), categories=sizes)
 
     def encode(self, record: Record) -> Tensors:
         columns, errors = self.encode_many(Records.of([record]))

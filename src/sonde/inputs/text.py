@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self
+from typing import ClassVar, Literal, Self
 
 import numpy as np
 import torch
@@ -16,8 +16,12 @@ from torch import Tensor
 from sonde.base.config import Config, FilePath
 from sonde.base.errors import RecordError, UserError, near
 from sonde.base.files import read_bytes
-from sonde.base.rng import Draw
-from sonde.columns import Columns, Ragged, Tensors
+from sonde.base.rng import BatchRng
+from sonde.contracts.augment import AugmentParams
+from sonde.contracts.columns import Columns, Ragged, Tensors
+from sonde.contracts.input import Input
+from sonde.contracts.records import Record, Records
+from sonde.contracts.specs import Advice, InputSpec, OutputSpec
 from sonde.inputs._vocabulary import (
     RESERVED,
     Bytes,
@@ -28,8 +32,6 @@ from sonde.inputs._vocabulary import (
     frequent_characters,
     train,
 )
-from sonde.records import Record, Records
-from sonde.task import Input, Moves, Shape
 
 # Ids of a vocabulary if the recipe does not say; characters and BPE need far fewer than words.
 SIZES = {"characters": 4096, "words": 20_000, "bpe": 4096}
@@ -141,33 +143,33 @@ class Text(Input):
         return [config.field, *config.also]
 
     @staticmethod
-    def recommend(target: str, config: TextConfig, records: Records) -> dict[str, dict[str, Any]]:
-        if target == "next-token":
+    def recommend(config: TextConfig, output: OutputSpec, records: Records) -> Advice:
+        if output.causal:
             # The size in which nanoGPT (Karpathy 2022) learns a small text on a CPU. Muon and rotary positions reach a
             # loss of 1.57 in its 2,000 steps, where AdamW and learnt positions reach 1.89.
-            return {
-                "input": {"tokens": "characters", "window": 64},
-                "network": {"kind": "transformer", "positions": "rotary", "dropout": 0.0},
-                "training": {
+            return Advice(
+                input={"tokens": "characters", "window": 64},
+                network={"kind": "transformer", "positions": "rotary", "dropout": 0.0},
+                training={
                     "steps": 2000,
                     "batch_size": 12,
-                    "optimizer": {"kind": "muon", "lr": 0.02, "lr_other": 3e-3, "weight_decay": 0.1},
+                    "optimizer": {"kind": "muon", "lr": 0.02, "lr_adamw": 3e-3, "weight_decay": 0.1},
                     "schedule": {"kind": "warmup-cosine", "warmup": 0.05},
                 },
-            }
+            )
         # Of the news an LSTM gets 87.6 % right with words, 85.2 % with byte pairs. Few texts are learnt by heart unless
         # many tokens are dropped: 85.3 % at a share of 0.3 (lr 3e-3), and 81.3 % at a tenth (lr 1e-3).
         few = len(records) < 50_000
-        return {
-            "input": {"tokens": "words", "augment": {"drop": 0.4 if few else 0.1}},
-            "network": {"kind": "recurrent"} if few else {"kind": "transformer"},
-            "training": {
+        return Advice(
+            input={"tokens": "words", "augment": {"drop": 0.4 if few else 0.1}},
+            network={"kind": "recurrent"} if few else {"kind": "transformer"},
+            training={
                 "epochs": 8 if few else 4,
                 "batch_size": 64,
                 "optimizer": {"kind": "adamw", "lr": 5e-3 if few else 1e-3, "weight_decay": 0.05},
                 "schedule": {"kind": "warmup-cosine", "warmup": 0.05},
             },
-        }
+        )
 
     @cached_property
     def vocabulary(self) -> Vocabulary:
@@ -184,8 +186,8 @@ class Text(Input):
         return self.vocabulary.token_bytes
 
     @property
-    def shape(self) -> Shape:
-        return Shape(form="tokens", vocabulary=len(self.token_bytes), size=(self.length,))
+    def spec(self) -> InputSpec:
+        return InputSpec(layout="tokens", vocabulary=len(self.token_bytes), size=(self.length,))
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of some ids, as generation gives them."""
@@ -222,7 +224,7 @@ class Text(Input):
         starts, whole = torch.from_numpy(ends - lengths), torch.from_numpy(lengths)
         return {"tokens": Ragged(values=torch.from_numpy(ids), starts=starts, lengths=whole)}, errors
 
-    def arrange(self, columns: Columns) -> Columns:
+    def make_windows(self, columns: Columns) -> Columns:
         window, tokens = self.config.window, columns["tokens"]
         if window is None:
             return columns
@@ -231,11 +233,11 @@ class Text(Input):
         # A last window of one token would have nothing to predict; only a stream of one token keeps it.
         starts = torch.arange(0, max(1, len(stream) - 1), window)
         lengths = (len(stream) - starts).clamp(max=window + 1)
-        arranged: Columns = {"tokens": Ragged(values=stream, starts=starts, lengths=lengths)}
+        windows: Columns = {"tokens": Ragged(values=stream, starts=starts, lengths=lengths)}
         if self.config.augment.crop:
             ends = starts + lengths
-            arranged["next"] = Ragged(values=stream, starts=ends, lengths=(len(stream) - ends).clamp(max=window - 1))
-        return arranged
+            windows["next"] = Ragged(values=stream, starts=ends, lengths=(len(stream) - ends).clamp(max=window - 1))
+        return windows
 
     def _stream(self, tokens: Ragged) -> Tensor:
         """All texts as one, (total,)."""
@@ -257,21 +259,21 @@ class Text(Input):
             tensors |= {"next": following.padded(self.vocabulary.padding).long(), "ahead": following.lengths}
         return tensors
 
-    def augment(self, tensors: Tensors, draw: Draw) -> tuple[Tensors, Moves]:
+    def augment(self, tensors: Tensors, rng: BatchRng) -> tuple[Tensors, AugmentParams]:
         tokens_BT, length_B = tensors["tokens"], tensors["length"]
         place_T = torch.arange(tokens_BT.shape[1], device=tokens_BT.device)
         if "next" in tensors:
-            later_B = (draw.uniform("window") * (tensors["ahead"] + 1)).long()
+            later_B = (rng.uniform("window") * (tensors["ahead"] + 1)).long()
             whole = torch.cat([tokens_BT, tensors["next"]], dim=1)
             tokens_BT = whole.gather(1, later_B[:, None] + place_T[None, :])
         augmented = {"tokens": tokens_BT, "length": length_B}
         if self.config.augment.drop and self.vocabulary.unknown is not None:
-            dropped_BT = draw.uniform("drop", tokens_BT.shape[1]) < self.config.augment.drop
+            dropped_BT = rng.uniform("drop", tokens_BT.shape[1]) < self.config.augment.drop
             inside_BT = place_T[None, :] < length_B[:, None]
             # What was there stays the truth, for a target that predicts the tokens themselves.
-            augmented["undropped"] = tokens_BT
+            augmented["clean_tokens"] = tokens_BT
             augmented["tokens"] = tokens_BT.masked_fill(dropped_BT & inside_BT, self.vocabulary.unknown)
-        return augmented, Moves()
+        return augmented, AugmentParams()
 
 
 def _learn(config: TextConfig, texts: list[str]) -> str:

@@ -1,30 +1,24 @@
-"""What stands between inputs and targets: bodies (one file a kind), the head, and their assembly."""
+"""What stands between inputs and targets: backbones (one file a kind), the standard head, and their assembly."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from torch import nn
-
 from sonde.base import lookup
-from sonde.base.config import Config, kind_of
-from sonde.networks._assemble import Network, assemble
-from sonde.networks._assemble import wrap as _wrap
-from sonde.task import Body, Task
+from sonde.base.config import kind_of
+from sonde.contracts.backbone import Backbone, BackboneConfig
+from sonde.contracts.task import Task
+from sonde.networks._assemble import Network, assemble, wrap
+from sonde.networks._fit import fits
 
-__all__ = ["Network", "assemble", "build", "wrap"]
+__all__ = ["Network", "assemble", "build", "fits", "wrap"]
 
 
-def build(configs: Mapping[str, Config], task: Task, *, restoring: bool = False) -> Network:
-    """The network of a task with its first weights; `configs` are the settings of each input's body.
+def build(configs: Mapping[str, BackboneConfig], task: Task, *, restoring: bool = False) -> Network:
+    """The network of a task with its first weights; `configs` are the settings of each input's backbone.
 
     Raises:
-        UserError: a body cannot take its input, or give what the target asks.
+        UserError: a backbone cannot take its input, or give what the target asks.
     """
-    kinds = {name: lookup.find("networks", kind_of(config), Body) for name, config in configs.items()}
-    return assemble(task.inputs, task.target.ask, configs, kinds, restoring=restoring)
-
-
-def wrap(module: nn.Module, task: Task) -> Network:
-    """Anyone's module as the network of a task with one input: it takes the input's tensor and gives the answer."""
-    return _wrap(module, task.inputs, task.target.ask)
+    kinds = {name: lookup.find("networks", kind_of(config), Backbone) for name, config in configs.items()}
+    return assemble(task, configs, kinds, restoring=restoring)

@@ -1,6 +1,6 @@
-"""A whole network from its parts: each input's front and body, a joint where inputs meet, and the head.
+"""A whole network from its parts: a backbone for each input, and the head that answers.
 
-B example, T position, H row, W column.
+B example, T position, N chosen position, H row, W column.
 """
 
 from __future__ import annotations
@@ -8,138 +8,195 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
-from sonde.base.config import Config, kind_of
+from sonde.base.config import kind_of
 from sonde.base.errors import UserError
-from sonde.columns import Tensors
-from sonde.networks import _fit, _heads
-from sonde.task import Ask, Body, Form, Input
-
-# The tensor of an input that someone's own module is given.
-MAIN: dict[Form, str] = {
-    "grid": "grid",
-    "tokens": "tokens",
-    "frames": "frames",
-    "vector": "vector",
-    "columns": "numbers",
-}
-# Settings that say where first weights come from.
-FIRST_WEIGHTS = ("pretrained", "weights")
+from sonde.contracts.backbone import Backbone, BackboneConfig
+from sonde.contracts.columns import Tensors
+from sonde.contracts.layouts import LAYOUTS
+from sonde.contracts.specs import Features, FeatureWidth, InputSpec, OutputSpec
+from sonde.contracts.task import Task
+from sonde.networks import _fit, _weights
+from sonde.networks._heads import StandardHead
+from sonde.networks._sequences import inside
 
 
 class Network(nn.Module):
-    """From collated inputs, by name, to what was asked: (B, width), (B, T, width) or (B, width, H, W)."""
+    """From preprocessed inputs, by name, to the answers of the head.
+
+    The standard head gives (B, width), (B, T, width), (M, width) or (B, width, *size); a target's own head whatever
+    the target takes.
+    """
 
     def __init__(
         self,
-        ask: Ask,
-        fronts: Mapping[str, nn.Module],
-        bodies: Mapping[str, nn.Module],
-        joint: nn.Module | None,
-        head: nn.Module | None,
+        specs: Mapping[str, InputSpec],
+        outputs: Mapping[str, OutputSpec],
+        backbones: Mapping[str, nn.Module],
+        head: nn.Module,
+        frozen: frozenset[str] = frozenset(),
     ) -> None:
         super().__init__()
-        for name in bodies:
+        for name in backbones:
             if name in dir(nn.ModuleDict):
                 raise UserError(
                     f"an input cannot be named {name!r}: PyTorch uses that word", hint="choose another name"
                 )
-        self.per = ask.per
-        self.fronts = nn.ModuleDict(fronts)
-        self.bodies = nn.ModuleDict(bodies)
-        self.joint = joint
+        self.specs = dict(specs)
+        self.outputs = dict(outputs)
+        self.backbones = nn.ModuleDict(backbones)
         self.head = head
+        self.frozen = frozen
+        for name in frozen:
+            self.backbones[name].requires_grad_(False)
+        # What steers a backbone comes after the backbones that it is steered by.
+        self.order = sorted(backbones, key=lambda name: outputs[name].condition > 0)
 
-    def forward(self, inputs: Mapping[str, Tensors], at_N: Tensor | None = None) -> Tensor:
-        """Per position, `at_N` int64 (N,) chooses among all B * T positions: then the answers are (N, width)."""
-        tensors = {name: front(inputs[name]) for name, front in self.fronts.items()}
-        features = [body(tensors[name]) for name, body in self.bodies.items()]
-        feature = features[0] if self.joint is None else self.joint(features)
-        answer = self._answer(feature if at_N is None else feature.flatten(0, 1).index_select(0, at_N))
-        if self.per == "pixel":
-            (only,) = tensors.values()
-            answer = _heads.resize(answer, only["grid"].shape[2:])
-        return answer
+    def forward(self, inputs: Mapping[str, Tensors], *extra: Any) -> Any:
+        """The answers; `extra` is what the target's head takes beside the features (see `StandardHead` for its own)."""
+        return self.answer(self.features(inputs), *extra)
+
+    def features(self, inputs: Mapping[str, Tensors]) -> dict[str, Features]:
+        """What the backbones make of the inputs: once per prediction, where answers are then given step by step."""
+        found: dict[str, Features] = {}
+        for name in self.order:
+            tensors = inputs[name]
+            if self.outputs[name].condition:
+                tensors = {**tensors, "condition": self._condition(tensors, found)}
+            found[name] = self._featured(name, tensors, self.backbones[name](tensors))
+        return {name: found[name] for name in self.backbones}
+
+    def answer(self, features: Mapping[str, Features], *extra: Any) -> Any:
+        return self.head(features, *extra)
 
     def extend(self, inputs: Mapping[str, Tensors], cache: Any) -> tuple[Tensor, Any]:
         """Answers at further positions, given the cache of the earlier ones (None at the start).
 
         Raises:
-            NotImplementedError: the network is not causal, or not sonde's own.
+            NotImplementedError: the network is not causal, not sonde's own, or has several inputs.
         """
-        ((name, body),) = self.bodies.items()
-        if not isinstance(body, Body):
-            raise NotImplementedError(f"{type(body).__name__} has no cache")
-        features, cache = body.extend(self.fronts[name](inputs[name]), cache)
-        return self._answer(features), cache
+        if len(self.backbones) > 1:
+            raise NotImplementedError("a network with several inputs has no cache")
+        ((name, backbone),) = self.backbones.items()
+        if not isinstance(backbone, Backbone):
+            raise NotImplementedError(f"{type(backbone).__name__} has no cache")
+        values, cache = backbone.extend(inputs[name], cache)
+        return self.answer({name: Features(values=values)}), cache
 
-    def _answer(self, features: Any) -> Tensor:
-        if self.head is not None:
-            return self.head(features)
-        # Without a head of its own the network answers with the weights of its embedding.
-        (body,) = self.bodies.values()
-        return functional.linear(features, body.embedding_weight)  # type: ignore[arg-type]
+    def train(self, mode: bool = True) -> Network:
+        """Frozen backbones stay as they are in evaluation: no dropout, and batch norm keeps its statistics."""
+        super().train(mode)
+        for name in self.frozen:
+            self.backbones[name].eval()
+        return self
+
+    def _condition(self, tensors: Tensors, found: Mapping[str, Features]) -> Tensor:
+        """What the target gives, and the features of the inputs that come before: (B, condition)."""
+        steering = [each.values for each in found.values() if isinstance(each.values, Tensor)]
+        given = [tensors["condition"]] if "condition" in tensors else []
+        return torch.cat([*given, *steering], dim=1)
+
+    def _featured(self, name: str, tensors: Tensors, values: Any) -> Features:
+        if isinstance(values, Features):
+            return values
+        chosen = self.outputs[name].chosen
+        return Features(
+            values=values,
+            inside_BT=inside(tensors, values.shape[1]) if chosen == "position" else None,
+            size=tuple(tensors["grid"].shape[2:]) if chosen == "pixel" else (),
+        )
 
 
 def assemble(
-    inputs: Mapping[str, Input],
-    ask: Ask,
-    configs: Mapping[str, Config],
-    bodies: Mapping[str, type[Body]],
+    task: Task,
+    configs: Mapping[str, BackboneConfig],
+    kinds: Mapping[str, type[Backbone]],
     *,
     restoring: bool = False,
 ) -> Network:
-    """The network that takes `inputs` and gives what is asked, with its first weights from the global generator.
+    """The network of a task, with its first weights from the global generator.
 
-    `configs` and `bodies` are the settings and the class of each input's body. `restoring` builds it for weights that
-    will be loaded into it: files and hubs of first weights are not looked for.
+    `configs` and `kinds` are the settings and the class of each input's backbone. `restoring` builds it for weights
+    that will be loaded into it: files and hubs of first weights are not looked for.
 
     Raises:
-        UserError: a body cannot take its input, or give what is asked; or its settings do not suit.
+        UserError: a backbone cannot take its input, or give what is asked; or its settings do not suit.
     """
-    _fit.check(inputs, ask, {name: kind_of(config) for name, config in configs.items()}, bodies)
+    specs = task.specs
+    outputs = _fit.resolve(task, {name: kind_of(config) for name, config in configs.items()}, kinds)
     if restoring:
-        configs = {name: _without_first_weights(config) for name, config in configs.items()}
-    built = {name: bodies[name](configs[name], part.shape, ask) for name, part in inputs.items()}
-    joint = _heads.Joint([body.width for body in built.values()]) if len(built) > 1 else None  # type: ignore[misc]
-    (first, *_) = built.values()
-    return Network(ask, _fronts(inputs), built, joint, _head(first, first.width if joint is None else joint.width, ask))
+        configs = {name: _weights.without(config) for name, config in configs.items()}
+    backbones: dict[str, Backbone] = {}
+    for name in sorted(specs, key=lambda each: outputs[each].condition > 0):
+        output = outputs[name]
+        if output.condition:
+            steering = sum(each.width for each in backbones.values() if isinstance(each.width, int))
+            output = OutputSpec(
+                per=output.per, width=output.width, causal=output.causal, condition=output.condition + steering
+            )
+        outputs[name] = output
+        backbones[name] = kinds[name](configs[name], specs[name], output)
+    backbones = {name: backbones[name] for name in specs}
+    for name, backbone in backbones.items():
+        _weights.start(backbone, configs[name], restoring=restoring)
+    head = task.target.head({name: each.width for name, each in backbones.items()})
+    if head is None:
+        head = StandardHead(specs, outputs, backbones)
+    frozen = frozenset(name for name, config in configs.items() if config.freeze)
+    return Network(specs, outputs, backbones, head, frozen)
 
 
-def wrap(module: nn.Module, inputs: Mapping[str, Input], ask: Ask) -> Network:
-    """Anyone's module as a network: it gets the one input's main tensor and returns the answer itself.
+def wrap(module: nn.Module, task: Task) -> Network:
+    """Anyone's module as the network of a task with one input: it gets the input's main tensor, preprocessed.
 
-    The tensor is what the input offers, after its front: a grid (B, C, H, W), tokens (B, T), frames (B, T, C), a
-    vector (B, C), or the numbers of a table (B, C).
+    The tensor is a grid (B, C, H, W), tokens (B, T), frames (B, T, C), a vector (B, C), or the numbers of a table
+    (B, C). The module returns the answers themselves, or features where the target brings its own head.
     """
-    if len(inputs) != 1:
+    if len(task.inputs) != 1:
         raise UserError(
-            f"a module of your own takes one input; this task has {len(inputs)}: " + ", ".join(inputs),
-            hint="keep one input, or write a network kind (sonde.task.Body) for each",
+            f"a module of your own takes one input; this task has {len(task.inputs)}: " + ", ".join(task.inputs),
+            hint="keep one input, or write a network kind (sonde.contracts.backbone.Backbone) for each",
         )
-    ((name, part),) = inputs.items()
-    own = Own(module, part.shape.form, ask)
-    return Network(ask, _fronts(inputs), {name: own}, None, nn.Identity())
+    ((name, spec),) = task.specs.items()
+    output = task.outputs[name]
+    per = next((per for per in output.per if per in LAYOUTS[spec.layout].gives), output.chosen)
+    outputs = {name: output.choose(per)}
+    own = UserModule(module, spec, outputs[name])
+    head = None if output.width else task.target.head({name: _measured_width(own, spec, per)})
+    return Network(task.specs, outputs, {name: own}, AnswerItself() if head is None else head)
 
 
-class Own(nn.Module):
+class AnswerItself(nn.Module):
+    """The head of a module that answers by itself."""
+
+    def forward(self, features: Mapping[str, Features], at_N: Tensor | None = None) -> Any:
+        (only,) = features.values()
+        if at_N is None:
+            return only.values
+        assert isinstance(only.values, Tensor)
+        return only.values.flatten(0, 1).index_select(0, at_N)
+
+
+class UserModule(nn.Module):
     """Someone's module, its answers checked for their shape."""
 
-    def __init__(self, module: nn.Module, form: Form, ask: Ask) -> None:
+    def __init__(self, module: nn.Module, spec: InputSpec, output: OutputSpec) -> None:
         super().__init__()
         self.module = module
-        self.main = MAIN[form]
-        self.ask = ask
+        self.main = LAYOUTS[spec.layout].main
+        self.output = output
 
-    def forward(self, tensors: Tensors) -> Tensor:
+    def forward(self, tensors: Tensors) -> Any:
         given = tensors[self.main]
         answer = self.module(given)
-        if self.ask.per == "pixel":
-            wanted = (len(given), self.ask.width, *given.shape[2:])
+        if not self.output.width:
+            return answer
+        if self.output.chosen == "pixel":
+            wanted = (len(given), self.output.width, *given.shape[2:])
         else:
-            wanted = (len(given), *given.shape[1 : 1 + (self.ask.per == "position")], self.ask.width)
+            wanted = (len(given), *given.shape[1 : 1 + (self.output.chosen == "position")], self.output.width)
         if not isinstance(answer, Tensor) or tuple(answer.shape) != wanted:
             found = f"shape {tuple(answer.shape)}" if isinstance(answer, Tensor) else type(answer).__name__
             raise UserError(
@@ -149,18 +206,14 @@ class Own(nn.Module):
         return answer
 
 
-def _fronts(inputs: Mapping[str, Input]) -> dict[str, nn.Module]:
-    return {name: part.front() for name, part in inputs.items()}
-
-
-def _head(body: Body, width: int | tuple[int, ...], ask: Ask) -> nn.Module | None:
-    if isinstance(width, tuple):
-        return _heads.pixelwise(width, ask.width)
-    if isinstance(body, _heads.Embeds) and body.embedding_weight is not None:
-        return None
-    return _heads.linear(width, ask.width)
-
-
-def _without_first_weights(config: Config) -> Config:
-    fields = type(config).model_fields
-    return config.model_copy(update={name: fields[name].default for name in FIRST_WEIGHTS if name in fields})
+@torch.no_grad()
+def _measured_width(own: UserModule, spec: InputSpec, per: str) -> FeatureWidth:
+    """The width of a module's features, found out on two random examples."""
+    training = own.training
+    given = LAYOUTS[spec.layout].random(spec, 2, torch.Generator().manual_seed(0))
+    features = own.eval()(given)
+    own.train(training)
+    if per == "pixel":
+        grids = features if isinstance(features, tuple) else (features,)
+        return tuple(grid.shape[1] for grid in grids)
+    return features.shape[-1]

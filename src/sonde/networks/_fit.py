@@ -1,4 +1,4 @@
-"""Whether an input, a network and a target fit together: told before anything is built."""
+"""Whether inputs, backbones and a target fit together: told before anything is built."""
 
 from __future__ import annotations
 
@@ -6,77 +6,119 @@ from collections.abc import Mapping
 
 from sonde.base import lookup
 from sonde.base.errors import UserError
-from sonde.task import Ask, Body, Form, Input, Per, Shape
+from sonde.contracts.backbone import Backbone
+from sonde.contracts.layouts import LAYOUTS
+from sonde.contracts.specs import InputSpec, OutputSpec, Per
+from sonde.contracts.task import Task
 
-# The inputs that have a position or a pixel to answer for.
-FORMS: dict[Per, tuple[Form, ...]] = {
-    "example": ("grid", "tokens", "frames", "vector", "columns"),
-    "position": ("tokens", "frames"),
-    "pixel": ("grid",),
-}
 WORDS: dict[Per, str] = {
     "example": "one answer per example",
     "position": "an answer per position",
     "pixel": "an answer per pixel",
+    "node": "an answer per node",
 }
-# A target that asks so, for the hint.
-TARGETS: dict[Per, str] = {"example": "category", "position": "next-token", "pixel": "mask"}
+# A target that asks for it, for the hint.
+TARGETS: dict[Per, str] = {"example": "category", "position": "tags", "pixel": "mask", "node": "category"}
 
 
-def check(inputs: Mapping[str, Input], ask: Ask, kinds: Mapping[str, str], bodies: Mapping[str, type[Body]]) -> None:
-    """Raise a UserError that names the mend if a body cannot take its input or give what the target asks."""
-    if len(inputs) > 1 and ask.per != "example":
-        raise UserError(
-            f"the target needs {WORDS[ask.per]}; that takes exactly one input, and there are {len(inputs)}: "
-            + ", ".join(inputs),
-            hint=f"keep one input, or use a target of {WORDS['example']}, such as '{TARGETS['example']}'",
-        )
-    for name, part in inputs.items():
-        shape = part.shape
-        if shape.form not in FORMS[ask.per]:
+def resolve(task: Task, names: Mapping[str, str], kinds: Mapping[str, type[Backbone]]) -> dict[str, OutputSpec]:
+    """What each backbone is built for: of what its target asks, the first that it and its input can give.
+
+    Raises:
+        UserError: there is none; names the fix.
+    """
+    outputs = task.outputs
+    chosen: dict[str, OutputSpec] = {}
+    for name, part in task.inputs.items():
+        spec, output, kind = part.spec, outputs[name], kinds[name]
+        answerable = tuple(per for per in output.per if per in LAYOUTS[spec.layout].gives)
+        if not answerable:
             raise UserError(
-                f"the target needs {WORDS[ask.per]}; input {name!r} offers {shape.form}, which have none",
-                expected=f"an input that offers {_either(FORMS[ask.per])}",
+                f"the target needs {_words(output.per)}; input {name!r} offers {spec.layout}, which has none",
+                expected=f"an input that offers {_either(_layouts(output.per))}",
                 hint=f"use a target of {WORDS['example']}, such as '{TARGETS['example']}'",
             )
-        _check_body(name, kinds[name], bodies[name], shape, ask)
-        if part.resizes and (ask.per == "pixel" or not bodies[name].any_size):
-            why = "masks keep their size" if ask.per == "pixel" else f"network {kinds[name]!r} takes one size"
+        _check_backbone(name, names[name], kind, spec, output, answerable)
+        chosen[name] = output.choose(next(per for per in answerable if per in kind.gives))
+        if part.resizes and (chosen[name].chosen == "pixel" or not kind.any_size):
+            pixel = chosen[name].chosen == "pixel"
+            why = "masks keep their size" if pixel else f"network {names[name]!r} takes one size"
             raise UserError(
-                f"augment.small of input {name!r} makes pictures smaller at first, and {why}",
-                hint="set augment.small to 0" + ("" if ask.per == "pixel" else ", or use network 'cnn' or 'resnet'"),
+                f"augment.small_fraction of input {name!r} makes pictures smaller at first, and {why}",
+                hint="set augment.small_fraction to 0" + ("" if pixel else ", or use network 'cnn' or 'resnet'"),
             )
+    _check_fusion(task, chosen)
+    return chosen
 
 
-def _check_body(name: str, kind: str, body: type[Body], shape: Shape, ask: Ask) -> None:
-    if shape.form not in body.accepts:
+def _check_fusion(task: Task, chosen: Mapping[str, OutputSpec]) -> None:
+    """The standard head adds examples' features to one input's positions, pixels or nodes, no more."""
+    if all(output.width == 0 for output in chosen.values()):
+        return
+    several = [name for name, output in chosen.items() if output.chosen != "example"]
+    if len(several) > 1:
         raise UserError(
-            f"network {kind!r} takes {_either(body.accepts)}; input {name!r} offers {shape.form}",
-            hint=_instead(shape, ask),
+            f"the target needs an answer for parts of several inputs: {', '.join(several)}",
+            expected="one input whose positions, pixels or nodes are answered for",
+            hint="choose one with target.input, or keep one input",
         )
-    if ask.per not in body.gives:
-        others = " or ".join(repr(TARGETS[per]) for per in body.gives if shape.form in FORMS[per])
+
+
+def _check_backbone(
+    name: str, kind: str, backbone: type[Backbone], spec: InputSpec, output: OutputSpec, answerable: tuple[Per, ...]
+) -> None:
+    if spec.layout not in backbone.accepts:
         raise UserError(
-            f"network {kind!r} answers per {' or '.join(body.gives)}; the target needs {WORDS[ask.per]}",
+            f"network {kind!r} takes {_either(backbone.accepts)}; input {name!r} offers {spec.layout}",
+            hint=_instead(spec, output),
+        )
+    if spec.layout == "grid" and len(spec.size) not in backbone.dimensions:
+        raise UserError(
+            f"network {kind!r} takes grids of {_either([str(each) for each in backbone.dimensions])} dimensions; "
+            f"input {name!r} offers {len(spec.size)}",
+            hint=_instead(spec, output),
+        )
+    if not set(answerable) & set(backbone.gives):
+        others = " or ".join(repr(TARGETS[per]) for per in backbone.gives if per in LAYOUTS[spec.layout].gives)
+        raise UserError(
+            f"network {kind!r} answers per {' or '.join(backbone.gives)}; the target needs {_words(output.per)}",
             hint=", or ".join(
-                each for each in (_instead(shape, ask), f"a target such as {others}" if others else "") if each
+                each for each in (_instead(spec, output), f"a target such as {others}" if others else "") if each
             ),
         )
-    if ask.causal and not body.causal:
+    if output.causal and not backbone.causal:
         raise UserError(
             f"network {kind!r} looks ahead; the target's answers may depend on earlier positions only",
-            hint=_instead(shape, ask),
+            hint=_instead(spec, output),
         )
+    if output.condition and not backbone.conditions:
+        raise UserError(f"network {kind!r} cannot be steered by a condition", hint=_instead(spec, output))
 
 
-def _instead(shape: Shape, ask: Ask) -> str | None:
+def fits(spec: InputSpec, output: OutputSpec, backbone: type[Backbone]) -> bool:
+    """Whether a backbone can take an input and give what a target asks of it."""
+    answerable = set(output.per) & set(LAYOUTS[spec.layout].gives) & set(backbone.gives)
+    return (
+        spec.layout in backbone.accepts
+        and (spec.layout != "grid" or len(spec.size) in backbone.dimensions)
+        and bool(answerable)
+        and (backbone.causal or not output.causal)
+        and (backbone.conditions or not output.condition)
+    )
+
+
+def _instead(spec: InputSpec, output: OutputSpec) -> str | None:
     """The networks on disk that fit."""
-    fitting = []
-    for kind in lookup.kinds("networks"):
-        body = lookup.find("networks", kind, Body)  # type: ignore[type-abstract]
-        if shape.form in body.accepts and ask.per in body.gives and (body.causal or not ask.causal):
-            fitting.append(repr(kind))
-    return f"use network {_either(fitting)}" if fitting else None
+    kinds = [kind for kind in lookup.kinds("networks") if fits(spec, output, lookup.find("networks", kind, Backbone))]  # type: ignore[type-abstract]
+    return f"use network {_either([repr(kind) for kind in kinds])}" if kinds else None
+
+
+def _layouts(per: tuple[Per, ...]) -> list[str]:
+    return [name for name, layout in LAYOUTS.items() if set(per) & set(layout.gives)]
+
+
+def _words(per: tuple[Per, ...]) -> str:
+    return _either([WORDS[each] for each in per])
 
 
 def _either(words: tuple[str, ...] | list[str]) -> str:

@@ -9,25 +9,25 @@ import torch
 from torch import Tensor
 
 from sonde.base.errors import UserError
-from sonde.columns import Tensors
+from sonde.contracts.columns import Tensors
+from sonde.contracts.specs import InputSpec
 from sonde.networks._sequences import inside
-from sonde.task import Shape
 
 
-def picture_shape(shape: Shape, kind: str) -> tuple[int, tuple[int, int]]:
+def picture_shape(spec: InputSpec, kind: str) -> tuple[int, tuple[int, int]]:
     """Channels and size of the pictures that an input offers.
 
     Raises:
         UserError: the grid is not two-dimensional.
     """
-    if shape.form == "frames":
-        return 1, (shape.channels, shape.size[0])
-    if len(shape.size) != 2:
+    if spec.layout == "frames":
+        return 1, (spec.channels, spec.size[0])
+    if len(spec.size) != 2:
         raise UserError(
-            f"network {kind!r} takes pictures; the input's grid has {len(shape.size)} dimensions",
+            f"network {kind!r} takes pictures; the input's grid has {len(spec.size)} dimensions",
             expected="a grid of height and width",
         )
-    return shape.channels, (shape.size[0], shape.size[1])
+    return spec.channels, (spec.size[0], spec.size[1])
 
 
 def picture(tensors: Tensors) -> tuple[Tensor, Tensor | None]:
@@ -38,12 +38,12 @@ def picture(tensors: Tensors) -> tuple[Tensor, Tensor | None]:
     if "frames" in tensors:
         grid = tensors["frames"].transpose(1, 2)[:, None]
         inside_BT = inside(tensors, grid.shape[3])
-        grid = hide(grid, None if inside_BT is None else inside_BT[:, None, None])
+        grid = zero_padding(grid, None if inside_BT is None else inside_BT[:, None, None])
         return grid, None if inside_BT is None else inside_BT[:, None, None]
     return tensors["grid"].contiguous(memory_format=torch.channels_last), None
 
 
-def hide(grid: Tensor, inside_B11W: Tensor | None) -> Tensor:
+def zero_padding(grid: Tensor, inside_B11W: Tensor | None) -> Tensor:
     """Zeros in the padded columns. Convolutions pad with zeros: hidden so, no column has a neighbour more.
 
     A product, because filling under a mask that is broadcast takes 6 times as long.
@@ -51,7 +51,7 @@ def hide(grid: Tensor, inside_B11W: Tensor | None) -> Tensor:
     return grid if inside_B11W is None else grid * inside_B11W
 
 
-def sink(grid: Tensor, inside_B11W: Tensor | None) -> Tensor:
+def mask_for_max(grid: Tensor, inside_B11W: Tensor | None) -> Tensor:
     """The least number there is in the padded columns, so that none of them wins a maximum."""
     return grid if inside_B11W is None else torch.where(inside_B11W, grid, torch.finfo(grid.dtype).min)
 
@@ -66,4 +66,4 @@ def mean(grid: Tensor, inside_B11W: Tensor | None) -> Tensor:
     if inside_B11W is None:
         # Channels last, so that the gradient comes in the memory order of the grid.
         return grid.permute(0, 2, 3, 1).mean(dim=(1, 2))
-    return hide(grid, inside_B11W).sum(dim=(2, 3)) / (inside_B11W.sum(dim=(1, 2, 3)) * grid.shape[2])[:, None]
+    return zero_padding(grid, inside_B11W).sum(dim=(2, 3)) / (inside_B11W.sum(dim=(1, 2, 3)) * grid.shape[2])[:, None]

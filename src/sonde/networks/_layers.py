@@ -1,4 +1,4 @@
-"""Activations and norms by name, and the first weights that suit them: what several bodies share."""
+"""Activations and norms by name, and the first weights that suit them: what several backbones share."""
 
 from __future__ import annotations
 
@@ -25,6 +25,16 @@ def activation(name: Activation) -> nn.Module:
     return {"gelu": nn.GELU, "silu": nn.SiLU, "tanh": nn.Tanh, "sigmoid": nn.Sigmoid}[name]()
 
 
+def convolution(dimensions: int) -> type[nn.Conv1d] | type[nn.Conv2d] | type[nn.Conv3d]:
+    """The convolution for grids of so many dimensions."""
+    return (nn.Conv1d, nn.Conv2d, nn.Conv3d)[dimensions - 1]
+
+
+def batch_norm(dimensions: int) -> type[nn.BatchNorm1d] | type[nn.BatchNorm2d] | type[nn.BatchNorm3d]:
+    """The batch norm for grids of so many dimensions."""
+    return (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)[dimensions - 1]
+
+
 def grid_norm(name: GridNorm, channels: int) -> nn.Module:
     """The norm called `name` for grids (B, channels, H, W); "layer" is over channels and places of one example."""
     if name == "batch":
@@ -43,7 +53,7 @@ def initialize(network: nn.Module, name: Activation = "relu") -> None:
     He et al. 2015 for rectifiers and their smooth relatives, Glorot and Bengio 2010 for tanh and sigmoid.
     """
     for module in network.modules():
-        if isinstance(module, (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)):
+        if isinstance(module, (nn.Linear, nn.Conv2d, nn.ConvTranspose2d, nn.Conv3d, nn.ConvTranspose3d)):
             if name in ("tanh", "sigmoid"):
                 nn.init.xavier_uniform_(module.weight)
             else:

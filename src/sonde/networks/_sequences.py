@@ -10,8 +10,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from sonde.columns import Tensors
-from sonde.task import Ask, Shape
+from sonde.contracts.columns import Tensors
+from sonde.contracts.specs import InputSpec, OutputSpec
 
 
 def inside(tensors: Tensors, steps: int) -> Tensor | None:
@@ -44,21 +44,21 @@ def pool(features_BTW: Tensor, inside_BT: Tensor | None, how: Literal["mean", "m
 class Entry(nn.Module):
     """Tokens (B, T) or frames (B, T, channels) to (B, T, width)."""
 
-    def __init__(self, shape: Shape, width: int) -> None:
+    def __init__(self, spec: InputSpec, width: int) -> None:
         super().__init__()
-        self.form = shape.form
+        self.layout = spec.layout
         self.layer = (
-            nn.Embedding(shape.vocabulary, width) if shape.form == "tokens" else nn.Linear(shape.channels, width)
+            nn.Embedding(spec.vocabulary, width) if spec.layout == "tokens" else nn.Linear(spec.channels, width)
         )
 
     def forward(self, tensors: Tensors) -> Tensor:
-        values = tensors[self.form]
+        values = tensors[self.layout]
         if values.shape[1] == 0:
             # Batches of nothing but empty examples: one position of padding stands for each.
             values = torch.cat([values, values.new_zeros(len(values), 1, *values.shape[2:])], dim=1)
         return self.layer(values)
 
 
-def answers_in_tokens(shape: Shape, ask: Ask) -> bool:
+def answers_in_tokens(spec: InputSpec, output: OutputSpec) -> bool:
     """Whether every answer is over the same vocabulary as the input, so that head and embedding can share weights."""
-    return shape.form == "tokens" and ask.per == "position" and ask.width == shape.vocabulary
+    return spec.layout == "tokens" and output.chosen == "position" and output.width == spec.vocabulary

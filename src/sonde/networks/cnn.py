@@ -11,14 +11,14 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sonde.base.config import Config
-from sonde.columns import Tensors
-from sonde.networks._grids import halved, hide, mean, picture, picture_shape, sink
+from sonde.contracts.backbone import Backbone, BackboneConfig
+from sonde.contracts.columns import Tensors
+from sonde.contracts.specs import InputSpec, LayoutName, OutputSpec, Per
+from sonde.networks._grids import halved, mask_for_max, mean, picture, picture_shape, zero_padding
 from sonde.networks._layers import Activation, GridNorm, Widths, activation, grid_norm, initialize
-from sonde.task import Ask, Body, Form, Per, Shape
 
 
-class CnnConfig(Config):
+class CnnConfig(BackboneConfig):
     kind: Literal["cnn"] = "cnn"
     widths: Widths = Field((32, 64, 128), min_length=1, description="channels of each stage; pooling halves the size")
     convolutions: Annotated[int, Field(ge=1)] | Widths = Field(
@@ -37,18 +37,18 @@ class CnnConfig(Config):
         return self
 
 
-class Cnn(Body):
+class Cnn(Backbone):
     """(B, C, H, W) or (B, T, C) to (B, widths[-1]), or to the grid of every stage: full size, half, a quarter, ..."""
 
     Config = CnnConfig
-    accepts: ClassVar[tuple[Form, ...]] = ("grid", "frames")
+    accepts: ClassVar[tuple[LayoutName, ...]] = ("grid", "frames")
     gives: ClassVar[tuple[Per, ...]] = ("example", "pixel")
     any_size: ClassVar[bool] = True
     tiny: ClassVar[Mapping[str, Any]] = {"widths": [4, 8], "convolutions": 1}
 
-    def __init__(self, config: CnnConfig, shape: Shape, ask: Ask) -> None:
+    def __init__(self, config: CnnConfig, spec: InputSpec, output: OutputSpec) -> None:
         nn.Module.__init__(self)
-        channels, _ = picture_shape(shape, config.kind)
+        channels, _ = picture_shape(spec, config.kind)
         counts = config.convolutions
         counts = (counts,) * len(config.widths) if isinstance(counts, int) else counts
         self.stages = nn.ModuleList(
@@ -56,8 +56,8 @@ class Cnn(Body):
             for ends, count in zip(pairwise((channels, *config.widths)), counts, strict=True)
         )
         self.dropout = nn.Dropout(config.dropout)
-        self.per = ask.per
-        self.width = config.widths if ask.per == "pixel" else config.widths[-1]
+        self.per = output.chosen
+        self.width = config.widths if output.chosen == "pixel" else config.widths[-1]
         self.to(memory_format=torch.channels_last)
 
     def forward(self, tensors: Tensors) -> Tensor | tuple[Tensor, ...]:
@@ -99,7 +99,7 @@ class Stage(nn.Module):
         last = len(self.layers) - 1
         for number, layer in enumerate(self.layers):
             convolution, norm, activation = layer  # type: ignore[misc]
-            grid = convolution(hide(grid, inside))
+            grid = convolution(zero_padding(grid, inside))
             if pooled and number == last:
                 grid, inside = pool(grid, inside)
             grid = activation(norm(grid))
@@ -108,6 +108,6 @@ class Stage(nn.Module):
 
 def pool(grid: Tensor, inside: Tensor | None) -> tuple[Tensor, Tensor | None]:
     """The largest of each 2 x 2 places. An odd size keeps its last row and column: no picture is too small."""
-    grid = functional.max_pool2d(sink(grid, inside), 2, ceil_mode=True)
+    grid = functional.max_pool2d(mask_for_max(grid, inside), 2, ceil_mode=True)
     inside = halved(inside)
-    return hide(grid, inside), inside
+    return zero_padding(grid, inside), inside

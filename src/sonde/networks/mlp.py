@@ -10,13 +10,13 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from sonde.base.config import Config
-from sonde.columns import Tensors
+from sonde.contracts.backbone import Backbone, BackboneConfig
+from sonde.contracts.columns import Tensors
+from sonde.contracts.specs import InputSpec, LayoutName, OutputSpec, Per
 from sonde.networks._layers import Activation, Widths, activation, initialize
-from sonde.task import Ask, Body, Form, Per, Shape
 
 
-class MlpConfig(Config):
+class MlpConfig(BackboneConfig):
     kind: Literal["mlp"] = "mlp"
     hidden: Widths = Field((256, 128), description="width of each hidden layer; [] is a linear model")
     activation: Activation = Field("relu", description="relu, leaky-relu, gelu, silu, tanh or sigmoid")
@@ -31,22 +31,22 @@ class MlpConfig(Config):
     scale: float = Field(0.3, gt=0, description="periodic: deviation of the first frequencies")
 
 
-class Mlp(Body):
+class Mlp(Backbone):
     """(B, C), (B, columns) or (B, C, H, W) to (B, hidden[-1])."""
 
     Config = MlpConfig
-    accepts: ClassVar[tuple[Form, ...]] = ("vector", "columns", "grid")
+    accepts: ClassVar[tuple[LayoutName, ...]] = ("vector", "columns", "grid")
     gives: ClassVar[tuple[Per, ...]] = ("example",)
     tiny: ClassVar[Mapping[str, Any]] = {"hidden": [16], "embedding": 4, "resolution": 4}
 
-    def __init__(self, config: MlpConfig, shape: Shape, ask: Ask) -> None:
+    def __init__(self, config: MlpConfig, spec: InputSpec, output: OutputSpec) -> None:
         nn.Module.__init__(self)
-        self.form = shape.form
-        if shape.form == "columns":
-            self.columns = ColumnsAsVector(config, shape)
+        self.layout = spec.layout
+        if spec.layout == "columns":
+            self.columns = ColumnsAsVector(config, spec)
             width = self.columns.width
         else:
-            width = shape.channels * math.prod(shape.size)
+            width = spec.channels * math.prod(spec.size)
         layers: list[nn.Module] = []
         for hidden in config.hidden:
             layers += [nn.Linear(width, hidden), _norm(config.norm, hidden), activation(config.activation)]
@@ -57,9 +57,9 @@ class Mlp(Body):
         self.width = width
 
     def forward(self, tensors: Tensors) -> Tensor:
-        if self.form == "columns":
+        if self.layout == "columns":
             return self.layers(self.columns(tensors))
-        return self.layers(tensors[self.form].flatten(1))
+        return self.layers(tensors[self.layout].flatten(1))
 
 
 class ColumnsAsVector(nn.Module):
@@ -69,13 +69,13 @@ class ColumnsAsVector(nn.Module):
     "fastai: A Layered API for Deep Learning"), found by trial over many tables.
     """
 
-    def __init__(self, config: MlpConfig, shape: Shape) -> None:
+    def __init__(self, config: MlpConfig, spec: InputSpec) -> None:
         super().__init__()
-        self.numbers = _number_embedding(config, shape.channels)
-        widths = [min(50, round(1.6 * count**0.56)) for count in shape.categories]
-        self.categories = nn.ModuleList(map(_category, shape.categories, widths))
+        self.numbers = _number_embedding(config, spec.channels)
+        widths = [min(50, round(1.6 * count**0.56)) for count in spec.categories]
+        self.categories = nn.ModuleList(map(_category, spec.categories, widths))
         plain = config.numeric_embedding == "none"
-        self.width = sum(widths) + shape.channels * (1 if plain else config.embedding)
+        self.width = sum(widths) + spec.channels * (1 if plain else config.embedding)
 
     def forward(self, tensors: Tensors) -> Tensor:
         parts = [self.numbers(tensors["numbers"])]

@@ -9,11 +9,11 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from sonde.base.config import Config
 from sonde.base.errors import UserError
-from sonde.columns import Tensors
+from sonde.contracts.backbone import Backbone, BackboneConfig
+from sonde.contracts.columns import Tensors
+from sonde.contracts.specs import InputSpec, LayoutName, OutputSpec, Per
 from sonde.networks._sequences import Entry, answers_in_tokens, inside, pool
-from sonde.task import Ask, Body, Form, Per, Shape
 
 CELLS = {"rnn": nn.RNN, "lstm": nn.LSTM, "gru": nn.GRU}
 # Vocabularies up to this size are letters or bytes, larger ones are words.
@@ -23,7 +23,7 @@ State = Tensor | tuple[Tensor, Tensor]
 Pool = Literal["last", "mean", "max"]
 
 
-class RecurrentConfig(Config):
+class RecurrentConfig(BackboneConfig):
     kind: Literal["recurrent"] = "recurrent"
     cell: Literal["rnn", "lstm", "gru"] = Field("lstm", description="rnn, lstm or gru")
     width: int = Field(128, ge=1, description="width of the state, in each direction")
@@ -35,7 +35,7 @@ class RecurrentConfig(Config):
     tie: bool = Field(False, description="language models: share weights of embedding and answer (equal widths)")
 
 
-class Recurrent(Body):
+class Recurrent(Backbone):
     """(B, T) tokens or (B, T, C) frames to (B, W) or (B, T, W); W is twice the width where both directions are read.
 
     Padding is at the end, so the forward direction never sees it before the data, and the backward direction reads
@@ -43,23 +43,23 @@ class Recurrent(Body):
     """
 
     Config = RecurrentConfig
-    accepts: ClassVar[tuple[Form, ...]] = ("tokens", "frames")
+    accepts: ClassVar[tuple[LayoutName, ...]] = ("tokens", "frames")
     gives: ClassVar[tuple[Per, ...]] = ("example", "position")
     causal: ClassVar[bool] = True
     tiny: ClassVar[Mapping[str, Any]] = {"width": 8, "embedding": 8, "layers": 2}
 
-    def __init__(self, config: RecurrentConfig, shape: Shape, ask: Ask) -> None:
+    def __init__(self, config: RecurrentConfig, spec: InputSpec, output: OutputSpec) -> None:
         nn.Module.__init__(self)
-        both = config.bidirectional and not ask.causal
+        both = config.bidirectional and not output.causal
         self.width = config.width * (2 if both else 1)
-        self.entry = Entry(shape, config.embedding)
+        self.entry = Entry(spec, config.embedding)
         widths = [config.embedding] + [self.width] * (config.layers - 1)
         cell = CELLS[config.cell]
         self.forwards = nn.ModuleList(cell(width, config.width, batch_first=True) for width in widths)
         self.backwards = nn.ModuleList(cell(width, config.width, batch_first=True) for width in widths if both)
         self.dropout = nn.Dropout(config.dropout)
-        self.pool: Pool | None = config.pool if ask.per == "example" else None
-        self.tied = config.tie and answers_in_tokens(shape, ask)
+        self.pool: Pool | None = config.pool if output.chosen == "example" else None
+        self.tied = config.tie and answers_in_tokens(spec, output)
         if self.tied and self.width != config.embedding:
             raise UserError(
                 f"network 'recurrent' cannot tie its embedding (width {config.embedding}) to its answers, which come "
@@ -121,18 +121,18 @@ def _reverse(values_BTW: Tensor, length_B1: Tensor | None) -> Tensor:
     return values_BTW.take_along_dim(source_BT[:, :, None], dim=1)
 
 
-def _initialize(body: Recurrent, config: RecurrentConfig) -> None:
+def _initialize(backbone: Recurrent, config: RecurrentConfig) -> None:
     """Orthogonal recurrences (Saxe et al. 2014), Glorot for inputs, and an LSTM that begins by remembering
     (Jozefowicz et al. 2015)."""
-    if isinstance(body.entry.layer, nn.Embedding):
+    if isinstance(backbone.entry.layer, nn.Embedding):
         # Words that are hardly ever seen keep their first vectors: loud ones cost 8 points of accuracy in 20,000 words.
         # Letters are all learnt, and soonest from loud ones.
-        std = 1.0 if body.entry.layer.num_embeddings <= LETTERS else 0.05
-        nn.init.normal_(body.entry.layer.weight, std=config.embedding**-0.5 if body.tied else std)
+        std = 1.0 if backbone.entry.layer.num_embeddings <= LETTERS else 0.05
+        nn.init.normal_(backbone.entry.layer.weight, std=config.embedding**-0.5 if backbone.tied else std)
     else:
-        nn.init.xavier_uniform_(body.entry.layer.weight)
-        nn.init.zeros_(body.entry.layer.bias)
-    for cell in [*body.forwards, *body.backwards]:
+        nn.init.xavier_uniform_(backbone.entry.layer.weight)
+        nn.init.zeros_(backbone.entry.layer.bias)
+    for cell in [*backbone.forwards, *backbone.backwards]:
         parameters = dict(cell.named_parameters())
         for name, weights in parameters.items():
             for gate in weights.detach().split(config.width):

@@ -11,11 +11,11 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sonde.base.config import Config
-from sonde.columns import Tensors
-from sonde.networks._grids import halved, hide, mean, picture, picture_shape
+from sonde.contracts.backbone import Backbone, BackboneConfig
+from sonde.contracts.columns import Tensors
+from sonde.contracts.specs import InputSpec, LayoutName, OutputSpec, Per
+from sonde.networks._grids import halved, mean, picture, picture_shape, zero_padding
 from sonde.networks._layers import initialize
-from sonde.task import Ask, Body, Form, Per, Shape
 
 # Blocks in each stage.
 STAGES = {
@@ -26,7 +26,7 @@ STAGES = {
 SMALL = 100
 
 
-class ResNetConfig(Config):
+class ResNetConfig(BackboneConfig):
     kind: Literal["resnet"] = "resnet"
     depth: Literal[10, 18, 34, 50, 20, 32, 44, 56] = Field(18, description="10, 18, 34, 50; 20, 32, 44, 56 are narrow")
     stem: Literal["auto", "small", "imagenet"] = Field(
@@ -37,7 +37,7 @@ class ResNetConfig(Config):
     dropout: float = Field(0.0, ge=0, lt=1, description="share of the final features dropped in training")
 
 
-class ResNet(Body):
+class ResNet(Backbone):
     """(B, C, H, W) or (B, T, C) to (B, width), or to the grids of all stages.
 
     Layers are named as in torchvision, whose weights of the same depth fit (stem "imagenet", width 1). Depth 50 has
@@ -45,14 +45,14 @@ class ResNet(Body):
     """
 
     Config = ResNetConfig
-    accepts: ClassVar[tuple[Form, ...]] = ("grid", "frames")
+    accepts: ClassVar[tuple[LayoutName, ...]] = ("grid", "frames")
     gives: ClassVar[tuple[Per, ...]] = ("example", "pixel")
     any_size: ClassVar[bool] = True
     tiny: ClassVar[Mapping[str, Any]] = {"depth": 10, "width": 0.125}
 
-    def __init__(self, config: ResNetConfig, shape: Shape, ask: Ask) -> None:
+    def __init__(self, config: ResNetConfig, spec: InputSpec, output: OutputSpec) -> None:
         nn.Module.__init__(self)
-        channels, size = picture_shape(shape, config.kind)
+        channels, size = picture_shape(spec, config.kind)
         narrow = len(STAGES[config.depth]) == 3
         first = max(1, round((16 if narrow else 64) * config.width))
         self.small = config.stem == "small" or (config.stem == "auto" and math.sqrt(math.prod(size)) < SMALL)
@@ -67,8 +67,8 @@ class ResNet(Body):
             before = stage.width
             widths.append(before)
         self.dropout = nn.Dropout(config.dropout)
-        self.per = ask.per
-        self.width = tuple(widths) if ask.per == "pixel" else widths[-1]
+        self.per = output.chosen
+        self.width = tuple(widths) if output.chosen == "pixel" else widths[-1]
         initialize(self)
         if config.zero_init:
             for block in self.modules():
@@ -81,11 +81,11 @@ class ResNet(Body):
         grid = functional.relu(self.bn1(self.conv1(grid)), inplace=True)
         if not self.small:
             inside = halved(inside)
-            grid = functional.max_pool2d(hide(grid, inside), 3, stride=2, padding=1)
+            grid = functional.max_pool2d(zero_padding(grid, inside), 3, stride=2, padding=1)
             inside = halved(inside)
         grids = []
         for stage in self.stages():
-            grid, inside = stage(hide(grid, inside), inside)
+            grid, inside = stage(zero_padding(grid, inside), inside)
             grids.append(grid)
         return tuple(grids) if self.per == "pixel" else self.dropout(mean(grid, inside))
 
@@ -140,11 +140,11 @@ class Block(nn.Module):
     def forward(self, grid: Tensor, inside: Tensor | None) -> tuple[Tensor, Tensor | None]:
         after = halved(inside) if self.stride > 1 else inside
         y = functional.relu(self.bn1(self.conv1(grid)), inplace=True)
-        y = self.bn2(self.conv2(hide(y, inside if self.bottleneck else after)))
+        y = self.bn2(self.conv2(zero_padding(y, inside if self.bottleneck else after)))
         if self.bottleneck:
             y = self.bn3(self.conv3(functional.relu(y, inplace=True)))
         y += self.downsample(grid if self.bare else grid[:, :, :: self.stride, :: self.stride])
-        return hide(functional.relu(y, inplace=True), after), after
+        return zero_padding(functional.relu(y, inplace=True), after), after
 
 
 class Skip(nn.Module):

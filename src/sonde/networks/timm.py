@@ -10,41 +10,43 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from sonde.base.config import Config, FilePath
+from sonde.base.config import FilePath
 from sonde.base.errors import UserError, near
-from sonde.columns import Tensors
+from sonde.contracts.backbone import Backbone, BackboneConfig
+from sonde.contracts.columns import Tensors
+from sonde.contracts.specs import InputSpec, LayoutName, OutputSpec, Per
 from sonde.networks._grids import picture, picture_shape
-from sonde.task import Ask, Body, Form, Per, Shape
 
 
-class TimmConfig(Config):
+class TimmConfig(BackboneConfig):
     kind: Literal["timm"] = "timm"
     name: str = Field("efficientnet_b0", description="a name that timm.list_models() knows")
     pretrained: bool = Field(False, description="start from timm's weights, fetched from the Hugging Face hub")
     weights: FilePath | None = Field(
-        None, description="start from this file of weights instead (.safetensors or .pth, relative to this recipe)"
+        None, description="start from this file of weights instead: .safetensors or .pth (relative to this recipe)"
     )
     settings: dict[str, bool | int | float | str] = Field(
         {}, description="passed to timm.create_model: drop_rate, drop_path_rate, ..."
     )
 
 
-class Timm(Body):
+class Timm(Backbone):
     """(B, C, H, W) to the pooled features (B, width), or to timm's grids of features, finest first."""
 
     Config = TimmConfig
-    accepts: ClassVar[tuple[Form, ...]] = ("grid",)
+    accepts: ClassVar[tuple[LayoutName, ...]] = ("grid",)
     gives: ClassVar[tuple[Per, ...]] = ("example", "pixel")
+    loads_itself: ClassVar[bool] = True
     tiny: ClassVar[Mapping[str, Any]] = {"name": "test_efficientnet"}
 
-    def __init__(self, config: TimmConfig, shape: Shape, ask: Ask) -> None:
+    def __init__(self, config: TimmConfig, spec: InputSpec, output: OutputSpec) -> None:
         nn.Module.__init__(self)
-        channels, size = picture_shape(shape, config.kind)
-        self.model = _create(config, (channels, size), ask)
+        channels, size = picture_shape(spec, config.kind)
+        self.model = _create(config, (channels, size), output)
         self.to(memory_format=torch.channels_last)
         # Asking the network itself: timm's own account of its width differs from family to family.
         features = self._probe(config, torch.zeros(1, channels, *size))
-        self.width = tuple(each.shape[1] for each in features) if ask.per == "pixel" else features.shape[1]
+        self.width = tuple(each.shape[1] for each in features) if output.chosen == "pixel" else features.shape[1]
 
     def forward(self, tensors: Tensors) -> Tensor | tuple[Tensor, ...]:
         features = self.model(picture(tensors)[0])
@@ -65,7 +67,7 @@ class Timm(Body):
         return features
 
 
-def _create(config: TimmConfig, shape: tuple[int, tuple[int, int]], ask: Ask) -> nn.Module:
+def _create(config: TimmConfig, shape: tuple[int, tuple[int, int]], output: OutputSpec) -> nn.Module:
     try:
         import timm
         from timm.models import get_pretrained_cfg
@@ -73,7 +75,7 @@ def _create(config: TimmConfig, shape: tuple[int, tuple[int, int]], ask: Ask) ->
         raise UserError(f"timm cannot be imported: {error}", hint="pip install 'sonde[image]'") from error
     _check_name(config.name)
     channels, size = shape
-    settings: dict[str, Any] = {"features_only": True} if ask.per == "pixel" else {"num_classes": 0}
+    settings: dict[str, Any] = {"features_only": True} if output.chosen == "pixel" else {"num_classes": 0}
     weights = None if config.weights is None else _read(config.weights)
     try:
         about = get_pretrained_cfg(config.name)

@@ -11,13 +11,13 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sonde.base.config import Config
-from sonde.columns import Tensors
+from sonde.contracts.backbone import Backbone, BackboneConfig
+from sonde.contracts.columns import Tensors
+from sonde.contracts.specs import InputSpec, LayoutName, OutputSpec, Per
 from sonde.networks._grids import picture_shape
 from sonde.networks._layers import Activation, activation
 from sonde.networks._packing import Group, Layout, packed, padded
 from sonde.networks._sequences import Entry, answers_in_tokens, inside, pool
-from sonde.task import Ask, Body, Form, Per, Shape
 
 # Keys and values (B, heads, T, W / heads) of the earlier positions, for each layer.
 Cache = list[tuple[Tensor, Tensor]]
@@ -26,7 +26,7 @@ SHORT = 256
 Pool = Literal["mean", "max", "class"]
 
 
-class TransformerConfig(Config):
+class TransformerConfig(BackboneConfig):
     kind: Literal["transformer"] = "transformer"
     width: int = Field(128, ge=2, description="width of the features; a multiple of heads")
     layers: int = Field(4, ge=1, description="blocks of attention and feed-forward layers")
@@ -53,7 +53,7 @@ class TransformerConfig(Config):
         return self
 
 
-class Transformer(Body):
+class Transformer(Backbone):
     """(B, T) tokens, (B, T, C) frames or (B, C, H, W) pictures to (B, width) or (B, T, width).
 
     Pre-norm blocks and first weights of GPT-2 (Radford et al. 2019); pictures as patches (Dosovitskiy et al. 2021).
@@ -61,41 +61,41 @@ class Transformer(Body):
     """
 
     Config = TransformerConfig
-    accepts: ClassVar[tuple[Form, ...]] = ("tokens", "frames", "grid")
+    accepts: ClassVar[tuple[LayoutName, ...]] = ("tokens", "frames", "grid")
     gives: ClassVar[tuple[Per, ...]] = ("example", "position")
     causal: ClassVar[bool] = True
     tiny: ClassVar[Mapping[str, Any]] = {"width": 16, "layers": 2, "heads": 2}
 
-    def __init__(self, config: TransformerConfig, shape: Shape, ask: Ask) -> None:
+    def __init__(self, config: TransformerConfig, spec: InputSpec, output: OutputSpec) -> None:
         nn.Module.__init__(self)
         self.width = config.width
         self.config = config
-        self.is_causal = ask.causal
-        self.entry = Patches(config, shape) if shape.form == "grid" else Entry(shape, config.width)
-        self.pool: Pool | None = config.pool if ask.per == "example" else None
+        self.is_causal = output.causal
+        self.entry = Patches(config, spec) if spec.layout == "grid" else Entry(spec, config.width)
+        self.pool: Pool | None = config.pool if output.chosen == "example" else None
         # A vector, as optimizers decay and orthogonalize matrices only.
-        self.first = nn.Parameter(torch.zeros(config.width)) if self.pool == "class" else None
-        steps = self.entry.steps if isinstance(self.entry, Patches) else shape.size[0] + (shape.form == "tokens")
-        self.steps = steps + (self.first is not None)
-        self.places = nn.Embedding(self.steps, config.width) if config.positions == "learned" else None
-        # Waves as strong as the embeddings of tokens start out; frames and patches are of size one already.
-        self.loudness = 0.02 * math.sqrt(2) if shape.form == "tokens" else 1.0
+        self.cls_token = nn.Parameter(torch.zeros(config.width)) if self.pool == "class" else None
+        steps = self.entry.steps if isinstance(self.entry, Patches) else spec.size[0] + (spec.layout == "tokens")
+        self.steps = steps + (self.cls_token is not None)
+        self.position_embedding = nn.Embedding(self.steps, config.width) if config.positions == "learned" else None
+        # Sinusoids start as large as the embeddings of tokens; frames and patches are of size one already.
+        self.position_scale = 0.02 * math.sqrt(2) if spec.layout == "tokens" else 1.0
         self.dropout = nn.Dropout(config.dropout)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
         self.norm = _norm(config)
-        self.tied = config.tie and answers_in_tokens(shape, ask)
+        self.tied = config.tie and answers_in_tokens(spec, output)
         self._initialize(config)
 
     def _initialize(self, config: TransformerConfig) -> None:
         for name, weights in self.named_parameters():
             if weights.ndim > 1:
                 # Branches are summed over the depth: their last layers start smaller, so that the sum does not grow.
-                last = name.endswith(("attention.out.weight", "shrink.weight"))
+                last = name.endswith(("attention.out.weight", "fc2.weight"))
                 nn.init.normal_(weights, std=0.02 / math.sqrt(2 * config.layers) if last else 0.02)
             elif name.endswith("bias"):
                 nn.init.zeros_(weights)
-        if self.first is not None:
-            nn.init.normal_(self.first, std=0.02)
+        if self.cls_token is not None:
+            nn.init.normal_(self.cls_token, std=0.02)
         if not isinstance(self.entry.layer, nn.Embedding):
             # Frames and patches are numbers of size one: keep their size.
             nn.init.normal_(self.entry.layer.weight, std=self.entry.layer.weight[0].numel() ** -0.5)
@@ -108,16 +108,16 @@ class Transformer(Body):
     def forward(self, tensors: Tensors) -> Tensor:
         x_BTW = self.entry(tensors)
         inside_BT = inside(tensors, x_BTW.shape[1])
-        if self.first is not None:
-            x_BTW = torch.cat([self.first.to(x_BTW.dtype).expand(len(x_BTW), 1, -1), x_BTW], dim=1)
+        if self.cls_token is not None:
+            x_BTW = torch.cat([self.cls_token.to(x_BTW.dtype).expand(len(x_BTW), 1, -1), x_BTW], dim=1)
             inside_BT = None if inside_BT is None else functional.pad(inside_BT, (1, 0), value=True)
         count, steps = x_BTW.shape[:2]
-        x_BTW, turn = self._place(x_BTW, 0)
+        x_BTW, rope = self._place(x_BTW, 0)
         layout = self._layout(count, steps, inside_BT)
-        turn = None if turn is None else layout.pack(turn.expand(count, -1, -1))[:, None, None]
+        rope = None if rope is None else layout.pack(rope.expand(count, -1, -1))[:, None, None]
         x_NW = self.dropout(layout.pack(x_BTW))
         for block in self.blocks:
-            x_NW, _ = block(x_NW, turn, layout, self.is_causal, None)
+            x_NW, _ = block(x_NW, rope, layout, self.is_causal, None)
         x_BTW = layout.unpack(self.norm(x_NW), count)
         if self.pool is None:
             return x_BTW
@@ -143,27 +143,27 @@ class Transformer(Body):
         mask = None
         if start and steps > 1:
             mask = torch.ones(steps, start + steps, dtype=torch.bool, device=x_BTW.device).tril(start)
-        x_BTW, turn = self._place(x_BTW, start)
+        x_BTW, rope = self._place(x_BTW, start)
         layout = Layout(groups=(Group(count=count, steps=steps, mask=mask),))
-        turn = None if turn is None else layout.pack(turn.expand(count, -1, -1))[:, None, None]
+        rope = None if rope is None else layout.pack(rope.expand(count, -1, -1))[:, None, None]
         x_NW = self.dropout(layout.pack(x_BTW))
         held: Cache = []
         for number, block in enumerate(self.blocks):
-            x_NW, pair = block(x_NW, turn, layout, start == 0 and steps > 1, cache[number] if cache else None)
+            x_NW, pair = block(x_NW, rope, layout, start == 0 and steps > 1, cache[number] if cache else None)
             held.append(pair)
         return layout.unpack(self.norm(x_NW), count), held
 
     def _place(self, x_BTW: Tensor, start: int) -> tuple[Tensor, Tensor | None]:
         """Features that know their place, counted from `start`, or the rotations (T, R) that tell attention."""
         stop = start + x_BTW.shape[1]
-        if self.places is not None and stop > self.steps:
+        if self.position_embedding is not None and stop > self.steps:
             raise ValueError(f"position {stop} is beyond the {self.steps} positions that were learnt")
         place_T = torch.arange(start, stop, device=x_BTW.device)
-        if self.places is not None:
-            return x_BTW + self.places(place_T), None
+        if self.position_embedding is not None:
+            return x_BTW + self.position_embedding(place_T), None
         if self.config.positions == "sinusoidal":
-            return x_BTW + (self.loudness * waves(place_T, self.config.width)).to(x_BTW.dtype), None
-        return x_BTW, waves(place_T, self.config.width // self.config.heads)
+            return x_BTW + (self.position_scale * sinusoids(place_T, self.config.width)).to(x_BTW.dtype), None
+        return x_BTW, sinusoids(place_T, self.config.width // self.config.heads)
 
 
 class Block(nn.Module):
@@ -171,25 +171,25 @@ class Block(nn.Module):
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
-        inner = round(config.mlp_ratio * config.width)
+        hidden = round(config.mlp_ratio * config.width)
         self.norm1, self.norm2 = _norm(config), _norm(config)
         self.attention = Attention(config)
-        self.grow = nn.Linear(config.width, inner, bias=config.bias)
+        self.fc1 = nn.Linear(config.width, hidden, bias=config.bias)
         self.activation = activation(config.activation)
-        self.shrink = nn.Linear(inner, config.width, bias=config.bias)
+        self.fc2 = nn.Linear(hidden, config.width, bias=config.bias)
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(
         self,
         x_NW: Tensor,
-        turn: Tensor | None,
+        rope: Tensor | None,
         layout: Layout,
         causal: bool,
         past: tuple[Tensor, Tensor] | None,
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        seen_NW, pair = self.attention(self.norm1(x_NW), turn, layout, causal, past)
+        seen_NW, pair = self.attention(self.norm1(x_NW), rope, layout, causal, past)
         x_NW = x_NW + self.dropout(seen_NW)
-        return x_NW + self.dropout(self.shrink(self.activation(self.grow(self.norm2(x_NW))))), pair
+        return x_NW + self.dropout(self.fc2(self.activation(self.fc1(self.norm2(x_NW))))), pair
 
 
 class Attention(nn.Module):
@@ -198,22 +198,22 @@ class Attention(nn.Module):
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
         self.heads = config.heads
-        self.inner = nn.Linear(config.width, 3 * config.width, bias=config.bias)
+        self.qkv = nn.Linear(config.width, 3 * config.width, bias=config.bias)
         self.out = nn.Linear(config.width, config.width, bias=config.bias)
 
     def forward(
         self,
         x_NW: Tensor,
-        turn: Tensor | None,
+        rope: Tensor | None,
         layout: Layout,
         causal: bool,
         past: tuple[Tensor, Tensor] | None,
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """What each row sees, and keys and values of the last group; a layout that goes on from a `past` has one."""
-        inner = self.inner(x_NW).unflatten(1, (3, self.heads, -1))
-        both, value_NHR = inner[:, :2], inner[:, 2]
-        if turn is not None:
-            both = rotate(both, turn)
+        qkv = self.qkv(x_NW).unflatten(1, (3, self.heads, -1))
+        both, value_NHR = qkv[:, :2], qkv[:, 2]
+        if rope is not None:
+            both = rotate(both, rope)
         seen: list[Tensor] = []
         pairs: list[tuple[Tensor, Tensor]] = []
         for (group, part), (_, value) in zip(layout.spread(both), layout.spread(value_NHR), strict=True):
@@ -237,9 +237,9 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, causa
 class Patches(nn.Module):
     """A picture (B, C, H, W) as its patches, row by row: (B, T, width). Rests at the edges are filled with zeros."""
 
-    def __init__(self, config: TransformerConfig, shape: Shape) -> None:
+    def __init__(self, config: TransformerConfig, spec: InputSpec) -> None:
         super().__init__()
-        channels, size = picture_shape(shape, config.kind)
+        channels, size = picture_shape(spec, config.kind)
         self.patch = config.patch or max(1, round(min(size) / 8))
         self.layer = nn.Conv2d(channels, config.width, self.patch, stride=self.patch)
         self.steps = math.prod(math.ceil(side / self.patch) for side in size)
@@ -252,7 +252,7 @@ class Patches(nn.Module):
         return self.layer(grid).flatten(2).transpose(1, 2)
 
 
-def waves(place: Tensor, width: int) -> Tensor:
+def sinusoids(place: Tensor, width: int) -> Tensor:
     """Sines, then cosines, of a place at `width` / 2 wavelengths from 2 pi to 20,000 pi: (..., width)."""
     half = (width + 1) // 2
     rate_F = 10_000.0 ** (-torch.arange(half, device=place.device) / half)
@@ -260,9 +260,9 @@ def waves(place: Tensor, width: int) -> Tensor:
     return torch.cat([angle.sin(), angle.cos()], dim=-1)[..., :width]
 
 
-def rotate(values: Tensor, turn: Tensor) -> Tensor:
+def rotate(values: Tensor, rope: Tensor) -> Tensor:
     """Rotary positions (Su et al. 2021): each pair of numbers turned by the angle of its place."""
-    sine, cosine = turn.to(values.dtype).chunk(2, dim=-1)
+    sine, cosine = rope.to(values.dtype).chunk(2, dim=-1)
     first, second = values.chunk(2, dim=-1)
     return torch.cat([first * cosine - second * sine, second * cosine + first * sine], dim=-1)
 

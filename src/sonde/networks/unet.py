@@ -11,14 +11,14 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sonde.base.config import Config
-from sonde.columns import Tensors
+from sonde.contracts.backbone import Backbone, BackboneConfig
+from sonde.contracts.columns import Tensors
+from sonde.contracts.specs import InputSpec, LayoutName, OutputSpec, Per
 from sonde.networks._grids import picture, picture_shape
 from sonde.networks._layers import Activation, GridNorm, Widths, activation, grid_norm, initialize
-from sonde.task import Ask, Body, Form, Per, Shape
 
 
-class UNetConfig(Config):
+class UNetConfig(BackboneConfig):
     kind: Literal["unet"] = "unet"
     widths: Widths = Field((32, 64, 128, 256), min_length=1, description="channels of each level; each halves the size")
     patch: int = Field(
@@ -30,7 +30,7 @@ class UNetConfig(Config):
     dropout: float = Field(0.0, ge=0, lt=1, description="share of the deepest channels dropped in training")
 
 
-class UNet(Body):
+class UNet(Backbone):
     """(B, C, H, W) of any size to one grid (B, widths[0], H, W).
 
     With a `patch`, squares of pixels go in as channels and are spread out again at the end (Shi et al. 2016; for
@@ -38,22 +38,22 @@ class UNet(Body):
     """
 
     Config = UNetConfig
-    accepts: ClassVar[tuple[Form, ...]] = ("grid",)
+    accepts: ClassVar[tuple[LayoutName, ...]] = ("grid",)
     gives: ClassVar[tuple[Per, ...]] = ("pixel",)
     tiny: ClassVar[Mapping[str, Any]] = {"widths": [4, 8]}
 
-    def __init__(self, config: UNetConfig, shape: Shape, ask: Ask) -> None:
+    def __init__(self, config: UNetConfig, spec: InputSpec, output: OutputSpec) -> None:
         nn.Module.__init__(self)
-        channels, _ = picture_shape(shape, config.kind)
+        channels, _ = picture_shape(spec, config.kind)
         upward = config.widths[::-1]
         self.patch = config.patch
         places = channels * config.patch**2
         self.down = nn.ModuleList(Block(config, *ends) for ends in pairwise((places, *config.widths)))
-        self.grow = nn.ModuleList(Grow(deep, width, 2, stride=2) for deep, width in pairwise(upward))
+        self.expand = nn.ModuleList(PatchExpand(deep, width, 2, stride=2) for deep, width in pairwise(upward))
         self.up = nn.ModuleList(Block(config, 2 * width, width) for width in upward[1:])
-        self.spread = None
+        self.unpatchify = None
         if config.patch > 1:
-            self.spread = Grow(config.widths[0], config.widths[0], config.patch, stride=config.patch)
+            self.unpatchify = PatchExpand(config.widths[0], config.widths[0], config.patch, stride=config.patch)
         self.dropout = nn.Dropout2d(config.dropout)
         self.width = (config.widths[0],)
         initialize(self, config.activation)
@@ -73,10 +73,10 @@ class UNet(Body):
             grid = block(functional.max_pool2d(grid, 2) if number else grid)
             skips.append(grid)
         grid = self.dropout(skips.pop())
-        for grow, block in zip(self.grow, self.up, strict=True):
-            grid = block(torch.cat([skips.pop(), grow(grid)], dim=1))
-        if self.spread is not None:
-            grid = self.spread(grid)
+        for expand, block in zip(self.expand, self.up, strict=True):
+            grid = block(torch.cat([skips.pop(), expand(grid)], dim=1))
+        if self.unpatchify is not None:
+            grid = self.unpatchify(grid)
         return (grid[:, :, :height, :width],)
 
 
@@ -100,7 +100,7 @@ class Block(nn.Module):
         return self.activation(y if self.shortcut is None else y + self.shortcut(grid))
 
 
-class Grow(nn.ConvTranspose2d):
+class PatchExpand(nn.ConvTranspose2d):
     """A transposed convolution whose kernel is its stride: each place becomes a square of its own, so it is one matrix
     product. The same numbers, 2 to 5 times quicker forward and back than oneDNN's transposed convolution."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, float32
 
-from sonde.task import Batch
+from sonde.contracts.batch import Batch
 
 
 def weighted_sum(costs: Tensor, weight_B: Tensor | None) -> Tensor:

@@ -14,13 +14,17 @@ from torch.nn import functional
 
 from sonde import metrics
 from sonde.base.config import Config
+from sonde.base.constants import constant
 from sonde.base.errors import RecordError, UserError, unknown
-from sonde.base.rng import Draw
-from sonde.columns import Columns, Tensors
-from sonde.records import Record, Records
+from sonde.base.rng import BatchRng
+from sonde.contracts.augment import AugmentParams, partner
+from sonde.contracts.batch import Batch
+from sonde.contracts.columns import Columns, Tensors
+from sonde.contracts.input import Input
+from sonde.contracts.records import Record, Records
+from sonde.contracts.target import Prediction, Target
 from sonde.targets._classes import MOST, ClassWeights, class_weights, codes_of, objects, texts_of, wrong_label
 from sonde.targets._sums import examples, weighted_sum
-from sonde.task import Ask, Batch, Input, Moves, Prediction, Target, partner
 
 # More different numbers with decimals than this are a quantity, not names.
 MANY_NUMBERS = 100
@@ -43,7 +47,7 @@ class CategoryConfig(Config):
 class Category(Target):
     """Truth: "class" int64 (B,); after mixing also "partner" int64 (B,) and "share" float32 (B,).
 
-    Classes are sorted by name; `counts` are their training records, `weights` what each counts in the loss.
+    Classes are sorted by name; `class_counts` are their training records, `weights` what each counts in the loss.
     Losses: cross-entropy with label smoothing (Szegedy et al. 2016) and class weights as
     `torch.nn.functional.cross_entropy` has them, or focal (Lin et al. 2017). Shape suffixes: B example, K class.
     """
@@ -54,7 +58,7 @@ class Category(Target):
 
     config: CategoryConfig
     classes: list[str]
-    counts: list[int]
+    class_counts: list[int]
     weights: list[float] | None
 
     @classmethod
@@ -68,28 +72,28 @@ class Category(Target):
         return cls(
             config=config,
             classes=names.tolist(),
-            counts=counts.tolist(),
+            class_counts=counts.tolist(),
             weights=class_weights(config.class_weights, names.tolist(), counts.tolist()),
         )
 
     @classmethod
-    def sample(cls, count: int, rng: np.random.Generator) -> tuple[CategoryConfig, Records]:
+    def sample(cls, count: int, rng: np.random.Generator, given: Records) -> tuple[CategoryConfig, Records]:
         labels = objects([["cat", "dog", "owl"][index % 3] for index in range(count)])
         return CategoryConfig(smoothing=0.1), Records(fields={"label": labels}, ids=[f"row {i}" for i in range(count)])
 
     @property
-    def ask(self) -> Ask:
-        return Ask(per="example", width=len(self.classes))
+    def width(self) -> int:
+        return len(self.classes)
 
-    def encode(self, record: Record) -> Tensors:
+    def encode(self, record: Record, given: Mapping[str, Tensors]) -> Tensors:
         columns, errors = self.encode_many(
-            Records(fields={self.config.field: objects([record.get(self.config.field)])}, ids=["the record"])
+            Records(fields={self.config.field: objects([record.get(self.config.field)])}, ids=["the record"]), {}
         )
         if errors:
             raise errors[0]
         return {"class": columns["class"][0]}
 
-    def encode_many(self, records: Records) -> tuple[Columns, dict[int, RecordError]]:
+    def encode_many(self, records: Records, given: Mapping[str, Columns]) -> tuple[Columns, dict[int, RecordError]]:
         labels = records.fields.get(self.config.field, objects([None] * len(records)))
         codes = codes_of(texts_of(labels), self.classes)
         errors = {
@@ -98,34 +102,38 @@ class Category(Target):
         }
         return {"class": torch.from_numpy(codes[codes >= 0])}, errors
 
-    def follow(self, truth: Tensors, moves: Moves) -> Tensors:
-        if moves.share_B is None:
+    def apply_augment(self, truth: Tensors, params: AugmentParams) -> Tensors:
+        if params.mix_weight_B is None:
             return truth
         if "share" in truth:
             raise UserError(
                 "two inputs mix their examples, each its own way", hint="let one input only mix (mixup, cutmix)"
             )
-        return {**truth, "partner": partner(truth["class"]), "share": moves.share_B}
+        return {**truth, "partner": partner(truth["class"]), "share": params.mix_weight_B}
 
-    def count(self, batch: Batch) -> Tensor:
+    @property
+    def _term(self) -> str:
+        return self.config.loss.replace("-", "_")
+
+    def counts(self, batch: Batch) -> Tensors:
         if self.weights is None:
-            return examples(batch)
-        weights_K = torch.tensor(self.weights, device=batch.records_B.device)
+            return {self._term: examples(batch)}
+        weights_K = constant(self.weights, batch.records_B.device)
         counted_B = weights_K[batch.truth["class"]]
         if "share" in batch.truth:
             counted_B = torch.lerp(weights_K[batch.truth["partner"]], counted_B, batch.truth["share"])
-        return weighted_sum(counted_B, batch.weight_B)
+        return {self._term: weighted_sum(counted_B, batch.weight_B)}
 
-    def loss(self, network: nn.Module, batch: Batch, draw: Draw) -> Tensors:
+    def loss(self, network: nn.Module, batch: Batch, rng: BatchRng) -> Tensors:
         logits_BK = network(batch.inputs).float()
         cost_B = self._cost(logits_BK, batch.truth["class"])
         if "share" in batch.truth:
             cost_B = torch.lerp(self._cost(logits_BK, batch.truth["partner"]), cost_B, batch.truth["share"])
-        return {self.config.loss.replace("-", "_"): weighted_sum(cost_B, batch.weight_B)}
+        return {self._term: weighted_sum(cost_B, batch.weight_B)}
 
     def _cost(self, logits_BK: Tensor, class_B: Tensor) -> Tensor:
         smoothing = self.config.smoothing
-        weights_K = None if self.weights is None else torch.tensor(self.weights, device=logits_BK.device)
+        weights_K = None if self.weights is None else constant(self.weights, logits_BK.device)
         if self.config.loss == "cross-entropy":
             return functional.cross_entropy(
                 logits_BK, class_B, weight=weights_K, label_smoothing=smoothing, reduction="none"
@@ -140,9 +148,9 @@ class Category(Target):
         return torch.lerp(cost_B, cost_BK.mean(1), smoothing) if smoothing else cost_B
 
     @torch.no_grad()
-    def predict(self, network: nn.Module, inputs: dict[str, Tensors]) -> list[Prediction]:
+    def predict(self, network: nn.Module, batch: Batch) -> list[Prediction]:
         """{"label", "confidence", "probabilities": {class: p}}; of many classes the 20 likeliest, best first."""
-        probabilities_BK = network(inputs).float().softmax(1)
+        probabilities_BK = network(batch.inputs).float().softmax(1)
         best_B = probabilities_BK.argmax(1).tolist()
         rows = probabilities_BK.tolist()
         if len(self.classes) > MOST:
@@ -159,21 +167,21 @@ class Category(Target):
         ]
 
     @torch.no_grad()
-    def measure(self, network: nn.Module, batch: Batch) -> Tensors:
+    def eval_outputs(self, network: nn.Module, batch: Batch) -> Columns:
         return {"probabilities": network(batch.inputs).float().softmax(1), "class": batch.truth["class"]}
 
     def metrics(self, columns: Mapping[str, np.ndarray], weights_RN: np.ndarray) -> dict[str, np.ndarray]:
         probabilities_NK, true_N = columns["probabilities"], columns["class"]
         num_classes = len(self.classes)
-        answered_N = probabilities_NK.argmax(axis=1)
-        counts = metrics.tally(true_N, answered_N, num_classes, weights_RN)
+        predicted_N = probabilities_NK.argmax(axis=1)
+        counts = metrics.tally(true_N, predicted_N, num_classes, weights_RN)
         scores = {
             "accuracy": metrics.accuracy(counts),
             "balanced_accuracy": metrics.balanced_accuracy(counts),
             "macro_f1": metrics.macro_f1(counts),
             "roc_auc": _roc_auc(probabilities_NK, true_N, weights_RN),
             "log_loss": metrics.log_loss(probabilities_NK, true_N, weights_RN),
-            "ece": metrics.calibration_error(probabilities_NK.max(axis=1), answered_N == true_N, weights_RN),
+            "ece": metrics.calibration_error(probabilities_NK.max(axis=1), predicted_N == true_N, weights_RN),
         }
         if num_classes > 10:
             scores["top5_accuracy"] = metrics.top_accuracy(probabilities_NK, true_N, weights_RN, most=5)

@@ -14,14 +14,18 @@ from torch.nn import functional
 
 from sonde import metrics
 from sonde.base.config import Config
+from sonde.base.constants import constant
 from sonde.base.errors import RecordError, UserError, unknown
-from sonde.base.rng import Draw
-from sonde.columns import Columns, Tensors
-from sonde.records import Record, Records
+from sonde.base.rng import BatchRng
+from sonde.contracts.augment import AugmentParams, partner
+from sonde.contracts.batch import Batch
+from sonde.contracts.columns import Columns, Tensors
+from sonde.contracts.input import Input
+from sonde.contracts.records import Record, Records
+from sonde.contracts.target import Prediction, Target
 from sonde.targets._classes import MOST, codes_of, objects, require_names, text_of, wrong_label
 from sonde.targets._numbers import numbers_of
 from sonde.targets._sums import examples, weighted_sum
-from sonde.task import Ask, Batch, Input, Moves, Prediction, Target, partner
 
 
 class LabelsConfig(Config):
@@ -47,7 +51,7 @@ class LabelsConfig(Config):
 class Labels(Target):
     """Truth: "labels" (B, K), uint8, or float32 after mixing.
 
-    Labels are sorted by name (or in the order of `fields`); `counts` are the training records that have each,
+    Labels are sorted by name (or in the order of `fields`); `class_counts` are the training records that have each,
     `weights` how much its presence counts; those rarer than `min_count` are as if they were not there. A missing value,
     an empty text or list is a record without labels.
     The loss is summed over labels too, and divided by their number. Shape suffixes: B example, K label.
@@ -58,7 +62,7 @@ class Labels(Target):
 
     config: LabelsConfig
     classes: list[str]
-    counts: list[int]
+    class_counts: list[int]
     weights: list[float] | None
 
     @classmethod
@@ -85,10 +89,10 @@ class Labels(Target):
                 )
             classes, counts = found[often].tolist(), how_often[often].tolist()
         weights = _positive_weights(config, classes, counts, len(records))
-        return cls(config=config, classes=classes, counts=counts, weights=weights)
+        return cls(config=config, classes=classes, class_counts=counts, weights=weights)
 
     @classmethod
-    def sample(cls, count: int, rng: np.random.Generator) -> tuple[LabelsConfig, Records]:
+    def sample(cls, count: int, rng: np.random.Generator, given: Records) -> tuple[LabelsConfig, Records]:
         tags = objects([["new", "red", "round"][: index % 4] for index in range(count)])
         return LabelsConfig(field="tags"), Records(fields={"tags": tags}, ids=[f"row {i}" for i in range(count)])
 
@@ -97,21 +101,21 @@ class Labels(Target):
         return config.fields or [config.field]
 
     @property
-    def ask(self) -> Ask:
-        return Ask(per="example", width=len(self.classes))
+    def width(self) -> int:
+        return len(self.classes)
 
-    def encode(self, record: Record) -> Tensors:
+    def encode(self, record: Record, given: Mapping[str, Tensors]) -> Tensors:
         names = self.fields(self.config)
         for name in names:
             if name not in record:
                 raise RecordError(f"the record has no field {name!r}")
         fields = {name: objects([record[name]]) for name in names}
-        columns, errors = self.encode_many(Records(fields=fields, ids=["the record"]))
+        columns, errors = self.encode_many(Records(fields=fields, ids=["the record"]), {})
         if errors:
             raise errors[0]
         return {"labels": columns["labels"][0]}
 
-    def encode_many(self, records: Records) -> tuple[Columns, dict[int, RecordError]]:
+    def encode_many(self, records: Records, given: Mapping[str, Columns]) -> tuple[Columns, dict[int, RecordError]]:
         if self.config.fields:
             present_NK, errors = _flags(records, self.config.fields)
         else:
@@ -135,31 +139,35 @@ class Labels(Target):
         present_NK[row[code >= 0], code[code >= 0]] = 1
         return present_NK, errors
 
-    def follow(self, truth: Tensors, moves: Moves) -> Tensors:
-        if moves.share_B is None:
+    def apply_augment(self, truth: Tensors, params: AugmentParams) -> Tensors:
+        if params.mix_weight_B is None:
             return truth
         labels_BK = truth["labels"].float()
-        return {"labels": torch.lerp(partner(labels_BK), labels_BK, moves.share_B[:, None])}
+        return {"labels": torch.lerp(partner(labels_BK), labels_BK, params.mix_weight_B[:, None])}
 
-    def count(self, batch: Batch) -> Tensor:
-        return examples(batch, each=len(self.classes))
+    @property
+    def _term(self) -> str:
+        return self.config.loss.replace("-", "_")
 
-    def loss(self, network: nn.Module, batch: Batch, draw: Draw) -> Tensors:
+    def counts(self, batch: Batch) -> Tensors:
+        return {self._term: examples(batch, each=len(self.classes))}
+
+    def loss(self, network: nn.Module, batch: Batch, rng: BatchRng) -> Tensors:
         logits_BK = network(batch.inputs).float()
         true_BK = batch.truth["labels"].float()
-        weights_K = None if self.weights is None else torch.tensor(self.weights, device=logits_BK.device)
+        weights_K = None if self.weights is None else constant(self.weights, logits_BK.device)
         if self.config.loss == "focal":
             cost_BK = _focal(logits_BK, true_BK, weights_K, self.config.gamma)
         else:
             cost_BK = functional.binary_cross_entropy_with_logits(
                 logits_BK, true_BK, pos_weight=weights_K, reduction="none"
             )
-        return {self.config.loss.replace("-", "_"): weighted_sum(cost_BK, batch.weight_B)}
+        return {self._term: weighted_sum(cost_BK, batch.weight_B)}
 
     @torch.no_grad()
-    def predict(self, network: nn.Module, inputs: dict[str, Tensors]) -> list[Prediction]:
+    def predict(self, network: nn.Module, batch: Batch) -> list[Prediction]:
         """{"labels": [...], "probabilities": {label: p}}; of many labels the 20 likeliest, best first."""
-        logits_BK = network(inputs).float()
+        logits_BK = network(batch.inputs).float()
         rows = logits_BK.sigmoid().tolist()
         if len(self.classes) > MOST:
             tops = logits_BK.topk(MOST, dim=1).indices.tolist()
@@ -174,19 +182,19 @@ class Labels(Target):
         ]
 
     @torch.no_grad()
-    def measure(self, network: nn.Module, batch: Batch) -> Tensors:
+    def eval_outputs(self, network: nn.Module, batch: Batch) -> Columns:
         return {"probabilities": network(batch.inputs).float().sigmoid(), "labels": batch.truth["labels"]}
 
     def metrics(self, columns: Mapping[str, np.ndarray], weights_RN: np.ndarray) -> dict[str, np.ndarray]:
         probabilities_NK, true_NK = columns["probabilities"], columns["labels"] > 0
-        answered_NK = probabilities_NK >= self.config.threshold
-        counts = metrics.tally_labels(true_NK, answered_NK, weights_RN)
+        predicted_NK = probabilities_NK >= self.config.threshold
+        counts = metrics.tally_labels(true_NK, predicted_NK, weights_RN)
         scores = {
             "mean_average_precision": metrics.average_precision_macro(probabilities_NK, true_NK, weights_RN),
             "micro_f1": metrics.micro_f1(counts),
             "macro_f1": metrics.macro_f1(counts),
             "roc_auc": metrics.roc_auc_macro(probabilities_NK, true_NK, weights_RN),
-            "subset_accuracy": metrics.mean((true_NK == answered_NK).all(axis=1), weights_RN),
+            "subset_accuracy": metrics.mean((true_NK == predicted_NK).all(axis=1), weights_RN),
         }
         if len(self.classes) <= MOST:
             f1_RK = metrics.f1(counts)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal, Protocol, Self, runtime_checkable
 
 import numpy as np
@@ -15,16 +15,21 @@ from torch.nn import functional
 
 from sonde import metrics
 from sonde.base.config import Config
+from sonde.base.constants import constant
 from sonde.base.errors import RecordError, UserError, unknown
-from sonde.base.images import Fit, fit_to, read_image
-from sonde.base.rng import Draw
+from sonde.base.images import ResizeMode, fit_to, read_image
+from sonde.base.rng import BatchRng
 from sonde.base.threads import each
-from sonde.columns import Tensors
-from sonde.records import Record, Records
+from sonde.contracts.augment import AugmentParams
+from sonde.contracts.batch import Batch
+from sonde.contracts.columns import Columns, Tensors
+from sonde.contracts.input import Input
+from sonde.contracts.records import Record, Records
+from sonde.contracts.specs import Advice, InputSpec, OutputSpec
+from sonde.contracts.target import Prediction, Target
 from sonde.targets._classes import MOST, ClassWeights, class_weights
-from sonde.targets._inputs import the_input
+from sonde.targets._inputs import asked_of_one, the_input
 from sonde.targets._sums import weighted_sum
-from sonde.task import Ask, Batch, Input, Moves, Prediction, Target
 
 # The code of a pixel without a class; also of what lies outside the picture.
 IGNORED = 255
@@ -56,10 +61,10 @@ class MaskConfig(Config):
 
 
 @runtime_checkable
-class Fits(Protocol):
-    """Settings of an input that brings pictures to one size: what its masks must follow."""
+class Resizes(Protocol):
+    """Settings of an input that brings pictures to one size: its masks are brought there in the same way."""
 
-    fit: Fit
+    resize_mode: ResizeMode
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,10 +81,13 @@ class Mask(Target):
     Config = MaskConfig
     reads_file: ClassVar[bool] = True
     best: ClassVar = ("miou", "max")
+    asks: ClassVar = OutputSpec(per=("pixel",))
+    accepts: ClassVar = ("grid",)
 
     config: MaskConfig
+    input: str
     size: list[int]
-    how: Fit
+    how: ResizeMode
     ids: list[int]
     classes: list[str]
     pixels: list[int]
@@ -90,28 +98,44 @@ class Mask(Target):
         if config.field not in records.fields:
             raise unknown(config.field, records.fields, what="the field")
         name = the_input(inputs, "grid", config.input, "mask")
-        settings, size = inputs[name].config, list(inputs[name].shape.size)
-        if not isinstance(settings, Fits) or len(size) != 2:
+        settings, size = inputs[name].config, list(inputs[name].spec.size)
+        if not isinstance(settings, Resizes) or len(size) != 2:
             raise UserError(f"the input {name!r} is no picture", expected="an input of kind image for target 'mask'")
         sample = records.take(np.linspace(0, len(records) - 1, min(SAMPLE, len(records))).astype(int))
         found = _found(sample, config)
         ids, classes = _named(sorted(found), config)
         pixels = [found.get(value, 0) for value in ids]
         weights = class_weights(config.class_weights, classes, pixels)
-        return cls(config=config, size=size, how=settings.fit, ids=ids, classes=classes, pixels=pixels, weights=weights)
+        return cls(
+            config=config,
+            input=name,
+            size=size,
+            how=settings.resize_mode,
+            ids=ids,
+            classes=classes,
+            pixels=pixels,
+            weights=weights,
+        )
 
     @classmethod
-    def sample(cls, count: int, rng: np.random.Generator) -> tuple[MaskConfig, Records]:
+    def sample(cls, count: int, rng: np.random.Generator, given: Records) -> tuple[MaskConfig, Records]:
         masks = np.empty(count, dtype=object)
         masks[:] = [rng.integers(0, 4, (20, 16 + index % 3), dtype=np.uint8) for index in range(count)]
         config = MaskConfig(ignore=3, dice=0.5, classes=["road", "car", "sky"])
         return config, Records(fields={"mask": masks}, ids=[f"picture {index}" for index in range(count)])
 
-    @property
-    def ask(self) -> Ask:
-        return Ask(per="pixel", width=len(self.classes))
+    @classmethod
+    def recommend(cls, config: MaskConfig, inputs: Mapping[str, Config], records: Records) -> Advice:
+        return Advice(target={"dice": 1.0})
 
-    def encode(self, record: Record) -> Tensors:
+    @property
+    def width(self) -> int:
+        return len(self.classes)
+
+    def outputs(self, inputs: Mapping[str, InputSpec]) -> dict[str, OutputSpec]:
+        return asked_of_one(inputs, self.input, replace(self.asks, width=self.width))
+
+    def encode(self, record: Record, given: Mapping[str, Tensors]) -> Tensors:
         values = read_ids(record.get(self.config.field), self.config.field)
         codes = np.full(int(max(*self.ids, values.max(initial=0), self.config.ignore or 0)) + 1, -1)
         codes[self.ids] = np.arange(len(self.ids))
@@ -125,33 +149,30 @@ class Mask(Target):
         fitted = np.array(fit_to(raised, (self.size[0], self.size[1]), how=self.how, nearest=True), dtype=np.uint8)
         return {"mask": torch.from_numpy(fitted - np.uint8(1))}
 
-    def follow(self, truth: Tensors, moves: Moves) -> Tensors:
-        if moves.share_B is not None:
-            return super().follow(truth, moves)
-        mask = truth["mask"]
-        if moves.rows_BH is not None or moves.columns_BW is not None:
-            mask = _gathered(mask, moves.rows_BH, moves.columns_BW)
-        if moves.affine_B23 is not None:
-            mask = _warped(mask, moves.affine_B23)
-        return {"mask": mask}
+    def apply_augment(self, truth: Tensors, params: AugmentParams) -> Tensors:
+        if params.mix_weight_B is not None:
+            return super().apply_augment(truth, params)
+        return {"mask": params.grids(truth["mask"], IGNORED)}
 
-    def count(self, batch: Batch) -> Tensor:
-        return weighted_sum(self._pixels(batch.truth["mask"]), batch.weight_B)
+    def counts(self, batch: Batch) -> Tensors:
+        pixels = weighted_sum(self._pixels(batch.truth["mask"]), batch.weight_B)
+        weights = {"cross_entropy": self.config.cross_entropy, "dice": self.config.dice}
+        return {term: pixels for term, weight in weights.items() if weight}
 
     def _pixels(self, mask_BHW: Tensor) -> Tensor:
         """What each picture counts for (B,): its pixels that have a class, times the weights of these."""
         if self.weights is None:
             return (mask_BHW != IGNORED).flatten(1).sum(1).float()
         weight_256 = torch.zeros(IGNORED + 1, device=mask_BHW.device)
-        weight_256[: len(self.weights)] = torch.tensor(self.weights, device=mask_BHW.device)
+        weight_256[: len(self.weights)] = constant(self.weights, mask_BHW.device)
         return weight_256[mask_BHW.long()].flatten(1).sum(1)
 
-    def loss(self, network: nn.Module, batch: Batch, draw: Draw) -> Tensors:
+    def loss(self, network: nn.Module, batch: Batch, rng: BatchRng) -> Tensors:
         logits_BKHW = network(batch.inputs).float()
         mask_BHW = batch.truth["mask"]
         terms: Tensors = {}
         if self.config.cross_entropy:
-            weights_K = None if self.weights is None else torch.tensor(self.weights, device=logits_BKHW.device)
+            weights_K = None if self.weights is None else constant(self.weights, logits_BKHW.device)
             cost_BHW = functional.cross_entropy(
                 logits_BKHW, mask_BHW.long(), weight=weights_K, ignore_index=IGNORED, reduction="none"
             )
@@ -162,13 +183,13 @@ class Mask(Target):
         return terms
 
     @torch.no_grad()
-    def predict(self, network: nn.Module, inputs: dict[str, Tensors]) -> list[Prediction]:
+    def predict(self, network: nn.Module, batch: Batch) -> list[Prediction]:
         """{"size": [H, W], "shares": {class: part of the pixels}, "mask": {"ids": [...], "lengths": [...]}}.
 
         "mask" is run-length coded, row by row from the top left: so many pixels of this id, then so many of that.
         The ids are those of the mask files. `unpack` gives the picture back.
         """
-        codes_BHW = network(inputs).argmax(1).cpu().numpy()
+        codes_BHW = network(batch.inputs).argmax(1).cpu().numpy()
         return [self._packed(codes_HW) for codes_HW in codes_BHW]
 
     def _packed(self, codes_HW: np.ndarray) -> Prediction:
@@ -183,12 +204,12 @@ class Mask(Target):
         }
 
     @torch.no_grad()
-    def measure(self, network: nn.Module, batch: Batch) -> Tensors:
+    def eval_outputs(self, network: nn.Module, batch: Batch) -> Columns:
         """The pixels of each picture by [true, answered] class: "confusion" int64 (B, K, K)."""
-        answered_BHW, true_BHW = network(batch.inputs).argmax(1), batch.truth["mask"].long()
+        predicted_BHW, true_BHW = network(batch.inputs).argmax(1), batch.truth["mask"].long()
         count, num_classes = len(true_BHW), len(self.classes)
         picture_B11 = torch.arange(count, device=true_BHW.device)[:, None, None]
-        cell_BHW = (picture_B11 * num_classes + true_BHW) * num_classes + answered_BHW
+        cell_BHW = (picture_B11 * num_classes + true_BHW) * num_classes + predicted_BHW
         # Pixels without a class go to one last cell, which is dropped.
         last = count * num_classes**2
         cell_BHW = torch.where(true_BHW == IGNORED, last, cell_BHW)
@@ -241,28 +262,6 @@ def dice_loss(probabilities_BKHW: Tensor, mask_BHW: Tensor) -> Tensor:
     present_BK = (true_BK > 0).float()
     lost_BK = (1 - 2 * both_BK / sizes_BK.clamp_min(1e-6)) * present_BK
     return lost_BK.sum(1) / present_BK.sum(1).clamp_min(1)
-
-
-def _gathered(mask_BHW: Tensor, rows_BH: Tensor | None, columns_BW: Tensor | None) -> Tensor:
-    """Every pixel from its source row and column; -1 is outside and has no class."""
-    for dimension, source in ((1, rows_BH), (2, columns_BW)):
-        if source is not None:
-            index = source.unsqueeze(3 - dimension).expand(
-                -1, *(source.shape[1] if axis == dimension else mask_BHW.shape[axis] for axis in (1, 2))
-            )
-            taken = mask_BHW.gather(dimension, index.clamp_min(0))
-            mask_BHW = taken.masked_fill(index < 0, IGNORED)
-    return mask_BHW
-
-
-def _warped(mask_BHW: Tensor, affine_B23: Tensor) -> Tensor:
-    """Every pixel from the nearest source pixel; outside has no class."""
-    batch, height, width = mask_BHW.shape
-    places = functional.affine_grid(affine_B23.float(), [batch, 1, height, width], align_corners=False)
-    # Moved up by one (255 becomes 0), so that the zeros outside are what is ignored.
-    raised = (mask_BHW + 1)[:, None].float()
-    sampled = functional.grid_sample(raised, places, mode="nearest", padding_mode="zeros", align_corners=False)
-    return sampled[:, 0].to(torch.uint8) - 1
 
 
 def _found(records: Records, config: MaskConfig) -> dict[int, int]:

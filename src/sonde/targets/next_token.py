@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal, Protocol, Self, runtime_checkable
 
 import numpy as np
@@ -16,12 +16,15 @@ from torch.nn import functional
 from sonde import metrics
 from sonde.base.config import Config
 from sonde.base.errors import RecordError
-from sonde.base.rng import Draw, generator
-from sonde.columns import Columns, Tensors
-from sonde.records import Record, Records
-from sonde.targets._inputs import the_input
+from sonde.base.rng import BatchRng, generator
+from sonde.contracts.batch import Batch
+from sonde.contracts.columns import Columns, Tensors
+from sonde.contracts.input import Input
+from sonde.contracts.records import Record, Records
+from sonde.contracts.specs import InputSpec, OutputSpec
+from sonde.contracts.target import Prediction, Target
+from sonde.targets._inputs import asked_of_one, the_input
 from sonde.targets._sums import weighted_sum
-from sonde.task import Ask, Batch, Input, Prediction, Target
 
 
 class Generate(Config):
@@ -76,6 +79,8 @@ class NextToken(Target):
 
     Config = NextTokenConfig
     best: ClassVar = ("loss", "min")
+    asks: ClassVar = OutputSpec(per=("position",), causal=True)
+    accepts: ClassVar = ("tokens",)
     lower_is_better: ClassVar = frozenset({"loss", "perplexity", "bits_per_byte"})
 
     config: NextTokenConfig
@@ -91,13 +96,13 @@ class NextToken(Target):
         return cls(
             config=config,
             input=name,
-            vocabulary=part.shape.vocabulary,
-            context=part.shape.size[0],
+            vocabulary=part.spec.vocabulary,
+            context=part.spec.size[0],
             token_bytes=list(part.token_bytes) if isinstance(part, Sized) else None,
         )
 
     @classmethod
-    def sample(cls, count: int, rng: np.random.Generator) -> tuple[NextTokenConfig, Records]:
+    def sample(cls, count: int, rng: np.random.Generator, given: Records) -> tuple[NextTokenConfig, Records]:
         config = NextTokenConfig(generate=Generate(tokens=4, top_k=5))
         return config, Records(fields={}, ids=[f"text {index}" for index in range(count)])
 
@@ -106,23 +111,26 @@ class NextToken(Target):
         return []
 
     @property
-    def ask(self) -> Ask:
-        return Ask(per="position", width=self.vocabulary, causal=True)
+    def width(self) -> int:
+        return self.vocabulary
 
-    def encode(self, record: Record) -> Tensors:
+    def outputs(self, inputs: Mapping[str, InputSpec]) -> dict[str, OutputSpec]:
+        return asked_of_one(inputs, self.input, replace(self.asks, width=self.width))
+
+    def encode(self, record: Record, given: Mapping[str, Tensors]) -> Tensors:
         return {}
 
-    def encode_many(self, records: Records) -> tuple[Columns, dict[int, RecordError]]:
+    def encode_many(self, records: Records, given: Mapping[str, Columns]) -> tuple[Columns, dict[int, RecordError]]:
         return {}, {}
 
-    def count(self, batch: Batch) -> Tensor:
-        return weighted_sum(self._positions(batch).float(), batch.weight_B)
+    def counts(self, batch: Batch) -> Tensors:
+        return {"loss": weighted_sum(self._positions(batch).float(), batch.weight_B)}
 
     def _positions(self, batch: Batch) -> Tensor:
         """How many tokens of each example are predicted, int64 (B,)."""
         return (batch.inputs[self.input]["length"] - 1).clamp_min(0)
 
-    def loss(self, network: nn.Module, batch: Batch, draw: Draw) -> Tensors:
+    def loss(self, network: nn.Module, batch: Batch, rng: BatchRng) -> Tensors:
         return {"loss": weighted_sum(self._costs(network, batch), batch.weight_B)}
 
     def _costs(self, network: nn.Module, batch: Batch) -> Tensor:
@@ -130,7 +138,7 @@ class NextToken(Target):
         given = batch.inputs[self.input]
         tokens_BT, length_B = given["tokens"], given["length"]
         # Tokens that augmentation hid are to be predicted as they were (word dropout, Bowman et al. 2016).
-        next_BT = given.get("undropped", tokens_BT).roll(-1, 1)
+        next_BT = given.get("clean_tokens", tokens_BT).roll(-1, 1)
         # The last token is nobody's past. A network is given one position and a length of 1 at least.
         shown_BT = tokens_BT[:, : max(1, tokens_BT.shape[1] - 1)]
         shown = {**given, "tokens": shown_BT, "length": (length_B - 1).clamp_min(1)}
@@ -150,11 +158,11 @@ class NextToken(Target):
         return functional.cross_entropy(logits_MV.float(), truth_M, ignore_index=-100, reduction="none")
 
     @torch.no_grad()
-    def predict(self, network: nn.Module, inputs: dict[str, Tensors]) -> list[Prediction]:
+    def predict(self, network: nn.Module, batch: Batch) -> list[Prediction]:
         """{"tokens": [...]}: the ids that go on from each prompt, without the prompt itself."""
-        return [{"tokens": ids} for ids in self.generate(network, inputs)]
+        return [{"tokens": ids} for ids in self.generate(network, batch.inputs)]
 
-    def say(self, predictions: list[Prediction], inputs: Mapping[str, Input]) -> list[Prediction]:
+    def decode(self, predictions: list[Prediction], inputs: Mapping[str, Input]) -> list[Prediction]:
         """Adds "text" where the input can read its own tokens back."""
         part = inputs[self.input]
         if not isinstance(part, Decodes):
@@ -210,7 +218,7 @@ class NextToken(Target):
         return {**inputs, self.input: {"tokens": tokens_BT, "length": length_B}}
 
     @torch.no_grad()
-    def measure(self, network: nn.Module, batch: Batch) -> Tensors:
+    def eval_outputs(self, network: nn.Module, batch: Batch) -> Columns:
         """Per example: "loss" in nats, summed over "positions", and the "bytes" of what was predicted, if known."""
         measured = {"loss": self._costs(network, batch).sum(1), "positions": self._positions(batch)}
         if self.token_bytes is not None:

@@ -9,19 +9,22 @@ from typing import ClassVar, Literal, Self
 import numpy as np
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import nn
 from torch.nn import functional
 
 from sonde import metrics
 from sonde.base.config import Config
 from sonde.base.errors import RecordError, UserError, unknown
-from sonde.base.rng import Draw
-from sonde.columns import Columns, Tensors
-from sonde.records import Record, Records
+from sonde.base.rng import BatchRng
+from sonde.contracts.augment import AugmentParams, partner
+from sonde.contracts.batch import Batch
+from sonde.contracts.columns import Columns, Tensors
+from sonde.contracts.input import Input
+from sonde.contracts.records import Record, Records
+from sonde.contracts.target import Prediction, Target
 from sonde.targets._classes import objects, text_of
 from sonde.targets._numbers import numbers_of
 from sonde.targets._sums import examples, weighted_sum
-from sonde.task import Ask, Batch, Input, Moves, Prediction, Target, partner
 
 # The interquartile range of a normal distribution, in deviations.
 NORMAL_RANGE = 1.349
@@ -76,7 +79,7 @@ class Number(Target):
         )
 
     @classmethod
-    def sample(cls, count: int, rng: np.random.Generator) -> tuple[NumberConfig, Records]:
+    def sample(cls, count: int, rng: np.random.Generator, given: Records) -> tuple[NumberConfig, Records]:
         fields = {"price": rng.lognormal(size=count), "age": rng.integers(1, 90, count)}
         return NumberConfig(fields=["price", "age"]), Records(fields=fields, ids=[f"row {i}" for i in range(count)])
 
@@ -85,17 +88,17 @@ class Number(Target):
         return config.fields or [config.field]
 
     @property
-    def ask(self) -> Ask:
-        return Ask(per="example", width=len(self.names))
+    def width(self) -> int:
+        return len(self.names)
 
-    def encode(self, record: Record) -> Tensors:
+    def encode(self, record: Record, given: Mapping[str, Tensors]) -> Tensors:
         fields = {name: objects([record.get(name)]) for name in self.names}
-        columns, errors = self.encode_many(Records(fields=fields, ids=["the record"]))
+        columns, errors = self.encode_many(Records(fields=fields, ids=["the record"]), {})
         if errors:
             raise errors[0]
         return {"value": columns["value"][0]}
 
-    def encode_many(self, records: Records) -> tuple[Columns, dict[int, RecordError]]:
+    def encode_many(self, records: Records, given: Mapping[str, Columns]) -> tuple[Columns, dict[int, RecordError]]:
         values_NF = np.empty((len(records), len(self.names)))
         errors: dict[int, RecordError] = {}
         for column, name in enumerate(self.names):
@@ -109,16 +112,16 @@ class Number(Target):
         kept = np.array([index not in errors for index in range(len(records))], dtype=bool)
         return {"value": torch.from_numpy(values_NF[kept].astype(np.float32))}, errors
 
-    def follow(self, truth: Tensors, moves: Moves) -> Tensors:
-        if moves.share_B is None:
+    def apply_augment(self, truth: Tensors, params: AugmentParams) -> Tensors:
+        if params.mix_weight_B is None:
             return truth
         value_BF = truth["value"]
-        return {"value": torch.lerp(partner(value_BF), value_BF, moves.share_B[:, None])}
+        return {"value": torch.lerp(partner(value_BF), value_BF, params.mix_weight_B[:, None])}
 
-    def count(self, batch: Batch) -> Tensor:
-        return examples(batch, each=len(self.names))
+    def counts(self, batch: Batch) -> Tensors:
+        return {self.config.loss: examples(batch, each=len(self.names))}
 
-    def loss(self, network: nn.Module, batch: Batch, draw: Draw) -> Tensors:
+    def loss(self, network: nn.Module, batch: Batch, rng: BatchRng) -> Tensors:
         answer_BF, value_BF = network(batch.inputs).float(), batch.truth["value"]
         if self.config.loss == "mse":
             cost_BF = functional.mse_loss(answer_BF, value_BF, reduction="none")
@@ -129,15 +132,15 @@ class Number(Target):
         return {self.config.loss: weighted_sum(cost_BF, batch.weight_B)}
 
     @torch.no_grad()
-    def predict(self, network: nn.Module, inputs: dict[str, Tensors]) -> list[Prediction]:
+    def predict(self, network: nn.Module, batch: Batch) -> list[Prediction]:
         """{"value": x}, or {"values": {field: x}} where several fields are learnt; in the units of the data."""
-        rows = self._in_units(network(inputs).float().cpu().numpy()).tolist()
+        rows = self._in_units(network(batch.inputs).float().cpu().numpy()).tolist()
         if not self.config.fields:
             return [{"value": row[0]} for row in rows]
         return [{"values": dict(zip(self.names, row, strict=True))} for row in rows]
 
     @torch.no_grad()
-    def measure(self, network: nn.Module, batch: Batch) -> Tensors:
+    def eval_outputs(self, network: nn.Module, batch: Batch) -> Columns:
         """Answers and values (B, F), both on the scale of the loss, where float32 keeps their digits."""
         return {"answer": network(batch.inputs).float(), "value": batch.truth["value"]}
 

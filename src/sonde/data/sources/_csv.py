@@ -116,12 +116,12 @@ def _carefully(path: Path, content: bytes, separator: str, dialect: Dialect) -> 
     count = len(rows.starts) - dialect.header
     if not count:
         raise UserError(f"{path} has a header and no rows", hint="if its first row is data: header = false")
-    body = content[start:]
+    backbone = content[start:]
     if rows.blank:
         kept = slice(int(dialect.header), None)
-        body = b"\n".join(content[at:end] for at, end in zip(rows.starts[kept], rows.ends[kept], strict=True))
+        backbone = b"\n".join(content[at:end] for at, end in zip(rows.starts[kept], rows.ends[kept], strict=True))
     try:
-        frame = _parse(body, separator, dialect.quoting)
+        frame = _parse(backbone, separator, dialect.quoting)
     except polars.exceptions.PolarsError as error:
         raise UserError(f"{path} cannot be read as CSV: {error}") from error
     if frame.height != count:
@@ -154,7 +154,7 @@ def first_line(path: Path) -> tuple[str | None, ...]:
 
 
 def _parse(
-    body: bytes,
+    backbone: bytes,
     separator: str,
     quoting: bool,
     types: dict[str, type[polars.DataType]] | None = None,
@@ -164,7 +164,7 @@ def _parse(
     """Every column as texts, or named and typed by `types`; then a row with a value too many is an error."""
     quote = '"' if quoting else None
     return polars.read_csv(
-        body, has_header=header, separator=separator, quote_char=quote, infer_schema=False, schema=types
+        backbone, has_header=header, separator=separator, quote_char=quote, infer_schema=False, schema=types
     )
 
 
@@ -183,9 +183,9 @@ def sniff(path: Path) -> Dialect:
         quoting = False
     peek = content[: rows.ends[:_PEEK][-1]]
     frame = _parse(peek, separator, quoting)
-    body = frame.slice(1) if frame.height > 1 else frame
+    backbone = frame.slice(1) if frame.height > 1 else frame
     # Where a comma does not part values it may stand for the point of numbers, as in much of Europe.
-    comma = separator != "," and any(_commas(column) for column in body)
+    comma = separator != "," and any(_commas(column) for column in backbone)
     if comma:
         frame = frame.with_columns(_with_points(column) for column in frame)
     return Dialect(header=_is_header(frame), quoting=quoting, decimal="," if comma else ".")

@@ -131,7 +131,7 @@ def objects(values: list) -> np.ndarray:
 
 
 def given_split(splits: Set[str]) -> tuple[dict[str, object], str | None]:
-    """The `split` setting for a data set that names these splits, and a doubt where one is missing."""
+    """The `split` setting for a data set that names these splits, and a warning where one is missing."""
     setting: dict[str, object] = {"by": "given"}
     if "validation" not in splits:
         setting["validation"] = 0.1

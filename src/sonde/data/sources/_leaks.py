@@ -6,7 +6,7 @@ import re
 
 import numpy as np
 
-from sonde.records import is_missing
+from sonde.contracts.records import is_missing
 
 _PREDICTION = re.compile(r"predict|forecast|estimated", re.I)
 # From this correlation on a column repeats a number; a column that is called a prediction needs less.

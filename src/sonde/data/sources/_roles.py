@@ -1,6 +1,6 @@
 """What the columns of a table are for: which one to learn, which ones to learn from, how to split. For `sonde new`.
 
-Nothing here changes data: it only writes a first recipe, and says in notes and doubts what it was led by.
+Nothing here changes data: it only writes a first recipe, and says in notes and warnings what it was led by.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from typing import Any, Literal
 import numpy as np
 
 from sonde.base.errors import UserError, unknown
+from sonde.contracts.records import Records, is_missing
 from sonde.data.sources import _folders
 from sonde.data.sources._leaks import gives_away, sample
 from sonde.data.split import part_of
-from sonde.records import Records, is_missing
 
 Role = Literal["feature", "text", "image", "audio", "id", "time", "constant", "list"]
 
@@ -57,7 +57,7 @@ class Roles:
     target: Mapping[str, Any]
     split: Mapping[str, Any]
     notes: dict[str, str] = field(default_factory=dict)
-    doubts: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,18 +81,18 @@ def guess(records: Records, target: str | None) -> Roles:
         raise unknown(target, columns, what="--target: the column")
     chosen, why = (target, "") if target is not None else _choose(columns)
     notes = {"target.field": f"{why}; --target chooses another"} if why else {}
-    doubts: list[str] = []
+    warnings: list[str] = []
     learn = _target(columns[chosen], notes)
     if columns[chosen].missing:
-        doubts.append(f"{_records(columns[chosen].missing)} no value in {chosen!r}: remove them, or fit stops there")
+        warnings.append(f"{_records(columns[chosen].missing)} no value in {chosen!r}: remove them, or fit stops there")
     infinite = [name for name, column in columns.items() if _infinite(column.values)]
-    doubts += [f"{name!r} has an infinite value: fit stops there" for name in infinite]
+    warnings += [f"{name!r} has an infinite value: fit stops there" for name in infinite]
     others = [column for name, column in columns.items() if name != chosen]
-    inputs = _inputs(others, columns[chosen], learn["kind"], notes, doubts)
-    split = _split(records, given, columns[chosen], learn["kind"], doubts)
+    inputs = _inputs(others, columns[chosen], learn["kind"], notes, warnings)
+    split = _split(records, given, columns[chosen], learn["kind"], warnings)
     if split["by"] != "given":
-        doubts += _other_splits(others)
-    return Roles(inputs=inputs, target=learn, split=split, notes=notes, doubts=doubts)
+        warnings += _other_splits(others)
+    return Roles(inputs=inputs, target=learn, split=split, notes=notes, warnings=warnings)
 
 
 def names_for(columns: Sequence[np.ndarray]) -> list[str]:
@@ -212,7 +212,7 @@ def _labels(name: str, values: np.ndarray, separator: str | None, notes: dict[st
 
 
 def _inputs(
-    others: Sequence[_Column], target: _Column, kind: str, notes: dict[str, str], doubts: list[str]
+    others: Sequence[_Column], target: _Column, kind: str, notes: dict[str, str], warnings: list[str]
 ) -> dict[str, dict[str, Any]]:
     """Files if there are any, else texts and features; what is left out is said."""
     by_role: dict[str, list[_Column]] = {}
@@ -225,7 +225,7 @@ def _inputs(
             return {role: {"kind": role, "field": column.name}}
     texts = by_role.get("text", [])
     features = [*by_role.get("feature", []), *by_role.get("time", [])]
-    features = _without_leaks(features, target, kind, needed=not texts, doubts=doubts)
+    features = _without_leaks(features, target, kind, needed=not texts, warnings=warnings)
     if not texts and not features:
         texts = [column for column in by_role.get("id", []) if column.values.dtype == object][:1]
     inputs: dict[str, dict[str, Any]] = {}
@@ -246,7 +246,7 @@ def _inputs(
 
 
 def _without_leaks(
-    features: list[_Column], target: _Column, kind: str, *, needed: bool, doubts: list[str]
+    features: list[_Column], target: _Column, kind: str, *, needed: bool, warnings: list[str]
 ) -> list[_Column]:
     """The features that do not give the answer away; all of them where nothing else would be left."""
     rows = sample(target.values)
@@ -257,7 +257,7 @@ def _without_leaks(
         kept = features
     for name, why in leaks.items():
         left = "" if kept is features else ", and was left out"
-        doubts.append(f"{name!r} {why}{left}: is it known when {target.name!r} is asked for?")
+        warnings.append(f"{name!r} {why}{left}: is it known when {target.name!r} is asked for?")
     return kept
 
 
@@ -294,18 +294,18 @@ def _split_field(records: Records) -> str | None:
     return None
 
 
-def _split(records: Records, given: str | None, target: _Column, kind: str, doubts: list[str]) -> dict[str, Any]:
+def _split(records: Records, given: str | None, target: _Column, kind: str, warnings: list[str]) -> dict[str, Any]:
     if given is not None:
         parts = {part_of(value) for value in records.fields[given]}
-        setting, doubt = _folders.given_split({part for part in parts if part})
-        doubts += [doubt] if doubt else []
+        setting, warning = _folders.given_split({part for part in parts if part})
+        warnings += [warning] if warning else []
         unseen = _unseen(target.values, records.fields[given]) if kind == "category" else []
         if unseen:
-            doubts.append(f"{_classes(unseen)} of {target.name!r} without a training row")
+            warnings.append(f"{_classes(unseen)} of {target.name!r} without a training row")
         return setting if given == "split" else {**setting, "field": given}
     rare = _rare(target.values) if kind == "category" else []
     if rare:
-        doubts.append(f"{_classes(rare)} of {target.name!r} with fewer than {_FEW_RECORDS} rows")
+        warnings.append(f"{_classes(rare)} of {target.name!r} with fewer than {_FEW_RECORDS} rows")
     # A class that is too rare to split is an error that `fit` names: a random split would only hide it.
     by = "stratified" if kind == "category" else "random"
     return {"by": by, "validation": 0.1, "test": 0.1}

@@ -9,7 +9,7 @@ import numpy as np
 import polars
 from polars import Series
 
-from sonde.records import MISSING_NUMBERS, as_field
+from sonde.contracts.records import MISSING_NUMBERS, as_field
 
 _DATE = r"^\s*\d{1,4}[-/.]\d{1,2}([-/.]\d{1,4})?([ T]\d{1,2}:\d{2}|\s*$)"
 # Tried in this order; a column is a date when every value is, in one format.

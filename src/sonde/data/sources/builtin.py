@@ -9,9 +9,9 @@ import numpy as np
 
 from sonde.base.config import Config
 from sonde.base.errors import UserError, unknown
+from sonde.contracts.records import Records
 from sonde.data.source import Guess, Source
 from sonde.data.sources import _folders, _roles
-from sonde.records import Records
 
 _PREFIX = "sklearn:"
 # Grey values of the digits go from 0 to here.
@@ -45,7 +45,7 @@ class Builtin(Source):
                 inputs=roles.inputs,
                 target=roles.target,
                 notes=roles.notes,
-                doubts=tuple(roles.doubts),
+                warnings=tuple(roles.warnings),
             )
         if target not in (None, "label"):
             raise unknown(target, ["label"], what="--target: the field")

@@ -11,10 +11,10 @@ from PIL import Image
 
 from sonde.base.config import Config
 from sonde.base.errors import UserError
+from sonde.contracts.records import Records
 from sonde.data.source import Guess, Source
 from sonde.data.sources import _folders
 from sonde.data.sources._folders import IMAGES, SOUNDS
-from sonde.records import Records
 
 _MEDIA = IMAGES | SOUNDS
 # With one class this many times as frequent as another, the scores of the rare one deserve a look.
@@ -49,14 +49,14 @@ class ClassFolders(Source):
         classes = Counter(records.fields["label"])
         sounds = sum(file.suffix.lower() in SOUNDS for file in records.fields["file"])
         kind, noun = ("audio", "sounds") if sounds > len(records) / 2 else ("image", "pictures")
-        doubts = []
+        warnings = []
         split: dict[str, object] = {"by": "stratified", "validation": 0.1, "test": 0.1}
         if "split" in records.fields:
-            split, doubt = _folders.given_split(set(records.fields["split"]))
-            doubts += [doubt] if doubt else []
+            split, warning = _folders.given_split(set(records.fields["split"]))
+            warnings += [warning] if warning else []
         rare, often = min(classes, key=classes.__getitem__), max(classes, key=classes.__getitem__)
         if classes[often] >= _IMBALANCE * classes[rare]:
-            doubts.append(f"the class {rare!r} has {classes[rare]} records and {often!r} has {classes[often]}")
+            warnings.append(f"the class {rare!r} has {classes[rare]} records and {often!r} has {classes[often]}")
         return Guess(
             about=f"{len(records):,} {noun} in {len(classes)} class folders",
             count=len(records),
@@ -64,7 +64,7 @@ class ClassFolders(Source):
             inputs={kind: {"kind": kind, "field": "file"}},
             target={"kind": "category", "field": "label"},
             notes={"target.field": "the name of the class folder"},
-            doubts=tuple(doubts),
+            warnings=tuple(warnings),
         )
 
     @staticmethod

@@ -13,10 +13,10 @@ import numpy as np
 
 from sonde.base.config import Config
 from sonde.base.errors import UserError
+from sonde.contracts.records import Records
 from sonde.data.source import Guess, Source
 from sonde.data.sources import _folders
 from sonde.data.split import split_name
-from sonde.records import Records
 
 _FILE = re.compile(r"(?:.*-)?(?P<part>[a-z0-9]+)-(?P<what>images|labels)[-.]idx(?P<axes>\d)-ubyte(\.gz)?", re.I)
 # The type code of unsigned bytes, in the third byte of the magic number (the fourth is the number of axes).
@@ -45,7 +45,7 @@ class Idx(Source):
         if target not in (None, "label"):
             raise UserError(f"idx files have no field {target!r} to learn", expected="label")
         records = Idx.read(path, IdxConfig())
-        split, doubt = _folders.given_split(set(records.fields["split"]))
+        split, warning = _folders.given_split(set(records.fields["split"]))
         height, width = records.fields["image"].shape[1:3]
         classes = len(set(records.fields["label"]))
         return Guess(
@@ -54,7 +54,7 @@ class Idx(Source):
             data={"source": str(path), "kind": "idx", "split": split},
             inputs={"image": {"kind": "image", "field": "image", "size": [height, width]}},
             target={"kind": "category", "field": "label"},
-            doubts=(doubt,) if doubt else (),
+            warnings=(warning,) if warning else (),
         )
 
     @staticmethod

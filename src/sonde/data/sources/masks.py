@@ -11,10 +11,10 @@ from PIL import Image
 from sonde.base.config import Config
 from sonde.base.errors import RecordError, UserError
 from sonde.base.images import read_image
+from sonde.contracts.records import Records
 from sonde.data.source import Guess, Source
 from sonde.data.sources import _folders
 from sonde.data.sources._folders import IMAGES
-from sonde.records import Records
 
 # What a mask's name may have over its picture's.
 _ENDINGS = ("", "_mask", "_label", "_labels", "_gt", "_L")
@@ -44,21 +44,21 @@ class Masks(Source):
             raise UserError(f"pictures with masks have no field {target!r} to learn", expected="mask")
         learn: dict[str, object] = {"kind": "mask", "field": "mask"}
         ids, colour = _peek(records.fields["mask"])
-        notes, doubts = {}, []
+        notes, warnings = {}, []
         if colour:
-            doubts.append("the masks are colour pictures: their pixel values must be class ids")
-        doubts += _other_shapes(records)
+            warnings.append("the masks are colour pictures: their pixel values must be class ids")
+        warnings += _other_shapes(records)
         if _VOID in ids and len(ids) > 2:
             learn["ignore"] = _VOID
             notes["target.ignore"] = "by custom, 255 marks pixels without a class"
         elif ids:
-            doubts.append(
+            warnings.append(
                 f"the masks hold the ids {', '.join(map(str, ids))}: if one means no class, say so with target.ignore"
             )
         split: dict[str, object] = {"by": "random", "validation": 0.1, "test": 0.1}
         if "split" in records.fields:
-            split, doubt = _folders.given_split(set(records.fields["split"]))
-            doubts += [doubt] if doubt else []
+            split, warning = _folders.given_split(set(records.fields["split"]))
+            warnings += [warning] if warning else []
         return Guess(
             about=f"{len(records):,} pictures with masks",
             count=len(records),
@@ -66,7 +66,7 @@ class Masks(Source):
             inputs={"image": {"kind": "image", "field": "image"}},
             target=learn,
             notes=notes,
-            doubts=tuple(doubts),
+            warnings=tuple(warnings),
         )
 
     @staticmethod
@@ -137,7 +137,7 @@ def _listing(paths: list[Path]) -> str:
 
 
 def _other_shapes(records: Records) -> list[str]:
-    """A doubt where a mask has not the size of its picture. Only the heads of files are read."""
+    """A warning where a mask has not the size of its picture. Only the heads of files are read."""
     different = []
     for name, picture, mask in zip(records.ids, records.fields["image"], records.fields["mask"], strict=True):
         sizes = [_size(picture), _size(mask)]

@@ -16,10 +16,10 @@ from pydantic import Field
 
 from sonde.base.config import Config
 from sonde.base.errors import UserError, near
+from sonde.contracts.records import Records
 from sonde.data.source import Guess, Source
 from sonde.data.sources import _csv, _folders, _roles, _typed
 from sonde.data.sources._folders import TABLES
-from sonde.records import Records
 
 _CSV = frozenset({".csv", ".tsv"})
 # What polars reads from JSON exactly as it is meant; lists and objects are read as Python has them.
@@ -79,7 +79,7 @@ class Table(Source):
             inputs=roles.inputs,
             target=roles.target,
             notes=roles.notes | _NOTES if "quoting" in options else roles.notes,
-            doubts=tuple(roles.doubts),
+            warnings=tuple(roles.warnings),
         )
 
     @staticmethod

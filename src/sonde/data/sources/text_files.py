@@ -10,9 +10,9 @@ from pydantic import Field
 
 from sonde.base.config import Config
 from sonde.base.errors import UserError
+from sonde.contracts.records import Records
 from sonde.data.source import Guess, Source
 from sonde.data.sources import _folders
-from sonde.records import Records
 
 _SUFFIXES = frozenset({".txt", ".text", ".md"})
 # Files about a data set, not in it; in a folder they are passed over.
@@ -57,16 +57,16 @@ class TextFiles(Source):
         count = len({name.rpartition(" ")[0] for name in records.ids})
         # In order, so that no page stands between two that were learnt; little for scores, much to learn from.
         split: dict[str, object] = {"by": "order", "validation": 0.05, "test": 0.05}
-        doubts: tuple[str, ...] = ()
+        warnings: tuple[str, ...] = ()
         if "split" in records.fields:
-            split, doubt = _folders.given_split(set(records.fields["split"]))
-            doubts = (doubt,) if doubt else ()
+            split, warning = _folders.given_split(set(records.fields["split"]))
+            warnings = (warning,) if warning else ()
         pieces: dict[str, int] = {}
         if "split" not in records.fields and len(records) < _PIECES and characters >= _FEW:
             # A short text is cut finer: the shares of the split are those of its pieces.
             pieces["piece_characters"] = characters // _PIECES
         if characters < _FEW:
-            doubts = (*doubts, f"so few characters ({characters}) teach no language")
+            warnings = (*warnings, f"so few characters ({characters}) teach no language")
         return Guess(
             about=f"{characters:,} character{'s' if characters > 1 else ''} of text in "
             f"{count} file{'s' if count > 1 else ''}",
@@ -74,7 +74,7 @@ class TextFiles(Source):
             data={"source": str(path), "kind": "text-files", "split": split, **pieces},
             inputs={"text": {"kind": "text", "field": "text"}},
             target={"kind": "next-token"},
-            doubts=doubts,
+            warnings=warnings,
         )
 
     @staticmethod

@@ -1,0 +1,171 @@
+"""`sonde new`: look at data, guess the task, and write a recipe with comments that trains well without editing."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sonde.base import files, lookup
+from sonde.base.config import Config
+from sonde.base.errors import UserError
+from sonde.contracts.input import Input
+from sonde.contracts.records import Records
+from sonde.contracts.specs import Advice
+from sonde.contracts.target import Target
+from sonde.data.load import as_paths, locate, missing, source_of
+from sonde.data.settings import DataConfig
+from sonde.data.source import Guess
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewRecipe:
+    """What was found, and the recipe that was written for it."""
+
+    path: Path
+    guess: Guess
+
+    def to_json(self) -> dict[str, Any]:
+        return {"recipe": str(self.path), "about": self.guess.about, "warnings": list(self.guess.warnings)}
+
+    def to_text(self) -> str:
+        warnings = "".join(f"\nlook at this first: {warning}" for warning in self.guess.warnings)
+        return f"found {self.guess.about}\nwrote {self.path}{warnings}\nnext: sonde fit {self.path}"
+
+
+def write_recipe(source: str, out: Path, *, target: str | None = None, force: bool = False) -> NewRecipe:
+    """Write the recipe for a data set.
+
+    Raises:
+        UserError: the data set is missing, broken or of no known format; `out` is there already (unless `force`).
+    """
+    if out.exists() and not force:
+        raise UserError(f"{out} exists already", hint="--force replaces it, --out writes another")
+    path = locate(source, Path.cwd())
+    if ":" not in source and not path.exists():
+        raise missing(path, hint="a relative path starts at the folder in which the command is run")
+    _, reader = source_of(None, path)
+    guess = reader.guess(path, target)
+    sections = recommend(guess, _records(guess, path))
+    sections["data"]["source"] = _relative(source, path, out)
+    text = to_toml(sections, guess)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    files.write_bytes(out, text.encode())
+    return NewRecipe(path=out, guess=guess)
+
+
+def _records(guess: Guess, path: Path) -> Records:
+    """The records as the recipe will read them, for the inputs to look at."""
+    data = {name: value for name, value in guess.data.items() if name not in DataConfig.model_fields}
+    kind, reader = source_of(guess.data["kind"], path)
+    records = reader.read(path, reader.Config.model_validate({**data, "kind": kind}))
+    root = path if path.is_dir() else path.parent
+    parts = [(lookup.find("inputs", each["kind"], Input), each) for each in guess.inputs.values()]  # type: ignore[type-abstract]
+    names = [
+        name for part, each in parts if part.reads_file for name in part.fields(part.Config.model_validate(dict(each)))
+    ]
+    return records.with_fields(**{name: as_paths(records.fields[name], root) for name in names})
+
+
+def _relative(source: str, path: Path, out: Path) -> str:
+    """The source as seen from the recipe's folder, so that both can be moved together."""
+    return source if ":" in source else Path(os.path.relpath(path, out.parent.resolve())).as_posix()
+
+
+def recommend(guess: Guess, records: Records) -> dict[str, dict[str, Any]]:
+    """The sections of a recipe: what the source found, and what the inputs and the target recommend for it."""
+    target_kind = lookup.find("targets", guess.target["kind"], Target)  # type: ignore[type-abstract]
+    target = target_kind.Config.model_validate(dict(guess.target))
+    found: dict[str, Config] = {}
+    advice: list[Advice] = []
+    for section in guess.inputs.values():
+        kind = lookup.find("inputs", section["kind"], Input)  # type: ignore[type-abstract]
+        config = kind.Config.model_validate(dict(section))
+        found[section["kind"]] = config
+        advice.append(kind.recommend(config, target_kind.asks, records))
+    own = target_kind.recommend(target, found, records)
+    names = list(guess.inputs)
+    inputs = {
+        name: {**guess.inputs[name], **each.input, **(own.input if len(names) == 1 else {})}
+        for name, each in zip(names, advice, strict=True)
+    }
+    networks = {name: {**each.network, **own.network} for name, each in zip(names, advice, strict=True)}
+    training: dict[str, Any] = {}
+    known = target_kind.Config.model_fields
+    answers = dict(guess.target)
+    for each in advice:
+        training = _longer(training, dict(each.training))
+        answers |= {name: value for name, value in each.target.items() if name in known}
+    return {
+        "data": dict(guess.data),
+        "inputs": inputs,
+        "target": answers | dict(own.target),
+        "network": next(iter(networks.values())) if len(networks) == 1 else networks,
+        "training": training | dict(own.training),
+    }
+
+
+def _longer(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    """Of the advice of two inputs the one that trains longer."""
+    return other if other.get("epochs", 0) > one.get("epochs", 0) else one or other
+
+
+def to_toml(sections: Mapping[str, Any], guess: Guess) -> str:
+    """The recipe as people like to read it: a section each, short tables inline, a comment on every line."""
+    lines = [f"# {guess.about}", *(f"# Look at this first: {warning}" for warning in guess.warnings)]
+    for name in ("data", "inputs", "target", "network", "training"):
+        section = sections[name]
+        nested = name in ("inputs", "network") and "kind" not in section
+        for path, table in (
+            ((f"{name}.{key}", value) for key, value in section.items()) if nested else [(name, section)]
+        ):
+            lines += ["", f"[{path}]"]
+            comments = {**_comments(name, table), **_under(guess.notes, path)}
+            width = max(len(f"{key} = {_value(value)}") for key, value in table.items())
+            for key, value in table.items():
+                setting = f"{key} = {_value(value)}"
+                comment = comments.get(key)
+                lines.append(f"{setting:<{min(width, 60)}}  # {comment}" if comment else setting)
+    return "\n".join(lines) + "\n"
+
+
+def _comments(section: str, table: Mapping[str, Any]) -> dict[str, str]:
+    """The descriptions of the settings, from where they are defined."""
+    from sonde.contracts.backbone import Backbone
+    from sonde.data.source import Source
+    from sonde.training.settings import TrainingConfig
+
+    rooms: dict[str, tuple[str, type]] = {
+        "inputs": ("inputs", Input),
+        "target": ("targets", Target),
+        "network": ("networks", Backbone),
+        "data": ("sources", Source),
+    }
+    found = {}
+    if section in rooms:
+        room, contract = rooms[section]
+        found = dict(lookup.find(room, table["kind"], contract).Config.model_fields)
+    if section == "data":
+        found |= DataConfig.model_fields
+    if section == "training":
+        found = dict(TrainingConfig.model_fields)
+    return {name: field.description for name, field in found.items() if field.description}
+
+
+def _under(notes: Mapping[str, str], path: str) -> dict[str, str]:
+    return {name.removeprefix(path + "."): note for name, note in notes.items() if name.rpartition(".")[0] == path}
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return "{ " + ", ".join(f"{key} = {_value(each)}" for key, each in value.items()) + " }"
+    if isinstance(value, (list, tuple)):
+        return "[" + ", ".join(_value(each) for each in value) + "]"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        return json.dumps(value, ensure_ascii=False)
+    return repr(value)

@@ -1,0 +1,107 @@
+"""Offline prediction: files, folders and tables in, an answer each out; what cannot be read is named."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sonde.artifact import Model
+from sonde.base.errors import RecordError, UserError
+from sonde.base.errors import near as near_miss
+from sonde.base.progress import NoProgress, Progress
+
+if TYPE_CHECKING:
+    from sonde.data.sources.table import TableConfig
+
+TABLES = (".csv", ".tsv", ".parquet", ".jsonl", ".ndjson")
+# Records answered at once: enough for the network, few enough to stream.
+BATCH = 64
+
+
+def predict(model: Model, paths: Sequence[Path], progress: Progress | None = None) -> Iterator[dict[str, Any]]:
+    """One mapping an input, in order: {"input": name, ...answer} or {"input": name, "error": what}.
+
+    A path is a file that the model reads, a folder of such files, or a table (CSV, TSV, Parquet, JSONL) with a record
+    a row. A table is read as that of the training data was; the target's columns may be in it or not. Files named in
+    a table are relative to it.
+
+    Raises:
+        UserError: a path does not exist, a folder is empty, a table lacks a field.
+    """
+    progress = progress or NoProgress()
+    named = [each for path in paths for each in _records(model, path)]
+    progress.begin("predict", len(named))
+    rows = iter(named)
+    done = 0
+    while chunk := list(islice(rows, BATCH)):
+        answers = model.answers([record for _, record in chunk], size=BATCH)
+        for (name, _), answer in zip(chunk, answers, strict=True):
+            if isinstance(answer, RecordError):
+                yield {"input": name, "error": str(answer)}
+            else:
+                yield {"input": name, **answer}
+        done += len(chunk)
+        progress.at(done)
+
+
+def _records(model: Model, path: Path) -> list[tuple[str, Any]]:
+    if not path.exists():
+        raise UserError(
+            f"the input {path} does not exist", expected="a file, a folder or a table (CSV, JSONL, Parquet)"
+        )
+    if path.suffix.lower() in TABLES:
+        return _rows(model, path)
+    parts = list(model.task.inputs.values())
+    if len(parts) != 1 or not parts[0].takes_file:
+        raise UserError(
+            f"this model cannot answer for the file {path}: it reads the fields {', '.join(_fields(model))}",
+            expected="a CSV, JSONL or Parquet table with these columns",
+        )
+    field = parts[0].fields(parts[0].config)[0]
+    if path.is_dir():
+        files = sorted(one for one in path.rglob("*") if one.is_file() and not one.name.startswith("."))
+        if not files:
+            raise UserError(f"the folder {path} is empty", expected="files to answer for")
+        return [(one.relative_to(path).as_posix(), {field: one}) for one in files]
+    return [(str(path), {field: path})]
+
+
+def _rows(model: Model, path: Path) -> list[tuple[str, Any]]:
+    from sonde.data.sources.table import Table
+
+    records = Table.read(path, _options(model, path))
+    for field in _fields(model):
+        if field not in records.fields:
+            close = near_miss(field, records.fields)
+            raise UserError(
+                f"the table {path} has no column {field!r}, but {', '.join(records.fields)}",
+                expected=f"the columns {', '.join(_fields(model))}",
+                hint=f"is {close!r} meant? Then rename it" if close else None,
+            )
+    files = {name for part in model.task.inputs.values() if part.reads_file for name in part.fields(part.config)}
+    rows = []
+    for name, record in zip(records.ids, records, strict=True):
+        for field in files:
+            if isinstance(record[field], str):
+                record[field] = path.parent / record[field]
+        rows.append((f"{path.name} {name}", record))
+    return rows
+
+
+def _options(model: Model, path: Path) -> TableConfig:
+    """How to read a table: as the training data was, by the recipe that the artifact carries."""
+    from sonde.data.sources.table import TableConfig, like
+
+    data = tomllib.loads(model.card.get("recipe", "")).get("data", {})
+    if data.get("kind") != "table":
+        return TableConfig()
+    options = TableConfig(**{name: value for name, value in data.items() if name in TableConfig.model_fields})
+    target = model.task.target
+    return like(path, options, needed=_fields(model), answers=target.fields(target.config))
+
+
+def _fields(model: Model) -> list[str]:
+    return [name for part in model.task.inputs.values() for name in part.fields(part.config)]

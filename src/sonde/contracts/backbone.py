@@ -1,0 +1,82 @@
+"""The contract of a backbone: from what an input offers to features."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from pydantic import Field
+from torch import Tensor, nn
+
+from sonde.base.config import Config, FilePath
+from sonde.contracts.columns import Tensors
+from sonde.contracts.specs import Features, FeatureWidth, InputSpec, LayoutName, OutputSpec, Per
+
+
+class BackboneConfig(Config):
+    """The settings that every backbone has; they are applied where networks are assembled, once for all."""
+
+    weights: FilePath | None = Field(
+        default=None,
+        description="start from these weights: a .safetensors file, an artifact or a run (relative to this recipe)",
+    )
+    freeze: bool = Field(default=False, description="keep the backbone as it starts and train the head only")
+
+
+class Backbone(nn.Module, abc.ABC):
+    """Built for what is asked (`output.chosen`): `forward` gives (B, width) per example, (B, T, width) per position,
+    (M, width) per node; per pixel a tuple of grids (B, width[i], *size_i), finest first.
+
+    Where its positions are not those of the input (patches of a picture, every fourth frame), it gives `Features`.
+    """
+
+    Config: ClassVar[type[BackboneConfig]]
+    accepts: ClassVar[tuple[LayoutName, ...]]
+    gives: ClassVar[tuple[Per, ...]]
+    # Whether it can answer causally.
+    causal: ClassVar[bool] = False
+    # Whether it can be steered by a condition (`OutputSpec.condition`).
+    conditions: ClassVar[bool] = False
+    # Whether it takes all positions for real, padding included, because its input has one length (a picture of sound).
+    fixed_length: ClassVar[bool] = False
+    # Whether it takes grids of another size than it was built for.
+    any_size: ClassVar[bool] = False
+    # How many axes the grids that it takes can have.
+    dimensions: ClassVar[tuple[int, ...]] = (2,)
+    # Whether it loads `weights` by itself when it is made (timm adapts them to the input).
+    loads_itself: ClassVar[bool] = False
+    # Settings that make it small, for the conformance kit.
+    tiny: ClassVar[Mapping[str, Any]] = {}
+
+    # Channels of the features: one number, or one per grid when asked per pixel.
+    width: FeatureWidth
+
+    @abc.abstractmethod
+    def __init__(self, config: Any, spec: InputSpec, output: OutputSpec) -> None:
+        super().__init__()
+
+    @abc.abstractmethod
+    def forward(self, tensors: Tensors) -> Tensor | tuple[Tensor, ...] | Features: ...
+
+    @property
+    def embedding_weight(self) -> Tensor | None:
+        """The weight (vocabulary, width) that the standard head answers with, where they are tied; None: its own."""
+        return None
+
+    def extend(self, tensors: Tensors, cache: Any) -> tuple[Tensor, Any]:
+        """Features of further positions, given the cache of the earlier ones (None at the start); causal ones only.
+
+        Extending piece by piece equals `forward` on the whole.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no cache")
+
+    def load_weights(self, weights: Mapping[str, Tensor]) -> None:
+        """Take over pretrained weights by name (see `BackboneConfig.weights`).
+
+        Raises:
+            UserError: names or shapes differ; lists both sides.
+        """
+        from sonde.contracts.weights import load_by_name
+
+        load_by_name(self, weights)

@@ -1,0 +1,95 @@
+"""The contract of an input: what goes in."""
+
+from __future__ import annotations
+
+import abc
+from typing import Any, ClassVar, Self
+
+import numpy as np
+
+from sonde.base.config import Config
+from sonde.base.errors import RecordError
+from sonde.base.rng import BatchRng
+from sonde.base.threads import each
+from sonde.contracts.augment import AugmentParams
+from sonde.contracts.columns import Columns, Tensors, stack
+from sonde.contracts.part import Part
+from sonde.contracts.records import Record, Records
+from sonde.contracts.specs import Advice, InputSpec, OutputSpec
+
+
+class Input(Part):
+    """What goes in. Fitted on the training split only; frozen after that."""
+
+    # Whether a file alone is a record to answer for (a picture is, a row of a table is not).
+    takes_file: ClassVar[bool] = False
+
+    @classmethod
+    @abc.abstractmethod
+    def fit(cls, config: Any, records: Records) -> Self:
+        """Learn statistics, a vocabulary, categories from the records of the training split."""
+
+    @classmethod
+    def sample(cls, count: int, rng: np.random.Generator) -> tuple[Config, Records]:
+        """A tiny data set of this kind and settings to go with it: what the conformance kit tries the kind on."""
+        raise NotImplementedError(f"{cls.__name__} has no sample data")
+
+    @staticmethod
+    @abc.abstractmethod
+    def recommend(config: Any, output: OutputSpec, records: Records) -> Advice:
+        """Settings that do well unedited on these records, for what a target asks (`Target.asks`) of this input.
+
+        `config` is of this kind, as the source proposed it.
+        """
+
+    @property
+    @abc.abstractmethod
+    def spec(self) -> InputSpec:
+        """What a backbone has to accept."""
+
+    @property
+    def resizes(self) -> bool:
+        """Whether augmentation gives some batches another size than `spec` says."""
+        return False
+
+    @abc.abstractmethod
+    def encode(self, record: Record) -> Tensors:
+        """One record as tensors: pure and deterministic, the same in training and in serving.
+
+        Beside its own tensors, what a truth needs to line up with it: a text gives the first token of each word.
+
+        Raises:
+            RecordError: this record cannot be read.
+        """
+
+    def encode_many(self, records: Records) -> tuple[Columns, dict[int, RecordError]]:
+        """A column of records, and the errors of those that cannot be read, by position; the columns hold the others.
+
+        Equal to `encode` record by record. The default uses threads for files; override it where whole columns are
+        quicker.
+        """
+        results = each(self._attempt, records, threads=self.reads_file)
+        errors = {index: result for index, result in enumerate(results) if isinstance(result, RecordError)}
+        examples = [result for result in results if not isinstance(result, RecordError)]
+        return stack(examples, self.ragged) if examples else {}, errors
+
+    def _attempt(self, record: Record) -> Tensors | RecordError:
+        try:
+            return self.encode(record)
+        except RecordError as error:
+            return error
+
+    def make_windows(self, columns: Columns) -> Columns:
+        """Encoded records as the examples that are taken from them: usually the same, windows for a stream."""
+        return columns
+
+    def augment(self, tensors: Tensors, rng: BatchRng) -> tuple[Tensors, AugmentParams]:
+        """Change a training batch at random, all of it at once, on its device. Never called outside training."""
+        return tensors, AugmentParams()
+
+    def preprocess(self, tensors: Tensors) -> Tensors:
+        """From what `collate` (and `augment`) give to what the layout says, on the device: bytes to normalized floats.
+
+        Pure. It runs after `augment`, so that batches travel and are augmented in their small form.
+        """
+        return tensors

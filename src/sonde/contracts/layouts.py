@@ -1,0 +1,228 @@
+"""The layouts: which tensors an input of each layout gives, what can be answered for, and how both are checked.
+
+A layout is a word of the language that inputs, targets and networks share. This is the only place that defines them.
+
+| layout  | tensors as `preprocess` gives them (B examples)                                    | size, channels     |
+|---------|------------------------------------------------------------------------------------|--------------------|
+| grid    | "grid" float (B, channels, *size); 2-D or 3-D                                       | size of the grid   |
+| tokens  | "tokens" int64 (B, T), "length" int64 (B,); T <= size[0] + 1. "clean_tokens" (B, T) | longest, -         |
+|         | too where augmentation hid some                                                    |                    |
+| frames  | "frames" float (B, T, channels), "length" int64 (B,); T <= size[0]                  | longest, channels  |
+| vector  | "vector" float (B, channels)                                                       | -, channels        |
+| columns | "numbers" float (B, channels), "categories" int64 (B, len(categories))              | -, channels        |
+| graph   | "nodes" float (M, channels), "edges" int64 (2, E), "length" int64 (B,): the nodes   | most nodes,        |
+|         | of all graphs end to end, and how many belong to each; "edge_values" (E,           | channels           |
+|         | edge_channels) where edges have values                                             |                    |
+| set     | "set" float (B, N, channels), "length" int64 (B,): elements without an order        | most, channels     |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Generator, Tensor
+
+from sonde.contracts.columns import Tensors
+from sonde.contracts.specs import InputSpec, LayoutName, Per
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """`main` is the tensor that anyone's own module is given, `gives` what a backbone can answer for.
+
+    `random` makes `count` examples of a spec, `check` asserts that tensors keep to one, `alone` takes one example out
+    of a batch as a batch of its own, without padding. `sample` is a small spec. All four serve the conformance kit.
+    """
+
+    main: str
+    gives: tuple[Per, ...]
+    sample: InputSpec
+    random: Callable[[InputSpec, int, Generator], Tensors]
+    check: Callable[[InputSpec, Tensors, int], None]
+    alone: Callable[[Tensors, int], Tensors]
+
+
+def _row(tensors: Tensors, index: int) -> Tensors:
+    return {name: value[index : index + 1] for name, value in tensors.items()}
+
+
+def _sequence(main: str, tensors: Tensors, index: int) -> Tensors:
+    row = _row(tensors, index)
+    length = max(1, int(row["length"]))
+    return {**row, main: row[main][:, :length]}
+
+
+def _graph(tensors: Tensors, index: int) -> Tensors:
+    ends = tensors["length"].cumsum(0)
+    start, stop = int(ends[index] - tensors["length"][index]), int(ends[index])
+    edges = tensors["edges"]
+    own = (edges[0] >= start) & (edges[0] < stop)
+    alone = {
+        "nodes": tensors["nodes"][start:stop],
+        "edges": edges[:, own] - start,
+        "length": tensors["length"][index : index + 1],
+    }
+    if "edge_values" in tensors:
+        alone["edge_values"] = tensors["edge_values"][own]
+    return alone
+
+
+def _random_values(main: str, spec: InputSpec, count: int, generator: Generator) -> Tensors:
+    """Numbers for grids and vectors, and for sequences that are all of the full length."""
+    if main == "grid":
+        return {main: torch.randn(count, spec.channels, *spec.size, generator=generator)}
+    if main == "vector":
+        return {main: torch.randn(count, spec.channels, generator=generator)}
+    values = torch.randn(count, spec.size[0], spec.channels, generator=generator)
+    return {main: values, "length": torch.full((count,), spec.size[0])}
+
+
+def _random_tokens(spec: InputSpec, count: int, generator: Generator) -> Tensors:
+    tokens = torch.randint(1, spec.vocabulary, (count, spec.size[0]), generator=generator)
+    return {"tokens": tokens, "length": torch.full((count,), spec.size[0])}
+
+
+def _random_columns(spec: InputSpec, count: int, generator: Generator) -> Tensors:
+    columns = [torch.randint(0, size, (count,), generator=generator) for size in spec.categories]
+    numbers = torch.randn(count, spec.channels, generator=generator)
+    return {"numbers": numbers, "categories": torch.stack(columns, dim=1)}
+
+
+def _random_graphs(spec: InputSpec, count: int, generator: Generator) -> Tensors:
+    """Rings of different sizes, each with one chord; every edge in both directions."""
+    sizes = [3 + index % max(1, spec.size[0] - 2) for index in range(count)]
+    edges, start = [], 0
+    for size in sizes:
+        ring = [(start + node, start + (node + 1) % size) for node in range(size)] + [(start, start + size // 2)]
+        edges += [*ring, *((target, source) for source, target in ring)]
+        start += size
+    tensors = {
+        "nodes": torch.randn(start, spec.channels, generator=generator),
+        "edges": torch.tensor(edges).T.contiguous(),
+        "length": torch.tensor(sizes),
+    }
+    if spec.edge_channels:
+        tensors["edge_values"] = torch.randn(len(edges), spec.edge_channels, generator=generator)
+    return tensors
+
+
+def _check_numbers(values: Tensor, shape: tuple[int | None, ...], name: str) -> None:
+    assert values.is_floating_point(), f"{name} holds no floats"
+    assert torch.isfinite(values).all(), f"{name} holds numbers that are not finite"
+    fits = values.ndim == len(shape) and all(
+        wanted is None or found == wanted for found, wanted in zip(values.shape, shape, strict=True)
+    )
+    assert fits, f"{name} has shape {tuple(values.shape)}, its spec says {shape}"
+
+
+def _check_length(spec: InputSpec, tensors: Tensors, steps: int, count: int) -> None:
+    assert tensors["length"].dtype == torch.int64
+    assert tensors["length"].shape == (count,), "not one length per example"
+    assert int(tensors["length"].max()) <= steps, "a length beyond the tensor"
+    assert steps <= spec.size[0], "longer than the spec promises"
+
+
+def _check_grid(spec: InputSpec, tensors: Tensors, count: int) -> None:
+    _check_numbers(tensors["grid"], (count, spec.channels, *spec.size), "grid")
+
+
+def _check_tokens(spec: InputSpec, tensors: Tensors, count: int) -> None:
+    tokens = tensors["tokens"]
+    assert tokens.dtype == torch.int64
+    assert int(tokens.max()) < spec.vocabulary, "a token is outside the vocabulary"
+    assert tokens.shape[1] <= spec.size[0] + 1, "more tokens than the spec promises"
+    assert tensors["length"].shape == (count,), "not one length per example"
+
+
+def _check_sequence(main: str, spec: InputSpec, tensors: Tensors, count: int) -> None:
+    _check_numbers(tensors[main], (count, None, spec.channels), main)
+    _check_length(spec, tensors, tensors[main].shape[1], count)
+
+
+def _check_vector(spec: InputSpec, tensors: Tensors, count: int) -> None:
+    _check_numbers(tensors["vector"], (count, spec.channels), "vector")
+
+
+def _check_columns(spec: InputSpec, tensors: Tensors, count: int) -> None:
+    _check_numbers(tensors["numbers"], (count, spec.channels), "numbers")
+    assert tensors["categories"].shape == (count, len(spec.categories))
+    for column, size in zip(tensors["categories"].T, spec.categories, strict=True):
+        assert int(column.max()) < size, "a category is outside its range"
+
+
+def _check_graph(spec: InputSpec, tensors: Tensors, count: int) -> None:
+    nodes, edges, length = tensors["nodes"], tensors["edges"], tensors["length"]
+    _check_numbers(nodes, (None, spec.channels), "nodes")
+    assert length.shape == (count,), "not one length per example"
+    assert int(length.sum()) == len(nodes), "the lengths do not add up to the nodes"
+    assert int(length.max()) <= spec.size[0], "more nodes than the spec promises"
+    assert edges.dtype == torch.int64
+    assert edges.ndim == 2
+    assert len(edges) == 2
+    graph_M = torch.arange(count).repeat_interleave(length)
+    assert torch.equal(graph_M[edges[0]], graph_M[edges[1]]), "an edge leads from one graph to another"
+    if spec.edge_channels:
+        _check_numbers(tensors["edge_values"], (edges.shape[1], spec.edge_channels), "edge_values")
+
+
+LAYOUTS: dict[LayoutName, Layout] = {
+    "grid": Layout(
+        main="grid",
+        gives=("example", "position", "pixel"),
+        sample=InputSpec(layout="grid", channels=3, size=(32, 32)),
+        random=partial(_random_values, "grid"),
+        check=_check_grid,
+        alone=_row,
+    ),
+    "tokens": Layout(
+        main="tokens",
+        gives=("example", "position"),
+        sample=InputSpec(layout="tokens", vocabulary=11, size=(16,)),
+        random=_random_tokens,
+        check=_check_tokens,
+        alone=partial(_sequence, "tokens"),
+    ),
+    "frames": Layout(
+        main="frames",
+        gives=("example", "position"),
+        sample=InputSpec(layout="frames", channels=32, size=(32,)),
+        random=partial(_random_values, "frames"),
+        check=partial(_check_sequence, "frames"),
+        alone=partial(_sequence, "frames"),
+    ),
+    "vector": Layout(
+        main="vector",
+        gives=("example",),
+        sample=InputSpec(layout="vector", channels=6),
+        random=partial(_random_values, "vector"),
+        check=_check_vector,
+        alone=_row,
+    ),
+    "columns": Layout(
+        main="numbers",
+        gives=("example",),
+        sample=InputSpec(layout="columns", channels=4, categories=(3, 5)),
+        random=_random_columns,
+        check=_check_columns,
+        alone=_row,
+    ),
+    "graph": Layout(
+        main="nodes",
+        gives=("example", "node"),
+        sample=InputSpec(layout="graph", channels=5, size=(8,)),
+        random=_random_graphs,
+        check=_check_graph,
+        alone=_graph,
+    ),
+    "set": Layout(
+        main="set",
+        gives=("example", "position"),
+        sample=InputSpec(layout="set", channels=4, size=(9,)),
+        random=partial(_random_values, "set"),
+        check=partial(_check_sequence, "set"),
+        alone=partial(_sequence, "set"),
+    ),
+}

@@ -1,0 +1,57 @@
+"""What inputs and targets share: settings, what was fitted, and how both are saved."""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, ClassVar, Self
+
+from torch import Tensor
+
+from sonde.base.config import Config
+from sonde.contracts.columns import Columns, Ragged, Tensors
+
+
+class Part(abc.ABC):
+    """A kind of input or target is a frozen dataclass: its first field is `config`, the others are what `fit` learned
+    from the training split, each a tensor or a value that JSON can hold. That is all that saving needs."""
+
+    Config: ClassVar[type[Config]]
+    # Whether the field holds a file (a path, or a file's bytes) rather than a value.
+    reads_file: ClassVar[bool] = False
+    # The encoded tensors whose first dimension differs from example to example.
+    ragged: ClassVar[tuple[str, ...]] = ()
+
+    config: Any
+
+    @staticmethod
+    def fields(config: Any) -> list[str]:
+        """The fields of a record that it reads."""
+        return [config.field]
+
+    def collate(self, columns: Columns) -> Tensors:
+        """Tensors from encoded examples. A ragged column is padded at its end; "length" (B,) says how far it goes."""
+        return collate(columns)
+
+    def save(self) -> tuple[dict[str, Any], Tensors]:
+        """What was fitted, as JSON values and tensors; `restore` takes both back."""
+        fitted = {one.name: getattr(self, one.name) for one in dataclasses.fields(self) if one.name != "config"}  # type: ignore[arg-type]
+        values = {name: value for name, value in fitted.items() if not isinstance(value, Tensor)}
+        return values, {name: value for name, value in fitted.items() if isinstance(value, Tensor)}
+
+    @classmethod
+    def restore(cls, config: Config, values: Mapping[str, Any], tensors: Tensors) -> Self:
+        return cls(config=config, **values, **tensors)  # type: ignore[call-arg]
+
+
+def collate(columns: Columns) -> Tensors:
+    """Columns as tensors; a ragged one is padded, and "length" (B,) says how far it goes."""
+    tensors: Tensors = {}
+    for name, column in columns.items():
+        if isinstance(column, Ragged):
+            tensors[name] = column.padded()
+            tensors["length"] = column.lengths
+        else:
+            tensors[name] = column
+    return tensors

@@ -1,0 +1,81 @@
+"""What an input offers, what a target asks of it, and what a backbone gives: the words that kinds fit together by."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from torch import Tensor
+
+LayoutName = Literal["grid", "tokens", "frames", "vector", "columns", "graph", "set"]
+# What there is an answer for: a whole example, a position of a sequence, a pixel (or voxel), a node of a graph.
+Per = Literal["example", "position", "pixel", "node"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class InputSpec:
+    """What an input offers, and what a backbone has to accept; `sonde.contracts.layouts` says what each layout holds.
+
+    `channels` are numbers per pixel, frame, node or element; `size` is that of a grid, or the largest length of a
+    sequence or set; `vocabulary` the number of tokens; `categories` how many values each categorical column has;
+    `edge_channels` the numbers per edge of a graph.
+    """
+
+    layout: LayoutName
+    channels: int = 0
+    size: tuple[int, ...] = ()
+    vocabulary: int = 0
+    categories: tuple[int, ...] = ()
+    edge_channels: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputSpec:
+    """What a target asks of one backbone.
+
+    `per`: any of these, the best first; a backbone is built for the first that it and its input can give. `width` is
+    the number of answers of the standard head, 0 where the target brings its own head. A `causal` answer at a position
+    depends on that position and earlier ones only. `condition` is how many numbers per example steer the backbone
+    (time, class, an embedded text): they are given as the tensor "condition" (B, condition) of that input.
+    """
+
+    per: tuple[Per, ...]
+    width: int = 0
+    causal: bool = False
+    condition: int = 0
+
+    @property
+    def chosen(self) -> Per:
+        """What a backbone is built for: the only one that is left once a backbone was chosen."""
+        return self.per[0]
+
+    def choose(self, per: Per) -> OutputSpec:
+        return replace(self, per=(per,))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Features:
+    """What a backbone made of one input.
+
+    `values`: (B, W) per example, (B, T, W) per position, (M, W) per node, or grids (B, W_i, *size_i) per pixel, finest
+    first. `inside_BT` says which positions are real (None: all of them), `size` is that of the grid that went in.
+    """
+
+    values: Tensor | tuple[Tensor, ...]
+    inside_BT: Tensor | None = None
+    size: tuple[int, ...] = ()
+
+
+# Channels of the features of a backbone: one number, or one for each grid.
+FeatureWidth = int | tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Advice:
+    """Settings that do well unedited on some data: sections of a recipe, as TOML holds them."""
+
+    input: Mapping[str, Any] = field(default_factory=dict)
+    target: Mapping[str, Any] = field(default_factory=dict)
+    network: Mapping[str, Any] = field(default_factory=dict)
+    training: Mapping[str, Any] = field(default_factory=dict)

@@ -1,0 +1,166 @@
+"""The contract of a target: what comes out, how wrong an answer is, and the head that gives it."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, ClassVar, Literal, Self
+
+import numpy as np
+from torch import Tensor, nn
+
+from sonde.base.config import Config
+from sonde.base.errors import RecordError
+from sonde.base.rng import BatchRng
+from sonde.contracts.augment import AugmentParams
+from sonde.contracts.batch import Batch
+from sonde.contracts.columns import Columns, EvalColumns, Tensors, stack
+from sonde.contracts.input import Input
+from sonde.contracts.part import Part
+from sonde.contracts.records import Record, Records
+from sonde.contracts.specs import Advice, FeatureWidth, InputSpec, LayoutName, OutputSpec
+
+# A JSON-able answer.
+Prediction = dict[str, Any]
+
+
+class Target(Part):
+    """What comes out. Fitted on the training split only, after the inputs; frozen after that."""
+
+    # The score that picks the best checkpoint, and which way is better.
+    best: ClassVar[tuple[str, Literal["max", "min"]]]
+    # The scores of which a lower one is better, for `training.monitor`; "rmse" also stands for "rmse/<field>".
+    lower_is_better: ClassVar[frozenset[str]] = frozenset()
+    # What is asked of the input that it belongs to, as far as it is known before anything is fitted.
+    asks: ClassVar[OutputSpec] = OutputSpec(per=("example",))
+    # The layouts of the inputs that it can belong to; all that can give what is asked if left out.
+    accepts: ClassVar[tuple[LayoutName, ...]] = ()
+    # Whether `remember` wants the outputs of the training split.
+    remembers: ClassVar[bool] = False
+
+    @classmethod
+    @abc.abstractmethod
+    def fit(cls, config: Any, records: Records, inputs: Mapping[str, Input]) -> Self:
+        """Learn classes, scales from the records of the training split. `inputs` are fitted already."""
+
+    @classmethod
+    def sample(cls, count: int, rng: np.random.Generator, given: Records) -> tuple[Config, Records]:
+        """Truths for `given` records of an input, and settings to go with them, for the conformance kit.
+
+        Fields that it gives replace those of the input: words in place of a text, where truths belong to words.
+        """
+        raise NotImplementedError(f"{cls.__name__} has no sample data")
+
+    @classmethod
+    def recommend(cls, config: Any, inputs: Mapping[str, Config], records: Records) -> Advice:
+        """Settings that do well unedited, laid over the advice of the inputs."""
+        return Advice()
+
+    @property
+    def width(self) -> int:
+        """How many answers the standard head gives; 0 where the target brings its own head."""
+        return 0
+
+    def outputs(self, inputs: Mapping[str, InputSpec]) -> dict[str, OutputSpec]:
+        """What is asked of the backbone of each input: usually the same of all."""
+        return dict.fromkeys(inputs, replace(self.asks, width=self.width))
+
+    def head(self, widths: Mapping[str, FeatureWidth]) -> nn.Module | None:
+        """The target's own head, from the widths of each input's features; None: the standard one.
+
+        It is called as `head(features, *extra)` with the `Features` of each input by name, and what the target passed
+        to the network beside the inputs. The layer that gives the final answers is called `answer`: AdamW trains it
+        where Muon trains the rest.
+        """
+        return None
+
+    def encode(self, record: Record, given: Mapping[str, Tensors]) -> Tensors:
+        """The truth of one record as tensors; `given` are the record's encoded inputs, by name.
+
+        Raises:
+            RecordError: the truth of this record is missing or wrong.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no truth for single records")
+
+    def encode_many(self, records: Records, given: Mapping[str, Columns]) -> tuple[Columns, dict[int, RecordError]]:
+        """The truths of records whose inputs are encoded, and the errors by position; the columns hold the others.
+
+        Equal to `encode` record by record; override it where whole columns are quicker.
+        """
+        examples: list[Tensors] = []
+        errors: dict[int, RecordError] = {}
+        for index in range(len(records)):
+            mine = {name: {key: column[index] for key, column in columns.items()} for name, columns in given.items()}
+            try:
+                examples.append(self.encode(records[index], mine))
+            except RecordError as error:
+                errors[index] = error
+        return stack(examples, self.ragged) if examples else {}, errors
+
+    def apply_augment(self, truth: Tensors, params: AugmentParams) -> Tensors:
+        """What augmentation did to an input, done to the truth. The default is right when nothing is moved or mixed
+        that the truth could see: override it to support mixing, or where the truth has places itself."""
+        if params.mix_weight_B is not None:
+            raise NotImplementedError(f"{type(self).__name__} does not support mixed examples")
+        return truth
+
+    @abc.abstractmethod
+    def counts(self, batch: Batch) -> Tensors:
+        """What the sum of each loss term is divided by, under the term's name: 0-d floats, additive over batches."""
+
+    @abc.abstractmethod
+    def loss(self, network: nn.Module, batch: Batch, rng: BatchRng) -> Tensors:
+        """The loss of a batch as SUMS, one 0-d tensor per term; loss(A + B) = loss(A) + loss(B)."""
+
+    @abc.abstractmethod
+    def predict(self, network: nn.Module, batch: Batch) -> list[Prediction]:
+        """The answers for a batch, JSON-able, one per example. The batch has no truth."""
+
+    def decode(self, predictions: list[Prediction], inputs: Mapping[str, Input]) -> list[Prediction]:
+        """The answers put into words with the help of the inputs: token ids become text. Most need none."""
+        return predictions
+
+    @abc.abstractmethod
+    def eval_outputs(self, network: nn.Module, batch: Batch) -> Columns:
+        """What `metrics` needs to know of each example: columns of B examples, ragged where they are sets."""
+
+    @abc.abstractmethod
+    def metrics(self, columns: EvalColumns, weights_RN: np.ndarray) -> dict[str, np.ndarray]:
+        """The scores that this field reports, each (R,): once for every row of example weights.
+
+        Weights make one function serve the plain value (all ones), weighted records and the bootstrap (counts).
+        """
+
+    def warnings(self, columns: EvalColumns) -> list[str]:
+        """What is wrong with the answers for the validation split, in plain words, told while it trains."""
+        return []
+
+    def remember(self, columns: EvalColumns, ids: Sequence[str]) -> Self:
+        """The target with what it keeps of the trained network's outputs for the training split (see `remembers`):
+        it goes into the artifact."""
+        return self
+
+
+class PairwiseTarget(Target):
+    """A target whose loss is over pairs of examples: contrastive, triplet, image-text matching.
+
+    Such a loss is no sum over examples. The loop keeps its gradient equal under micro-batches and over processes by
+    gradient caching (Gao et al. 2021, "Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup").
+    """
+
+    @abc.abstractmethod
+    def embed(self, network: nn.Module, batch: Batch, rng: BatchRng) -> Tensors:
+        """What the loss needs of each example, (B, ...) each: embeddings, and the codes or weights beside them."""
+
+    @abc.abstractmethod
+    def compare(self, embeddings: Tensors) -> Tensors:
+        """The loss of the WHOLE batch from its embeddings: sums, one 0-d tensor per term."""
+
+    def loss(self, network: nn.Module, batch: Batch, rng: BatchRng) -> Tensors:
+        return self.compare(self.embed(network, batch, rng))
+
+    def together(self, truth: Columns) -> tuple[Tensor, int] | None:
+        """A code for each example, int64 (N,), and how many of one code should meet in a batch (P x K sampling,
+        Hermans et al. 2017); None: batches are drawn as for any other target."""
+        return None

@@ -1,0 +1,97 @@
+"""Metrics as pure functions of columns and of rows of example weights.
+
+`weights_RN` is float64 (R, N), not negative: a row of ones gives the plain value, the records' own weights the weighted
+one, multinomial counts a bootstrap resample. Every function answers once for each row: (R,), or (R, K) per class. Where
+a row leaves a metric without meaning (a class that does not occur, no weight at all) the answer is NaN, never a
+warning. Rows are taken one at a time or through a matrix product, so memory stays near that of the weights themselves.
+
+Shape suffixes: R row of weights, N example, K class.
+"""
+
+from sonde.metrics.classes import (
+    SMALLEST,
+    Tally,
+    accuracy,
+    balanced_accuracy,
+    calibration_error,
+    f1,
+    log_loss,
+    macro_f1,
+    micro_f1,
+    precision,
+    recall,
+    tally,
+    tally_labels,
+    top_accuracy,
+)
+from sonde.metrics.means import mean, mean_of_defined, nanmean, ratio
+from sonde.metrics.numbers import mae, r2, rmse
+from sonde.metrics.pixels import BLOCK, confusion_of_pixels, iou, tally_of_confusion
+from sonde.metrics.ranking import (
+    Score,
+    Similarity,
+    average_precision,
+    average_precision_macro,
+    draw_supports,
+    few_shot,
+    retrieval,
+    roc_auc,
+    roc_auc_macro,
+)
+from sonde.metrics.sequences import (
+    EntityCounts,
+    EntityScores,
+    Scheme,
+    detect_scheme,
+    entity_counts,
+    entity_f1,
+    per_unit,
+    perplexity,
+    spans,
+)
+
+__all__ = [
+    "BLOCK",
+    "SMALLEST",
+    "EntityCounts",
+    "EntityScores",
+    "Scheme",
+    "Score",
+    "Similarity",
+    "Tally",
+    "accuracy",
+    "average_precision",
+    "average_precision_macro",
+    "balanced_accuracy",
+    "calibration_error",
+    "confusion_of_pixels",
+    "detect_scheme",
+    "draw_supports",
+    "entity_counts",
+    "entity_f1",
+    "f1",
+    "few_shot",
+    "iou",
+    "log_loss",
+    "macro_f1",
+    "mae",
+    "mean",
+    "mean_of_defined",
+    "micro_f1",
+    "nanmean",
+    "per_unit",
+    "perplexity",
+    "precision",
+    "r2",
+    "ratio",
+    "recall",
+    "retrieval",
+    "rmse",
+    "roc_auc",
+    "roc_auc_macro",
+    "spans",
+    "tally",
+    "tally_labels",
+    "tally_of_confusion",
+    "top_accuracy",
+]

@@ -1,0 +1,110 @@
+"""Scores of classes and labels: accuracy, precision, recall, F1, log loss, calibration.
+
+Shape suffixes: R row of weights, N example, K class, B bin.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from sonde.metrics.means import mean, mean_of_defined, ratio
+
+# The smallest probability that a float32 answer can be told from zero by: without it one sure and wrong answer would
+# make the log loss of a whole split infinite.
+SMALLEST = float(np.finfo(np.float32).eps)
+
+
+class Tally(NamedTuple):
+    """What per-class scores are made of, each (R, K): the weight that was right, that is true, that was answered."""
+
+    hit_RK: np.ndarray
+    true_RK: np.ndarray
+    answered_RK: np.ndarray
+
+
+def tally(true_N: np.ndarray, answered_N: np.ndarray, num_classes: int, weights_RN: np.ndarray) -> Tally:
+    """Count classes: int64 truths and answers in 0..K-1, one of each per example."""
+    # Wrong answers fall into one further bin, which is dropped.
+    hit_N = np.where(true_N == answered_N, true_N, num_classes)
+    return Tally(
+        hit_RK=_binned(hit_N, num_classes + 1, weights_RN)[:, :num_classes],
+        true_RK=_binned(true_N, num_classes, weights_RN),
+        answered_RK=_binned(answered_N, num_classes, weights_RN),
+    )
+
+
+def tally_labels(true_NK: np.ndarray, answered_NK: np.ndarray, weights_RN: np.ndarray) -> Tally:
+    """Count labels of which an example may have several: two bool arrays (N, K)."""
+    true_NK, answered_NK = np.asarray(true_NK, np.float64), np.asarray(answered_NK, np.float64)
+    return Tally(
+        hit_RK=weights_RN @ (true_NK * answered_NK),
+        true_RK=weights_RN @ true_NK,
+        answered_RK=weights_RN @ answered_NK,
+    )
+
+
+def _binned(bin_N: np.ndarray, num_bins: int, weights_RN: np.ndarray) -> np.ndarray:
+    """The weight in each bin, (R, bins). For more than ten bins this is quicker than a product with one-hot rows."""
+    return np.stack([np.bincount(bin_N, row_N, num_bins) for row_N in weights_RN])
+
+
+def recall(counts: Tally) -> np.ndarray:
+    """Per class (R, K): the share of a class that was found; NaN where it does not occur."""
+    return ratio(counts.hit_RK, counts.true_RK)
+
+
+def precision(counts: Tally) -> np.ndarray:
+    """Per class (R, K): the share of its answers that was right; NaN where it was never answered."""
+    return ratio(counts.hit_RK, counts.answered_RK)
+
+
+def f1(counts: Tally) -> np.ndarray:
+    """Per class (R, K): the harmonic mean of precision and recall; NaN where it neither occurs nor was answered."""
+    return ratio(2 * counts.hit_RK, counts.true_RK + counts.answered_RK)
+
+
+def accuracy(counts: Tally) -> np.ndarray:
+    """The share of right answers, one class per example."""
+    return ratio(counts.hit_RK.sum(axis=1), counts.true_RK.sum(axis=1))
+
+
+def balanced_accuracy(counts: Tally) -> np.ndarray:
+    """The mean recall of the classes that occur."""
+    return mean_of_defined(recall(counts))
+
+
+def macro_f1(counts: Tally) -> np.ndarray:
+    """The mean F1 of the classes that occur or were answered."""
+    return mean_of_defined(f1(counts))
+
+
+def micro_f1(counts: Tally) -> np.ndarray:
+    """F1 of all labels thrown together."""
+    return ratio(2 * counts.hit_RK.sum(axis=1), (counts.true_RK + counts.answered_RK).sum(axis=1))
+
+
+def log_loss(probabilities_NK: np.ndarray, true_N: np.ndarray, weights_RN: np.ndarray) -> np.ndarray:
+    """The mean of -log(probability of the true class), in nats."""
+    chosen_N = np.take_along_axis(probabilities_NK, true_N[:, None], axis=1)[:, 0].astype(np.float64)
+    return mean(-np.log(np.clip(chosen_N, SMALLEST, 1 - SMALLEST)), weights_RN)
+
+
+def top_accuracy(probabilities_NK: np.ndarray, true_N: np.ndarray, weights_RN: np.ndarray, most: int) -> np.ndarray:
+    """The share of examples whose true class is among the `most` likeliest ones; ties go to the lower class."""
+    true_N1 = np.take_along_axis(probabilities_NK, true_N[:, None], axis=1)
+    lower_NK = np.arange(probabilities_NK.shape[1])[None, :] < true_N[:, None]
+    ahead_N = ((probabilities_NK > true_N1) | ((probabilities_NK == true_N1) & lower_NK)).sum(axis=1)
+    return mean(ahead_N < most, weights_RN)
+
+
+def calibration_error(
+    confidence_N: np.ndarray, right_N: np.ndarray, weights_RN: np.ndarray, num_bins: int = 15
+) -> np.ndarray:
+    """Expected calibration error: how far confidence is from accuracy, over bins of equal width (Guo et al. 2017)."""
+    confidence_N = np.asarray(confidence_N, np.float64)
+    bin_N = np.clip(np.ceil(confidence_N * num_bins).astype(np.int64) - 1, 0, num_bins - 1)
+    gap_NB = np.zeros((len(bin_N), num_bins))
+    gap_NB[np.arange(len(bin_N)), bin_N] = np.asarray(right_N, np.float64) - confidence_N
+    return ratio(np.abs(weights_RN @ gap_NB).sum(axis=1), weights_RN.sum(axis=1))

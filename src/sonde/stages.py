@@ -1,0 +1,199 @@
+"""The stages of a run, each from what came before: data, task, network, encoded splits, loop, scores, card."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import nn
+
+from sonde import __version__, evaluation, loop, networks
+from sonde.base import dist, lookup
+from sonde.base.config import Config, kind_of
+from sonde.base.device import Precision, choose_device
+from sonde.base.errors import Diverged, UserError, unknown
+from sonde.base.progress import Progress
+from sonde.base.rng import initial_weights, key
+from sonde.contracts.input import Input
+from sonde.contracts.part import Part
+from sonde.contracts.records import Records
+from sonde.contracts.target import Target
+from sonde.contracts.task import Task
+from sonde.data.batches import Batches
+from sonde.data.load import Dataset, load
+from sonde.data.store import Encoded, encode
+from sonde.recipe import Recipe
+from sonde.training import autotune, checkpoint, optimizers, parallel
+from sonde.training.ema import EMA
+from sonde.training.run_folder import RunFolder
+from sonde.training.schedules import Schedule
+
+Scores = dict[str, dict[str, evaluation.Score]]
+
+
+def load_data(recipe: Recipe) -> Dataset:
+    """The records that a recipe names, split and fingerprinted."""
+    target = _kind("targets", recipe.target, Target)
+    parts: list[tuple[Config, type[Part]]] = [(recipe.target, target)]
+    parts += [(config, _kind("inputs", config, Input)) for config in recipe.inputs.values()]
+    used = [name for config, kind in parts for name in kind.fields(config)]
+    answers = set(target.fields(recipe.target)) & set(used[len(target.fields(recipe.target)) :])
+    if answers:
+        raise UserError(
+            f"the answer is among the inputs: {', '.join(sorted(answers))}",
+            expected="inputs that are known before the answer is",
+            hint="take it out of the input's fields",
+        )
+    files_in = [name for config, kind in parts if kind.reads_file for name in kind.fields(config)]
+    label = next(iter(target.fields(recipe.target)), None)
+    return load(recipe.data, recipe.source, files=files_in, used=used, label=label, seed=recipe.training.seed)
+
+
+def fit_task(recipe: Recipe, train: Records) -> Task:
+    """Inputs and target, fitted on the training split only."""
+    inputs = {name: _kind("inputs", config, Input).fit(config, train) for name, config in recipe.inputs.items()}
+    return Task(inputs=inputs, target=_kind("targets", recipe.target, Target).fit(recipe.target, train, inputs))
+
+
+def build_network(recipe: Recipe, task: Task, own: nn.Module | None = None) -> nn.Module:
+    """The network with its first weights, which depend on the seed alone; `own` is someone's module in its place."""
+    with initial_weights(key(recipe.training.seed, "weights")):
+        network = networks.wrap(own, task) if own else networks.build(recipe.network, task)
+    return network.to(choose_device())
+
+
+def encode_split(
+    recipe: Recipe, task: Task, split: str, data: Dataset, folder: RunFolder, progress: Progress
+) -> Encoded:
+    """A split as encoded examples; what was skipped is told."""
+    records = data.splits[split]
+    progress.begin(f"encode {split}", len(records))
+    encoded = encode(
+        task,
+        records,
+        weight=recipe.data.weight,
+        max_unreadable=recipe.data.max_unreadable,
+        memory=recipe.data.memory * 2**30,
+        cache=folder.cache / split,
+        on_progress=progress.at,
+    )
+    for name, error in encoded.unreadable.items():
+        progress.message(f"skipped {name}: {error}")
+    return encoded
+
+
+def prepare(
+    recipe: Recipe, task: Task, network: nn.Module, train: Encoded, precision_file: Path | None, progress: Progress
+) -> tuple[loop.State, loop.Plan, Batches]:
+    """What the loop needs: a state at step 0, the plan, and the batches.
+
+    The number format is chosen before the first step, and kept in `precision_file` for a resume.
+    """
+    training, device = recipe.training, choose_device()
+    batches = Batches(
+        task,
+        train.examples,
+        size=training.batch_size,
+        seed=training.seed,
+        group_by_length=training.group_by_length,
+        rank=dist.rank(),
+        world=dist.world_size(),
+        device=device,
+    )
+    micro_batch = min(training.micro_batch or batches.size, parallel.per_rank_batch_size(batches.size))
+    plan = loop.Plan(
+        steps=training.steps or max(1, round((training.epochs or 1) * batches.per_epoch)),
+        seed=training.seed,
+        precision=Precision(kind="fp32", device=device),
+        max_grad_norm=training.max_grad_norm or None,
+        spike=training.rollback.spike if training.rollback else None,
+        # FSDP's sharded parameters cannot be told to skip an update.
+        read_every_step=device.type == "cpu" or (training.parallel == "fsdp" and dist.world_size() > 1),
+    )
+    workload = autotune.Workload(task=task, network=network, batches=batches, plan=plan, micro_batch=micro_batch)
+    chosen = autotune.resolve(workload, training.precision, training.compile, precision_file)
+    progress.message(str(chosen))
+    plan = plan.in_format(Precision(kind=chosen.format, device=device))
+    parallel_network = parallel.parallelize(network, training.parallel)
+    state = loop.State(
+        network=network,
+        parallel_network=autotune.compiled(parallel_network) if chosen.compiled else parallel_network,
+        optimizers=optimizers.build(training.optimizer, network, plan.precision.matmul_dtype),
+        schedule=Schedule(training.schedule, plan.steps),
+        ema=EMA(network, training.ema_decay) if training.ema_decay else None,
+        micro_batch=micro_batch,
+    )
+    return state, plan, batches
+
+
+def check_monitor(recipe: Recipe, task: Task, network: nn.Module, sets: dict[str, Encoded]) -> None:
+    """That the score which the recipe wants to watch exists, found out on two examples."""
+    monitor = recipe.training.monitor
+    if monitor is None:
+        return
+    if "validation" not in sets:
+        raise UserError("training.monitor needs a validation split", hint="data.split = { validation = 0.1 }")
+    examples = sets["validation"].examples
+    some = examples.take(torch.arange(min(2, len(examples))))
+    precision = Precision(kind="fp32", device=choose_device())
+    found = evaluation.values(task, evaluation.eval_outputs(task, network, some, precision=precision))
+    if monitor not in found:
+        raise unknown(monitor, found, what="training.monitor: the score")
+
+
+def use_best(recipe: Recipe, folder: RunFolder, state: loop.State) -> None:
+    """Put the weights that become the artifact into the network."""
+    best = recipe.training.checkpoint == "best" and state.best_step > 0
+    weights = checkpoint.weights(state)
+    dist.barrier()
+    checkpoint.put_weights(state.network, checkpoint.read_best(folder.checkpoints, state) if best else weights)
+
+
+def remember(task: Task, network: nn.Module, train: Encoded, progress: Progress) -> Task:
+    """The task whose target keeps what it wants of the trained network's outputs for the training split."""
+    if not task.target.remembers:
+        return task
+    progress.begin("remember the training split", len(train.examples))
+    exact = Precision(kind="fp32", device=choose_device())
+    columns = evaluation.eval_outputs(task, network, train.examples, precision=exact, on_progress=progress.at)
+    return Task(inputs=task.inputs, target=task.target.remember(columns, train.ids))
+
+
+def score(recipe: Recipe, task: Task, network: nn.Module, sets: dict[str, Encoded], progress: Progress) -> Scores:
+    """Every held-out split under the artifact's weights, in float32: what serving computes."""
+    exact = Precision(kind="fp32", device=choose_device())
+    scores: Scores = {}
+    for split in ("validation", "test"):
+        if split in sets:
+            progress.begin(f"score {split}", len(sets[split].examples))
+            columns = evaluation.eval_outputs(
+                task, network, sets[split].examples, precision=exact, on_progress=progress.at
+            )
+            if not evaluation.all_finite(columns):
+                raise Diverged(
+                    f"the trained network's answers for the {split} split are NaN or infinite; no artifact was made",
+                    hint="lower training.optimizer.lr",
+                )
+            scores[split] = evaluation.scores(task, columns, seed=recipe.training.seed, weight=sets[split].weight)
+    return scores
+
+
+def card(recipe: Recipe, data: Dataset, scores: Scores, state: loop.State) -> dict[str, Any]:
+    """What the artifact says of itself."""
+    return {
+        "sonde": __version__,
+        "task": {"inputs": [kind_of(config) for config in recipe.inputs.values()], "target": kind_of(recipe.target)},
+        "data": {"fingerprint": data.snapshot.fingerprint, "records": {k: len(v) for k, v in data.splits.items()}},
+        "parameters": sum(one.numel() for one in state.network.parameters()),
+        "weights_of_step": state.best_step or state.step,
+        "scores": evaluation.to_json(scores),
+        "recipe": recipe.to_toml(),
+    }
+
+
+Contract = TypeVar("Contract", Input, Target)
+
+
+def _kind(room: str, config: Config, contract: type[Contract]) -> type[Contract]:
+    return lookup.find(room, kind_of(config), contract)

@@ -1,0 +1,99 @@
+"""Checkpoints that are damaged, in whatever file: what was saved before is found, and saving goes on."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from sonde.base.errors import UserError
+from sonde.loop import State
+from sonde.training import checkpoint, optimizers
+
+
+def state_at(step, best_step):
+    """A state whose weights are its step everywhere."""
+    network = nn.Linear(3, 2)
+    with torch.no_grad():
+        for one in network.parameters():
+            one.fill_(step)
+    state = State(network=network, optimizers=optimizers.build(optimizers.OptimizerConfig(kind="sgd"), network))
+    state.step, state.best_step = step, best_step
+    return state
+
+
+def save(folder, step, best_step):
+    state = state_at(step, best_step)
+    if best_step == step:
+        checkpoint.save_best(folder, state)
+    checkpoint.save(folder, state, step * 10)
+
+
+def restored(folder, said=None):
+    state = state_at(0, 0)
+    position = checkpoint.restore(folder, state, said.append if said is not None else lambda line: None)
+    assert all(bool((one == state.step).all()) for one in state.network.parameters())
+    return state, position
+
+
+def flip(path, place=-1):
+    content = bytearray(path.read_bytes())
+    content[place] ^= 1
+    path.write_bytes(content)
+
+
+def test_the_newest_two_and_their_best_weights_stay(tmp_path):
+    for step, best_step in ((1, 1), (2, 2), (3, 2), (4, 2)):
+        save(tmp_path, step, best_step)
+    found = sorted(path.name for path in tmp_path.iterdir())
+    assert found == ["best-000000002-copy.safetensors", "best-000000002.safetensors"] + [
+        f"step-00000000{step}.safetensors" for step in (3, 4)
+    ]
+    assert restored(tmp_path)[1] == 40
+
+
+def test_a_damaged_checkpoint_is_told_and_set_aside(tmp_path):
+    save(tmp_path, 1, 1)
+    save(tmp_path, 2, 1)
+    flip(tmp_path / "step-000000002.safetensors")
+    said = []
+    state, position = restored(tmp_path, said)
+    assert (state.step, position) == (1, 10)
+    assert len(said) == 1
+    assert "step-000000002.safetensors is damaged" in said[0]
+    assert (tmp_path / "damaged-step-000000002.safetensors").exists()
+
+
+@pytest.mark.parametrize("place", [0, 20, -1])
+def test_damaged_ones_do_not_count_among_those_kept(tmp_path, place):
+    """Step 2 is damaged and passed over; the run goes on, and a second damage finds another good one."""
+    save(tmp_path, 1, 1)
+    save(tmp_path, 2, 1)
+    flip(tmp_path / "step-000000002.safetensors", place)
+    assert restored(tmp_path)[0].step == 1
+    save(tmp_path, 3, 1)
+    flip(tmp_path / "step-000000003.safetensors", place)
+    assert restored(tmp_path)[0].step == 1
+
+
+def test_a_checkpoint_damaged_while_the_run_goes_on_does_not_stop_it(tmp_path):
+    save(tmp_path, 1, 1)
+    (tmp_path / "step-000000001.safetensors").write_bytes(b"")
+    save(tmp_path, 2, 1)
+    assert restored(tmp_path)[0].step == 2
+
+
+@pytest.mark.parametrize("name", ["best-000000001.safetensors", "best-000000001-copy.safetensors"])
+def test_best_weights_survive_the_damage_of_one_file(tmp_path, name):
+    for step in (1, 2, 3):
+        save(tmp_path, step, 1)
+    flip(tmp_path / name)
+    state, _ = restored(tmp_path)
+    assert state.step == 3
+    assert checkpoint.read_best(tmp_path, state)["weight"].tolist() == [[1.0] * 3] * 2
+    flip(
+        tmp_path
+        / {"best-000000001.safetensors": "best-000000001-copy.safetensors"}.get(name, "best-000000001.safetensors")
+    )
+    with pytest.raises(UserError, match="is damaged"):
+        checkpoint.read_best(tmp_path, state)
