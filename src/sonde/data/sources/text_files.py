@@ -11,7 +11,7 @@ from pydantic import Field
 from sonde.base.config import Config
 from sonde.base.errors import UserError
 from sonde.data.source import Guess, Source
-from sonde.data.sources import _folders
+from sonde.data.sources import _folders, _tagged
 from sonde.records import Records
 
 _SUFFIXES = frozenset({".txt", ".text", ".md"})
@@ -41,8 +41,8 @@ class TextFiles(Source):
     @staticmethod
     def recognise(path: Path) -> bool:
         if path.is_file():
-            return path.suffix.lower() in _SUFFIXES
-        return path.is_dir() and bool(_text_files(path))
+            return path.suffix.lower() in _SUFFIXES and not _tagged.is_tagged(path)
+        return path.is_dir() and bool(_text_files(path)) and not _tagged.files_in(path)
 
     @staticmethod
     def guess(path: Path, target: str | None) -> Guess:
