@@ -155,7 +155,9 @@ def check_task(inputs: type[Input], target: type[Target], network: type[Backbone
         sum(task.target.loss(whole.train(), prepared, rng).values()).backward()  # type: ignore[union-attr]
         missing = [each for each, value in whole.named_parameters() if value.requires_grad and value.grad is None]
         assert not missing, f"no gradient reaches {missing}"
-        assert not (freeze and any(each.training for each in whole.backbones[name].modules())), "a frozen backbone trains"
+        assert not (freeze and any(each.training for each in whole.backbones[name].modules())), (
+            "a frozen backbone trains"
+        )
     return True
 
 

@@ -13,7 +13,6 @@ from target_fakes import (
     as_json,
     check_repeats,
     check_sums,
-    rng,
     mean_loss,
     measured,
     restored,

@@ -18,7 +18,7 @@ from sonde.base.config import Config
 from sonde.base.errors import UserError, near
 from sonde.contracts.records import Records
 from sonde.data.source import Guess, Source
-from sonde.data.sources import _csv, _folders, _roles, _typed
+from sonde.data.sources import _csv, _folders, _roles, _tagged, _typed
 from sonde.data.sources._folders import TABLES
 
 _CSV = frozenset({".csv", ".tsv"})
@@ -63,8 +63,8 @@ class Table(Source):
     @staticmethod
     def recognise(path: Path) -> bool:
         if path.is_file():
-            return path.suffix.lower() in TABLES
-        return path.is_dir() and bool(_folders.tables_in(path))
+            return path.suffix.lower() in TABLES and not _tagged.is_tagged(path)
+        return path.is_dir() and bool(_folders.tables_in(path)) and not _tagged.files_in(path)
 
     @staticmethod
     def guess(path: Path, target: str | None) -> Guess:

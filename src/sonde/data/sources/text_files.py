@@ -12,7 +12,7 @@ from sonde.base.config import Config
 from sonde.base.errors import UserError
 from sonde.contracts.records import Records
 from sonde.data.source import Guess, Source
-from sonde.data.sources import _folders
+from sonde.data.sources import _folders, _tagged
 
 _SUFFIXES = frozenset({".txt", ".text", ".md"})
 # Files about a data set, not in it; in a folder they are passed over.
@@ -41,8 +41,8 @@ class TextFiles(Source):
     @staticmethod
     def recognise(path: Path) -> bool:
         if path.is_file():
-            return path.suffix.lower() in _SUFFIXES
-        return path.is_dir() and bool(_text_files(path))
+            return path.suffix.lower() in _SUFFIXES and not _tagged.is_tagged(path)
+        return path.is_dir() and bool(_text_files(path)) and not _tagged.files_in(path)
 
     @staticmethod
     def guess(path: Path, target: str | None) -> Guess:
