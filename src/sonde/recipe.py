@@ -14,6 +14,9 @@ from pydantic import Field, SerializeAsAny, ValidationError
 from sonde.base import lookup
 from sonde.base.config import Config
 from sonde.base.errors import UserError
+from sonde.contracts.backbone import Backbone, BackboneConfig
+from sonde.contracts.input import Input
+from sonde.contracts.target import Target
 from sonde.data.settings import DataConfig
 from sonde.training.settings import TrainingConfig
 
@@ -25,7 +28,7 @@ class Recipe(Config):
     source: SerializeAsAny[Config] = Field(exclude=True)
     inputs: dict[str, SerializeAsAny[Config]]
     target: SerializeAsAny[Config]
-    network: dict[str, SerializeAsAny[Config]]
+    network: dict[str, SerializeAsAny[BackboneConfig]]
     training: TrainingConfig
 
     @classmethod
@@ -166,7 +169,7 @@ def _read_data(table: dict[str, Any], where: _Lines) -> tuple[DataConfig, Config
     return data.model_copy(update={"kind": kind, "source": str(place)}), config
 
 
-def _read_kinds(room: str, table: Mapping[str, Any], where: _Lines, section: str | None = None) -> dict[str, Config]:
+def _read_kinds(room: str, table: Mapping[str, Any], where: _Lines, section: str | None = None) -> dict[str, Any]:
     section = section or room
     if not table:
         raise UserError(f"the recipe{where.of_file()} has no [{section}.NAME] section", expected="at least one")
@@ -183,11 +186,7 @@ def _read_kinds(room: str, table: Mapping[str, Any], where: _Lines, section: str
     return {name: _read_kind(room, value, (section, name), where) for name, value in table.items()}
 
 
-def _read_kind(room: str, table: Mapping[str, object], place: tuple[str, ...], where: _Lines) -> Config:
-    from sonde.contracts.backbone import Backbone
-    from sonde.contracts.input import Input
-    from sonde.contracts.target import Target
-
+def _read_kind(room: str, table: Mapping[str, object], place: tuple[str, ...], where: _Lines) -> Any:
     contract = {"inputs": Input, "targets": Target, "networks": Backbone}[room]
     kind = table.get("kind")
     if not isinstance(kind, str):

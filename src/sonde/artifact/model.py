@@ -15,10 +15,9 @@ from torch import Tensor, nn
 from sonde import networks
 from sonde.artifact.folder import FORMAT, verify
 from sonde.base import files, lookup
-from sonde.base.config import Config
 from sonde.base.device import choose_device
 from sonde.base.errors import RecordError, UserError
-from sonde.contracts.backbone import Backbone
+from sonde.contracts.backbone import Backbone, BackboneConfig
 from sonde.contracts.batch import Examples
 from sonde.contracts.input import Input
 from sonde.contracts.part import Part
@@ -128,12 +127,11 @@ def _network(folder: Path, task: Task, backbones: Mapping[str, Any] | None, own:
                 hint="sonde.load(path, network=the_module)",
             )
         return networks.wrap(own, task)
-    configs = {name: _config("networks", saved, Backbone) for name, saved in backbones.items()}
+    configs: dict[str, BackboneConfig] = {
+        name: _kind("networks", saved["kind"], Backbone).Config.model_validate(saved)
+        for name, saved in backbones.items()
+    }
     return networks.build(configs, task, restoring=True)
-
-
-def _config(room: str, saved: Mapping[str, Any], contract: type[Any]) -> Config:
-    return _kind(room, saved["kind"], contract).Config.model_validate(saved)
 
 
 def _kind(room: str, kind: str, contract: type[Any]) -> type[Any]:

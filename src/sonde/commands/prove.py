@@ -24,10 +24,10 @@ from sonde import evaluation, loop, networks, stages
 from sonde.artifact import Model
 from sonde.artifact import load as load_artifact
 from sonde.base import dist, files, tensors
-from sonde.base.config import Config
 from sonde.base.device import Precision, choose_device
 from sonde.base.errors import SondeError, UserError
 from sonde.base.progress import NoProgress, Progress
+from sonde.contracts.backbone import BackboneConfig
 from sonde.contracts.batch import Examples
 from sonde.contracts.records import Records
 from sonde.contracts.task import Task
@@ -312,7 +312,7 @@ def _packed(case: Case) -> dict[str, Any]:
     state = case.trained()
     gradients = []
     for packing in (True, False):
-        configs: dict[str, Config] = dict(case.recipe.network)
+        configs: dict[str, BackboneConfig] = dict(case.recipe.network)
         for name, config in packs.items():
             configs[name] = config.model_copy(update={"packing": packing})
         network = networks.build(configs, case.task).to(choose_device())

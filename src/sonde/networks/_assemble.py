@@ -16,7 +16,7 @@ from sonde.base.errors import UserError
 from sonde.contracts.backbone import Backbone, BackboneConfig
 from sonde.contracts.columns import Tensors
 from sonde.contracts.layouts import LAYOUTS
-from sonde.contracts.specs import Features, FeatureWidth, InputSpec, OutputSpec
+from sonde.contracts.specs import Features, FeatureWidth, InputSpec, OutputSpec, Per
 from sonde.contracts.task import Task
 from sonde.networks import _fit, _weights
 from sonde.networks._heads import StandardHead
@@ -161,7 +161,8 @@ def wrap(module: nn.Module, task: Task) -> Network:
         )
     ((name, spec),) = task.specs.items()
     output = task.outputs[name]
-    per = next((per for per in output.per if per in LAYOUTS[spec.layout].gives), output.chosen)
+    answerable: list[Per] = [per for per in output.per if per in LAYOUTS[spec.layout].gives]
+    per = answerable[0] if answerable else output.chosen
     outputs = {name: output.choose(per)}
     own = UserModule(module, spec, outputs[name])
     head = None if output.width else task.target.head({name: _measured_width(own, spec, per)})
@@ -207,7 +208,7 @@ class UserModule(nn.Module):
 
 
 @torch.no_grad()
-def _measured_width(own: UserModule, spec: InputSpec, per: str) -> FeatureWidth:
+def _measured_width(own: UserModule, spec: InputSpec, per: Per) -> FeatureWidth:
     """The width of a module's features, found out on two random examples."""
     training = own.training
     given = LAYOUTS[spec.layout].random(spec, 2, torch.Generator().manual_seed(0))

@@ -31,7 +31,7 @@ def resolve(task: Task, names: Mapping[str, str], kinds: Mapping[str, type[Backb
     chosen: dict[str, OutputSpec] = {}
     for name, part in task.inputs.items():
         spec, output, kind = part.spec, outputs[name], kinds[name]
-        answerable = tuple(per for per in output.per if per in LAYOUTS[spec.layout].gives)
+        answerable: tuple[Per, ...] = tuple(per for per in output.per if per in LAYOUTS[spec.layout].gives)
         if not answerable:
             raise UserError(
                 f"the target needs {_words(output.per)}; input {name!r} offers {spec.layout}, which has none",

@@ -46,7 +46,9 @@ class StandardHead(nn.Module):
         elif self.others:
             self.broadcast = Broadcast([_number(backbones[name].width) for name in self.others], width)
         # Not registered a second time: a network answers with the weights that its embedding has.
-        self.tied = (backbones[self.main],) if backbones[self.main].embedding_weight is not None else ()
+        self.tied: tuple[Backbone, ...] = ()
+        if backbones[self.main].embedding_weight is not None:
+            self.tied = (backbones[self.main],)
         self.answer: nn.Module | None = None
         if not self.tied:
             answers = outputs[self.main].width
@@ -71,6 +73,7 @@ class StandardHead(nn.Module):
         if self.answer is None:
             weight = self.tied[0].embedding_weight
             assert weight is not None
+            assert isinstance(values, Tensor)
             return functional.linear(values, weight)
         answer = self.answer(values)
         return resize(answer, main.size) if main.size else answer

@@ -220,7 +220,7 @@ class NextToken(Target):
     @torch.no_grad()
     def eval_outputs(self, network: nn.Module, batch: Batch) -> Columns:
         """Per example: "loss" in nats, summed over "positions", and the "bytes" of what was predicted, if known."""
-        measured = {"loss": self._costs(network, batch).sum(1), "positions": self._positions(batch)}
+        measured: Columns = {"loss": self._costs(network, batch).sum(1), "positions": self._positions(batch)}
         if self.token_bytes is not None:
             given = batch.inputs[self.input]
             bytes_V = torch.tensor(self.token_bytes, device=given["tokens"].device)
