@@ -91,7 +91,7 @@ def _suggestion(path: Path) -> str | None:
     if folders and all(any(one.suffix.lower() == ".txt" for one in folder.iterdir()) for folder in folders):
         return "texts are classified from a table with a column of texts and one of labels"
     if len(folders) == 1 and not tables:
-        return f"a class is learnt beside others: one folder ({folders[0].name}) is not enough"
+        return f"a class is learned beside others: one folder ({folders[0].name}) is not enough"
     return None
 
 

@@ -135,7 +135,7 @@ class _ColumnWriter:
             values = column
             if isinstance(column, Ragged):
                 self.lengths.setdefault(name, []).append(column.lengths)
-                # Only what was taken apart (records set aside) has to be put together again.
+                # Only what was taken apart (records skipped) has to be put together again.
                 whole = len(column.values) == int(column.lengths.sum())
                 pieces = (column[index] for index in range(len(column)))
                 values = column.values if whole else torch.cat([column.values[:0], *pieces])

@@ -63,7 +63,7 @@ class Mlp(Backbone):
 
 
 class ColumnsAsVector(nn.Module):
-    """The columns of a table as one vector: numbers plain or embedded, then a learnt vector for each category.
+    """The columns of a table as one vector: numbers plain or embedded, then a learned vector for each category.
 
     A category of n values gets min(50, round(1.6 n^0.56)) numbers: the rule of fastai (Howard and Gugger 2020,
     "fastai: A Layered API for Deep Learning"), found by trial over many tables.
@@ -100,7 +100,7 @@ def _number_embedding(config: MlpConfig, channels: int) -> nn.Module:
 
 
 class Periodic(nn.Module):
-    """Each number (B, N) as sines and cosines of learnt frequencies, then one linear layer and ReLU: (B, N * width).
+    """Each number (B, N) as sines and cosines of learned frequencies, then one linear layer and ReLU: (B, N * width).
 
     "PLR (lite)" of Gorishniy et al. 2022, "On Embeddings for Numerical Features in Tabular Deep Learning", and 2024,
     "TabR": the linear layer is shared by all columns.

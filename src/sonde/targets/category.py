@@ -215,5 +215,5 @@ def _require_classes(field: str, labels: np.ndarray, names: list[str], counts: l
         raise UserError(
             f"field {field!r} holds {len(names):,} different numbers, such as {names[0]}",
             expected="the names of classes",
-            hint='quantities are learnt by the target kind "number"',
+            hint='quantities are learned by the target kind "number"',
         )

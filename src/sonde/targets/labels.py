@@ -34,7 +34,7 @@ class LabelsConfig(Config):
         default="labels", description='the field that holds a list of labels, or a text such as "red;round"'
     )
     separator: str = Field(default=";", min_length=1, description="what stands between the labels of a text")
-    min_count: int = Field(default=1, ge=1, description="labels that fewer training records have are passed over")
+    min_count: int = Field(default=1, ge=1, description="labels that fewer training records have are ignored")
     fields: list[str] = Field(default=[], description="instead of field: several fields of 0 and 1, one a label")
     loss: Literal["binary-cross-entropy", "focal"] = Field(
         default="binary-cross-entropy", description="focal: easy answers count less"
@@ -132,7 +132,7 @@ class Labels(Target):
         row = np.repeat(np.arange(len(lists)), [len(texts or ()) for texts in lists])
         every = [text for texts in lists for text in texts or ()]
         code = codes_of(every, self.classes)
-        # Where rare labels are passed over, one that training never showed is the rarest.
+        # Where rare labels are ignored, one that training never showed is the rarest.
         for place in np.flatnonzero(code < 0)[::-1] if self.config.min_count == 1 else ():
             errors[int(row[place])] = wrong_label(every[place], self.classes, self.config.field)
         present_NK = np.zeros((len(lists), len(self.classes)), dtype=np.uint8)

@@ -56,7 +56,7 @@ class MaskConfig(Config):
     @model_validator(mode="after")
     def _some_loss(self) -> Self:
         if not self.cross_entropy and not self.dice:
-            raise ValueError("cross_entropy and dice are both 0: nothing would be learnt")
+            raise ValueError("cross_entropy and dice are both 0: nothing would be learned")
         return self
 
 

@@ -33,7 +33,7 @@ NORMAL_RANGE = 1.349
 class NumberConfig(Config):
     kind: Literal["number"] = "number"
     field: str = Field(default="value", description="the field that holds the number")
-    fields: list[str] = Field(default=[], description="instead of field: several fields, learnt together")
+    fields: list[str] = Field(default=[], description="instead of field: several fields, learned together")
     loss: Literal["mse", "huber", "mae"] = Field(default="mse", description="huber and mae mind outliers less")
     delta: float = Field(default=1.0, gt=0, description="where huber turns from square to straight, in deviations")
     scale: Literal["standard", "robust"] = Field(
@@ -133,7 +133,7 @@ class Number(Target):
 
     @torch.no_grad()
     def predict(self, network: nn.Module, batch: Batch) -> list[Prediction]:
-        """{"value": x}, or {"values": {field: x}} where several fields are learnt; in the units of the data."""
+        """{"value": x}, or {"values": {field: x}} where several fields are learned; in the units of the data."""
         rows = self._in_units(network(batch.inputs).float().cpu().numpy()).tolist()
         if not self.config.fields:
             return [{"value": row[0]} for row in rows]
@@ -187,7 +187,7 @@ def _require_spread(name: str, field: np.ndarray, good: np.ndarray) -> None:
         raise UserError(
             f"field {name!r} has no usable number in the training split; it holds {shown}",
             expected="finite numbers, above zero where target.transform is log",
-            hint='names are learnt by the target kind "category"',
+            hint='names are learned by the target kind "category"',
         )
     if (good == good[0]).all():
         raise UserError(
