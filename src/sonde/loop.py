@@ -183,8 +183,11 @@ def train(task: Task, batches: Batches, state: State, plan: Plan) -> Iterator[St
         batch = batch.to(device)
         terms = gradients(task, batch, epoch, state, plan)
         norm = _gradient_norm(state.parameters)
-        health.observe(state.step, sum_of(terms), norm, plan.spike)
-        if plan.read_every_step:
+        loss = sum_of(terms)
+        if not plan.read_every_step:
+            health.observe(state.step, loss, norm, plan.spike)
+        elif plan.spike is not None or not math.isfinite(loss.item() + norm.item()):
+            health.observe(state.step, loss, norm, plan.spike)
             check(task, batches, state, plan)
         lr = state.schedule(state.step) * state.lr_scale
         _update(state, plan, norm, lr)
