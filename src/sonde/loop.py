@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from sonde.base import dist
-from sonde.base.device import Precision
+from sonde.base.device import Precision, out_of_memory
 from sonde.base.errors import Diverged
 from sonde.base.rng import GOLDEN, BatchRng, key
 from sonde.contracts.batch import Batch
@@ -240,7 +240,7 @@ def gradients(task: Task, batch: Batch, epoch: int, state: State, plan: Plan) ->
         except (torch.OutOfMemoryError, RuntimeError) as error:
             size = min(state.micro_batch, len(batch))
             # Alone a process can begin again; the others of a job are in the middle of a sum with it.
-            if not _out_of_memory(error) or size == 1 or dist.world_size() > 1:
+            if not out_of_memory(error) or size == 1 or dist.world_size() > 1:
                 raise
             state.micro_batch = (size + 1) // 2
 
@@ -355,11 +355,6 @@ def _update(state: State, plan: Plan, norm: Tensor, lr: float) -> None:
             assert state.health is not None
             optimizer.found_inf = state.health.stopped  # type: ignore[attr-defined]
         optimizer.step()
-
-
-def _out_of_memory(error: Exception) -> bool:
-    """Whether memory ran out; the CPU's allocator says so in words only."""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 def _prepared(task: Task, batch: Batch, epoch: int, state: State, plan: Plan) -> tuple[Batch, BatchRng]:

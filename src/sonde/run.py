@@ -87,8 +87,8 @@ def fit(
                 progress=progress,
             ).run()
         stages.use_best(recipe, folder, state)
-        task = stages.remember(task, state.network, sets["train"], progress)
-        scores = stages.score(recipe, task, state.network, sets, progress)
+        task = stages.remember(task, state, sets["train"], progress)
+        scores = stages.score(recipe, task, state, sets, progress)
         weights = checkpoint.weights_of(state.network)
         if dist.is_main():
             files.write_json(folder.scores, evaluation.to_json(scores))

@@ -150,17 +150,19 @@ def use_best(recipe: Recipe, folder: RunFolder, state: loop.State) -> None:
     checkpoint.put_weights(state.network, checkpoint.read_best(folder.checkpoints, state) if best else weights)
 
 
-def remember(task: Task, network: nn.Module, train: Encoded, progress: Progress) -> Task:
+def remember(task: Task, state: loop.State, train: Encoded, progress: Progress) -> Task:
     """The task whose target keeps what it wants of the trained network's outputs for the training split."""
     if not task.target.remembers:
         return task
     progress.begin("remember the training split", len(train.examples))
     exact = Precision(kind="fp32", device=choose_device())
-    columns = evaluation.eval_outputs(task, network, train.examples, precision=exact, on_progress=progress.at)
+    columns = evaluation.eval_outputs(
+        task, state.network, train.examples, precision=exact, size=state.micro_batch, on_progress=progress.at
+    )
     return Task(inputs=task.inputs, target=task.target.remember(columns, train.ids))
 
 
-def score(recipe: Recipe, task: Task, network: nn.Module, sets: dict[str, Encoded], progress: Progress) -> Scores:
+def score(recipe: Recipe, task: Task, state: loop.State, sets: dict[str, Encoded], progress: Progress) -> Scores:
     """Every held-out split under the artifact's weights, in float32: what serving computes."""
     exact = Precision(kind="fp32", device=choose_device())
     scores: Scores = {}
@@ -168,7 +170,12 @@ def score(recipe: Recipe, task: Task, network: nn.Module, sets: dict[str, Encode
         if split in sets:
             progress.begin(f"score {split}", len(sets[split].examples))
             columns = evaluation.eval_outputs(
-                task, network, sets[split].examples, precision=exact, on_progress=progress.at
+                task,
+                state.network,
+                sets[split].examples,
+                precision=exact,
+                size=state.micro_batch,
+                on_progress=progress.at,
             )
             if not evaluation.all_finite(columns):
                 raise Diverged(

@@ -262,7 +262,7 @@ def _served(case: Case) -> dict[str, Any]:
     task = case.task
     if task.target.remembers:
         whole = _encode(case.recipe, task, case.data.splits["train"])
-        task = stages.remember(task, state.network, whole, NoProgress())
+        task = stages.remember(task, state, whole, NoProgress())
     encoded = _encode(case.recipe, task, case.held_out)
     chosen = [number for number, name in enumerate(case.held_out.ids) if name not in encoded.unreadable]
     records = [case.held_out[number] for number in chosen]

@@ -15,7 +15,7 @@ from sonde.base.files import cannot_write, make_folder
 from sonde.contracts.batch import Examples
 from sonde.contracts.columns import Columns, Ragged, num_bytes, take
 from sonde.contracts.part import Part
-from sonde.contracts.records import Records
+from sonde.contracts.records import Records, numbers_of
 from sonde.contracts.task import Task
 
 # Records encoded at a time: enough to keep every thread busy, few enough to show progress and bound memory. Values are
@@ -52,6 +52,7 @@ def encode(
     Raises:
         UserError: a truth is wrong, or more than the share `max_unreadable` of the records cannot be read.
     """
+    weights_N = None if weight is None else _weights(records, weight)
     parts: dict[str, Part] = {**{f"inputs.{name}": part for name, part in task.inputs.items()}, "target": task.target}
     writers: dict[str, _ColumnWriter] = {}
     kept: list[np.ndarray] = []
@@ -79,7 +80,12 @@ def encode(
             f"the inputs arrange {len(positions)} records as {count} windows, and the target has a truth per record",
             hint="leave out the input's window, or learn next-token",
         )
-    weights = torch.from_numpy(records.fields[weight][positions].astype(np.float32)) if weight else None
+    weights = None if weights_N is None else torch.from_numpy(weights_N[positions])
+    if weights is not None and count != len(positions):
+        raise UserError(
+            f"data.weight gives a weight per record, and the inputs make {count} windows of {len(positions)} records",
+            hint="leave out data.weight, or the input's window",
+        )
     examples = Examples(inputs=inputs, truth=whole["target"], weight=weights, count=count)
     places: list[int] = positions.tolist()
     windows = count != len(places)
@@ -107,6 +113,27 @@ def _encode_chunk(task: Task, chunk: Records, unreadable: dict[str, str]) -> tup
         inputs = {name: take(columns, kept) for name, columns in inputs.items()}
         positions = positions[kept.numpy()]
     return {**{f"inputs.{name}": columns for name, columns in inputs.items()}, "target": truth}, positions
+
+
+def _weights(records: Records, field: str) -> np.ndarray:
+    """How much each record counts, float32 (N,).
+
+    Raises:
+        UserError: one has no weight, or a weight that is no finite number from 0 up; or all weights are 0.
+    """
+    values = records.fields[field]
+    weights = numbers_of(values)
+    wrong = np.flatnonzero(~(np.isfinite(weights) & (weights >= 0)))
+    if len(wrong):
+        more = f", and {len(wrong) - 1} more" if len(wrong) > 1 else ""
+        raise UserError(
+            f"the weight of {records.ids[wrong[0]]} in column {field!r} is {values[wrong[0]]!r}{more}",
+            expected="a number from 0 up for every record",
+            hint="correct the column, or leave out data.weight",
+        )
+    if len(weights) and not weights.any():
+        raise UserError(f"all weights in column {field!r} are 0", hint="correct the column, or leave out data.weight")
+    return weights.astype(np.float32)
 
 
 def _check_unreadable(unreadable: dict[str, str], count: int, limit: float) -> None:

@@ -12,12 +12,14 @@ import torch
 from torch import nn
 
 from sonde.base import dist
-from sonde.base.device import Precision
+from sonde.base.device import Precision, out_of_memory
 from sonde.contracts.batch import Examples
 from sonde.contracts.columns import to_numpy
 from sonde.contracts.task import Task
 from sonde.data.batches import in_order
 
+# Examples evaluated at once, where memory allows.
+EVAL_BATCH = 256
 RESAMPLES = 1000
 # Resamples times examples held at once: bounds the memory of the bootstrap to about 160 MB.
 CELLS = 20_000_000
@@ -55,14 +57,34 @@ def eval_outputs(
     examples: Examples,
     *,
     precision: Precision,
-    size: int = 256,
+    size: int = EVAL_BATCH,
     on_progress: Callable[[int], None] = lambda done: None,
 ) -> dict[str, np.ndarray]:
     """What the target's metrics need to know of each example, as columns (N, ...); sets as arrays of arrays (N,).
 
-    The processes of a job take batches in turn; every one of them gets the columns of all.
+    At most `size` examples at once; fewer when memory runs out. The processes of a job take batches in turn; every one
+    of them gets the columns of all.
     """
     network.eval()
+    size = min(size, EVAL_BATCH)
+    while True:
+        try:
+            return _eval_outputs(task, network, examples, precision, size, on_progress)
+        except (torch.OutOfMemoryError, RuntimeError) as error:
+            # Alone a process can begin again; the others of a job wait for what it has found so far.
+            if not out_of_memory(error) or size == 1 or dist.world_size() > 1:
+                raise
+            size = (size + 1) // 2
+
+
+def _eval_outputs(
+    task: Task,
+    network: nn.Module,
+    examples: Examples,
+    precision: Precision,
+    size: int,
+    on_progress: Callable[[int], None],
+) -> dict[str, np.ndarray]:
     starts = range(0, len(examples), size)
     mine: list[dict[str, np.ndarray]] = []
     with torch.inference_mode(), precision.matmul_precision(), precision.forward():

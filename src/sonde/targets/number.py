@@ -20,10 +20,9 @@ from sonde.contracts.augment import AugmentParams, partner
 from sonde.contracts.batch import Batch
 from sonde.contracts.columns import Columns, Tensors
 from sonde.contracts.input import Input
-from sonde.contracts.records import Record, Records
+from sonde.contracts.records import Record, Records, numbers_of
 from sonde.contracts.target import Prediction, Target
 from sonde.targets._classes import objects, text_of
-from sonde.targets._numbers import numbers_of
 from sonde.targets._sums import examples, weighted_sum
 
 # The interquartile range of a normal distribution, in deviations.

@@ -20,6 +20,8 @@ from sonde.training.settings import TrainingConfig
 
 # Log lines of a whole run, unless the recipe says how often.
 LINES = 500
+# Validations of a run that people are told of.
+TOLD = 12
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,7 +123,9 @@ class Trainer:
         ema = state.ema if isinstance(state.ema, EMA) else None
         if ema:
             ema.swap(state.network)
-        columns = evaluation.eval_outputs(self.task, state.network, held_out.examples, precision=self.plan.precision)
+        columns = evaluation.eval_outputs(
+            self.task, state.network, held_out.examples, precision=self.plan.precision, size=state.micro_batch
+        )
         if ema:
             ema.swap(state.network)
         if not evaluation.all_finite(columns):
@@ -146,5 +150,13 @@ class Trainer:
         if defined and (state.best is None or (value > state.best if better == "max" else value < state.best)):
             state.best, state.best_step, state.evals_since_best = value, state.step, 0
             checkpoint.save_best(self.folder.checkpoints, state)
-        best = " (best)" if state.evals_since_best == 0 else ""
-        self.progress.message(f"step {state.step}: validation {monitor} {value:.4g}{best}")
+        if self._is_told():
+            best = "the best" if state.evals_since_best == 0 else f"best {state.best:.4g} at step {state.best_step}"
+            best = f" ({best})" if state.best is not None else ""
+            self.progress.message(f"step {state.step}: validation {monitor} {value:.4g}{best}")
+
+    def _is_told(self) -> bool:
+        """Whether people are told of this validation: a dozen of a run are enough."""
+        every = self.training.evaluate_every or self.batches.per_epoch
+        turns = max(1, -(-self.plan.steps // every) // TOLD)
+        return (self.state.step // every) % turns == 0 or self.state.step == self.plan.steps
