@@ -115,6 +115,9 @@ class State:
     best: float | None = None
     best_step: int = 0
     evals_since_best: int = 0
+    # The highest score so far, which is not that of `best` where a near tie went by another score: that one's value.
+    best_peak: float | None = None
+    best_tie: float | None = None
     # The moving average of the loss, and the factor on the learning rate that rolling back has left.
     loss_ema: float | None = None
     lr_scale: float = 1.0

@@ -30,6 +30,8 @@ class Target(Part):
 
     # The score that picks the best checkpoint, and which way is better.
     best: ClassVar[tuple[str, Literal["max", "min"]]]
+    # A score that tells apart what `best` cannot on few examples, and which way is better: a proper score.
+    tie_break: ClassVar[tuple[str, Literal["max", "min"]] | None] = None
     # The scores of which a lower one is better, for `training.monitor`; "rmse" also stands for "rmse/<field>".
     lower_is_better: ClassVar[frozenset[str]] = frozenset()
     # What is asked of the input that it belongs to, as far as it is known before anything is fitted.

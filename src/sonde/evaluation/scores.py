@@ -14,7 +14,7 @@ from torch import nn
 from sonde.base import dist
 from sonde.base.device import Precision, out_of_memory
 from sonde.contracts.batch import Examples
-from sonde.contracts.columns import to_numpy
+from sonde.contracts.columns import EvalColumns, to_numpy
 from sonde.contracts.task import Task
 from sonde.data.batches import in_order
 
@@ -146,6 +146,16 @@ def scores(
             drawn[name].append(value)
         done += take
     return {name: _score(value, np.concatenate(drawn[name]), count) for name, value in plain.items()}
+
+
+def standard_error(task: Task, columns: EvalColumns, name: str, *, seed: int, resamples: int = 50) -> float:
+    """How far a score is off by chance, roughly: its deviation over a few bootstrap resamples; 0 if it has none."""
+    count = len(next(iter(columns.values())))
+    rng = np.random.default_rng([seed, count])
+    weights = rng.multinomial(count, np.full(count, 1 / count), size=resamples).astype(np.float64)
+    drawn = task.target.metrics(columns, weights)[name]
+    defined = drawn[np.isfinite(drawn)]
+    return float(defined.std()) if len(defined) > 1 else 0.0
 
 
 def _score(value: float, resampled: np.ndarray, count: int) -> Score:

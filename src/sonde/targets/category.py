@@ -54,6 +54,7 @@ class Category(Target):
 
     Config = CategoryConfig
     best: ClassVar = ("accuracy", "max")
+    tie_break: ClassVar = ("log_loss", "min")
     lower_is_better: ClassVar = frozenset({"log_loss", "ece"})
 
     config: CategoryConfig
