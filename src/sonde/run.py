@@ -26,6 +26,8 @@ class Run:
     artifact: Path
     scores: stages.Scores
     seconds: float
+    # What the scores' baseline is: "majority class", "mean".
+    baseline: str = ""
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -39,8 +41,12 @@ class Run:
         lines = [f"done in {self.seconds:.0f} s"]
         for split, found in self.scores.items():
             lines.append(f"{split} ({next(iter(found.values())).count} examples)")
-            lines += [f"  {name:<18} {score}" for name, score in found.items() if "/" not in name]
+            shown = {name: score for name, score in found.items() if "/" not in name}
+            lines += [f"  {name:<18} {score!s:<30} {self._beside(score)}".rstrip() for name, score in shown.items()]
         return "\n".join([*lines, "made", f"  run        {self.folder}", f"  artifact   {self.artifact}"])
+
+    def _beside(self, score: evaluation.Score) -> str:
+        return "" if score.baseline is None else f"{self.baseline} {score.baseline:.4g}"
 
 
 def fit(
@@ -95,4 +101,10 @@ def fit(
             backbones = recipe.network if network is None else None
             artifact.write(folder.model, task, backbones, weights, stages.card(recipe, data, scores, state))
         dist.barrier()
-    return Run(folder=folder.path, artifact=folder.model, scores=scores, seconds=time.perf_counter() - started)
+    return Run(
+        folder=folder.path,
+        artifact=folder.model,
+        scores=scores,
+        seconds=time.perf_counter() - started,
+        baseline=task.target.baseline_name,
+    )

@@ -182,7 +182,13 @@ def score(recipe: Recipe, task: Task, state: loop.State, sets: dict[str, Encoded
                     f"the trained network's answers for the {split} split are NaN or infinite; no artifact was made",
                     hint="lower training.optimizer.lr",
                 )
-            scores[split] = evaluation.scores(task, columns, seed=recipe.training.seed, weight=sets[split].weight)
+            scores[split] = evaluation.scores(
+                task,
+                columns,
+                seed=recipe.training.seed,
+                weight=sets[split].weight,
+                truth=sets[split].examples.truth or None,
+            )
     return scores
 
 

@@ -348,6 +348,11 @@ def _check_answers(task: Task, network: nn.Module, examples: Examples) -> None:
     assert task.target.best[0] in found, f"the score {task.target.best[0]} is not among the metrics"
     assert all(value.shape == (2,) for value in found.values()), "a metric is not one number per row of weights"
     assert isinstance(task.target.warnings(columns), list)
+    constant = task.target.baseline(examples.truth)
+    if constant is not None:
+        answers = task.target.metrics({name: to_numpy(column) for name, column in constant.items()}, weights)
+        assert set(answers) == set(found), "the baseline has other scores"
+        assert task.target.baseline_name, "the baseline has no name"
 
 
 def _check_saving(task: Task, examples: Examples) -> None:

@@ -38,6 +38,8 @@ class Target(Part):
     asks: ClassVar[OutputSpec] = OutputSpec(per=("example",))
     # The layouts of the inputs that it can belong to; all that can give what is asked if left out.
     accepts: ClassVar[tuple[LayoutName, ...]] = ()
+    # What the answer of `baseline` is, in the field's words.
+    baseline_name: ClassVar[str] = ""
     # Whether `remember` wants the outputs of the training split.
     remembers: ClassVar[bool] = False
 
@@ -133,6 +135,11 @@ class Target(Part):
 
         Weights make one function serve the plain value (all ones), weighted records and the bootstrap (counts).
         """
+
+    def baseline(self, truth: Columns) -> Columns | None:
+        """What `eval_outputs` would give for an answer that never looks at the inputs (see `baseline_name`), learned
+        from the training split; None where there is none."""
+        return None
 
     def warnings(self, columns: EvalColumns) -> list[str]:
         """What is wrong with the answers for the validation split, in plain words, told while it trains."""

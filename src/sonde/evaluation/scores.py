@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from torch import nn
 from sonde.base import dist
 from sonde.base.device import Precision, out_of_memory
 from sonde.contracts.batch import Examples
-from sonde.contracts.columns import EvalColumns, to_numpy
+from sonde.contracts.columns import Columns, EvalColumns, to_numpy
 from sonde.contracts.task import Task
 from sonde.data.batches import in_order
 
@@ -27,12 +27,16 @@ CELLS = 20_000_000
 
 @dataclass(frozen=True, kw_only=True)
 class Score:
-    """A metric and its 95 % interval; `count` examples stand behind it. None where it is not defined."""
+    """A metric and its 95 % interval; `count` examples stand behind it. None where it is not defined.
+
+    `baseline` is the score of an answer that never looks at the inputs (`Target.baseline`), where there is one.
+    """
 
     value: float | None
     low: float | None
     high: float | None
     count: int
+    baseline: float | None = None
 
     def __str__(self) -> str:
         if self.value is None:
@@ -42,7 +46,7 @@ class Score:
 
 
 def to_json(scores: Mapping[str, Mapping[str, Score]]) -> dict[str, Any]:
-    """split -> metric -> {"value", "low", "high", "count"}."""
+    """split -> metric -> {"value", "low", "high", "count", "baseline"}."""
     return {split: {name: asdict(score) for name, score in found.items()} for split, found in scores.items()}
 
 
@@ -125,10 +129,13 @@ def scores(
     *,
     seed: int,
     weight: np.ndarray | None = None,
+    truth: Columns | None = None,
     resamples: int = RESAMPLES,
 ) -> dict[str, Score]:
-    """Every metric with its 95 % percentile interval over bootstrap resamples of the examples (Efron 1979)."""
+    """Every metric with its 95 % percentile interval over bootstrap resamples of the examples (Efron 1979), and beside
+    it what the target's baseline scores on the same `truth`."""
     plain = values(task, columns, weight)
+    beside = _baseline(task, truth, weight)
     count = len(next(iter(columns.values())))
     rng = np.random.default_rng([seed, count])
     rows = max(1, min(resamples, CELLS // max(1, count)))
@@ -145,7 +152,18 @@ def scores(
         for name, value in task.target.metrics(columns, weights).items():
             drawn[name].append(value)
         done += take
-    return {name: _score(value, np.concatenate(drawn[name]), count) for name, value in plain.items()}
+    return {
+        name: replace(_score(value, np.concatenate(drawn[name]), count), baseline=beside.get(name))
+        for name, value in plain.items()
+    }
+
+
+def _baseline(task: Task, truth: Columns | None, weight: np.ndarray | None) -> dict[str, float | None]:
+    columns = None if truth is None else task.target.baseline(truth)
+    if columns is None:
+        return {}
+    found = values(task, {name: to_numpy(column) for name, column in columns.items()}, weight)
+    return {name: finite(value) for name, value in found.items()}
 
 
 def standard_error(task: Task, columns: EvalColumns, name: str, *, seed: int, resamples: int = 50) -> float:

@@ -54,6 +54,7 @@ class Category(Target):
 
     Config = CategoryConfig
     best: ClassVar = ("accuracy", "max")
+    baseline_name: ClassVar = "majority class"
     tie_break: ClassVar = ("log_loss", "min")
     lower_is_better: ClassVar = frozenset({"log_loss", "ece"})
 
@@ -170,6 +171,12 @@ class Category(Target):
     @torch.no_grad()
     def eval_outputs(self, network: nn.Module, batch: Batch) -> Columns:
         return {"probabilities": network(batch.inputs).float().softmax(1), "class": batch.truth["class"]}
+
+    def baseline(self, truth: Columns) -> Columns:
+        """The shares of the classes in training: the majority class is predicted."""
+        share_K = torch.tensor(self.class_counts, dtype=torch.float32)
+        share_K /= share_K.sum()
+        return {"probabilities": share_K.expand(len(truth["class"]), -1), "class": truth["class"]}
 
     def metrics(self, columns: Mapping[str, np.ndarray], weights_RN: np.ndarray) -> dict[str, np.ndarray]:
         probabilities_NK, true_N = columns["probabilities"], columns["class"]

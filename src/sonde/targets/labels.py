@@ -57,11 +57,13 @@ class Labels(Target):
     """
 
     Config = LabelsConfig
+    baseline_name: ClassVar = "label frequencies"
     best: ClassVar = ("mean_average_precision", "max")
 
     config: LabelsConfig
     classes: list[str]
     class_counts: list[int]
+    num_records: int
     weights: list[float] | None
 
     @classmethod
@@ -88,7 +90,7 @@ class Labels(Target):
                 )
             classes, counts = found[often].tolist(), how_often[often].tolist()
         weights = _positive_weights(config, classes, counts, len(records))
-        return cls(config=config, classes=classes, class_counts=counts, weights=weights)
+        return cls(config=config, classes=classes, class_counts=counts, num_records=len(records), weights=weights)
 
     @classmethod
     def sample(cls, count: int, rng: np.random.Generator, given: Records) -> tuple[LabelsConfig, Records]:
@@ -183,6 +185,11 @@ class Labels(Target):
     @torch.no_grad()
     def eval_outputs(self, network: nn.Module, batch: Batch) -> Columns:
         return {"probabilities": network(batch.inputs).float().sigmoid(), "labels": batch.truth["labels"]}
+
+    def baseline(self, truth: Columns) -> Columns:
+        """The share of the training records that have each label."""
+        share_K = torch.tensor(self.class_counts, dtype=torch.float32) / max(1, self.num_records)
+        return {"probabilities": share_K.expand(len(truth["labels"]), -1), "labels": truth["labels"]}
 
     def metrics(self, columns: Mapping[str, np.ndarray], weights_RN: np.ndarray) -> dict[str, np.ndarray]:
         probabilities_NK, true_NK = columns["probabilities"], columns["labels"] > 0

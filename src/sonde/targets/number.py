@@ -53,6 +53,7 @@ class Number(Target):
     """
 
     Config = NumberConfig
+    baseline_name: ClassVar = "mean"
     best: ClassVar = ("rmse", "min")
     lower_is_better: ClassVar = frozenset({"rmse", "mae"})
 
@@ -142,6 +143,11 @@ class Number(Target):
     def eval_outputs(self, network: nn.Module, batch: Batch) -> Columns:
         """Answers and values (B, F), both on the scale of the loss, where float32 keeps their digits."""
         return {"answer": network(batch.inputs).float(), "value": batch.truth["value"]}
+
+    def baseline(self, truth: Columns) -> Columns:
+        """The mean (or the median, where scaling is robust) of training."""
+        zeros_NF = torch.zeros(len(truth["value"]), len(self.names))
+        return {"answer": zeros_NF, "value": truth["value"]}
 
     def _in_units(self, standard_BF: np.ndarray) -> np.ndarray:
         """From the scale of the loss to the units of the data; float64, for large numbers that differ little."""
