@@ -25,6 +25,7 @@ from sonde.contracts.columns import Tensors
 from sonde.contracts.target import PairwiseTarget
 from sonde.contracts.task import Task
 from sonde.data.batches import Batches
+from sonde.networks import Network
 
 # How fast the average that spikes are measured against follows the loss, and after how many steps it is relied on.
 EMA_RATE = 0.05
@@ -368,8 +369,15 @@ def _prepared(task: Task, batch: Batch, epoch: int, state: State, plan: Plan) ->
 def _loss(task: Task, batch: Batch, epoch: int, state: State, plan: Plan) -> Tensors:
     """The loss terms of a batch, as sums."""
     batch, rng = _prepared(task, batch, epoch, state, plan)
+    members = _members(state.network)
     with plan.precision.forward():
-        return task.target.loss(state.parallel_network, batch, rng)
+        terms = task.target.loss(state.parallel_network, batch.repeated(members), rng)
+    return terms if members == 1 else {name: value / members for name, value in terms.items()}
+
+
+def _members(network: nn.Module) -> int:
+    """How many networks it is in one: the loss is their mean."""
+    return network.members if isinstance(network, Network) else 1
 
 
 def _embed(task: Task, batch: Batch, epoch: int, state: State, plan: Plan) -> Tensors:
