@@ -12,6 +12,7 @@ from torch import nn
 from sonde import artifact, evaluation, stages
 from sonde.base import dist, files, rng
 from sonde.base.progress import NoProgress, Progress
+from sonde.data.store import check_unreadable
 from sonde.recipe import Recipe
 from sonde.training import checkpoint, parallel
 from sonde.training.run_folder import Log, RunFolder
@@ -70,9 +71,12 @@ def fit(
     progress = progress or NoProgress()
     with rng.preserved(), dist.process_group(), RunFolder.open(Path(out), resume=resume) as folder:
         data = stages.load_data(recipe)
+        for note in data.notes:
+            progress.message(note)
         task = stages.fit_task(recipe, data.splits["train"])
         net = stages.build_network(recipe, task, network)
         sets = {split: stages.encode_split(recipe, task, split, data, folder, progress) for split in data.splits}
+        check_unreadable(sets, recipe.data.max_unreadable)
         stages.check_monitor(recipe, task, net, sets)
         parallel.per_rank_batch_size(min(recipe.training.batch_size, len(sets["train"].examples)))
         folder.record_inputs(recipe.to_toml(), data.snapshot)

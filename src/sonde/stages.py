@@ -29,6 +29,9 @@ from sonde.training.ema import EMA
 from sonde.training.run_folder import RunFolder
 from sonde.training.schedules import Schedule
 
+# Skipped records that people are told of, one by one.
+SHOWN = 8
+
 Scores = dict[str, dict[str, evaluation.Score]]
 
 
@@ -46,8 +49,16 @@ def load_data(recipe: Recipe) -> Dataset:
             hint="take it out of the input's fields",
         )
     files_in = [name for config, kind in parts if kind.reads_file for name in kind.fields(config)]
-    label = next(iter(target.fields(recipe.target)), None)
-    return load(recipe.data, recipe.source, files=files_in, used=used, label=label, seed=recipe.training.seed)
+    answers = target.fields(recipe.target)
+    return load(
+        recipe.data,
+        recipe.source,
+        files=files_in,
+        used=used,
+        label=next(iter(answers), None),
+        needed=answers if target.needs_truth else [],
+        seed=recipe.training.seed,
+    )
 
 
 def fit_task(recipe: Recipe, train: Records) -> Task:
@@ -73,14 +84,19 @@ def encode_split(
         task,
         records,
         weight=recipe.data.weight,
-        max_unreadable=recipe.data.max_unreadable,
         memory=recipe.data.memory * 2**30,
         cache=folder.cache / split,
         on_progress=progress.at,
     )
-    for name, error in encoded.unreadable.items():
-        progress.message(f"skipped {name}: {error}")
+    _tell_skipped(encoded.unreadable | encoded.unseen, progress)
     return encoded
+
+
+def _tell_skipped(errors: dict[str, str], progress: Progress) -> None:
+    for name, error in list(errors.items())[:SHOWN]:
+        progress.message(f"skipped {name}: {error}")
+    if len(errors) > SHOWN:
+        progress.message(f"skipped {len(errors) - SHOWN} more; log.jsonl names them all")
 
 
 def prepare(

@@ -192,7 +192,7 @@ class Case:
 
 
 def _encode(recipe: Recipe, task: Task, records: Records) -> Encoded:
-    return encode(task, records, weight=recipe.data.weight, max_unreadable=recipe.data.max_unreadable)
+    return encode(task, records, weight=recipe.data.weight)
 
 
 def _still(network: nn.Module) -> None:
@@ -264,7 +264,9 @@ def _served(case: Case) -> dict[str, Any]:
         whole = _encode(case.recipe, task, case.data.splits["train"])
         task = stages.remember(task, state, whole, NoProgress())
     encoded = _encode(case.recipe, task, case.held_out)
-    chosen = [number for number, name in enumerate(case.held_out.ids) if name not in encoded.unreadable]
+    chosen = [
+        number for number, name in enumerate(case.held_out.ids) if name not in encoded.unreadable | encoded.unseen
+    ]
     records = [case.held_out[number] for number in chosen]
     state.network.eval()
     columns, _, _ = task.encode_inputs(case.held_out.take(np.array(chosen)))

@@ -40,6 +40,8 @@ class Target(Part):
     accepts: ClassVar[tuple[LayoutName, ...]] = ()
     # What the answer of `baseline` is, in the field's words.
     baseline_name: ClassVar[str] = ""
+    # Whether a record without a value in its fields has no truth (else a missing value is one: no labels at all).
+    needs_truth: ClassVar[bool] = True
     # Whether `remember` wants the outputs of the training split.
     remembers: ClassVar[bool] = False
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,11 +26,16 @@ CHUNK_OF_FILES = 2048
 
 @dataclass(frozen=True, kw_only=True)
 class Encoded:
-    """Examples, the ids of the records that they come from, and what could not be read, by record id."""
+    """Examples, and the ids of the records that they come from.
+
+    By record id what was skipped and why: `unreadable` inputs, and `unseen` truths, which training never showed.
+    """
 
     examples: Examples
     ids: list[str]
     unreadable: dict[str, str]
+    unseen: dict[str, str]
+    count: int
 
     @property
     def weight(self) -> np.ndarray | None:
@@ -42,7 +47,6 @@ def encode(
     records: Records,
     *,
     weight: str | None = None,
-    max_unreadable: float = 0.0,
     memory: float = float("inf"),
     cache: Path | None = None,
     on_progress: Callable[[int], None] = lambda done: None,
@@ -50,17 +54,18 @@ def encode(
     """Encode a split. `memory` is in bytes; what would exceed it goes to files under `cache`.
 
     Raises:
-        UserError: a truth is wrong, or more than the share `max_unreadable` of the records cannot be read.
+        UserError: a truth is wrong, or not one record can be read.
     """
     weights_N = None if weight is None else _weights(records, weight)
     parts: dict[str, Part] = {**{f"inputs.{name}": part for name, part in task.inputs.items()}, "target": task.target}
     writers: dict[str, _ColumnWriter] = {}
     kept: list[np.ndarray] = []
     unreadable: dict[str, str] = {}
+    unseen: dict[str, str] = {}
     size = CHUNK_OF_FILES if any(part.reads_file for part in parts.values()) else CHUNK
     for start in range(0, len(records), size):
         chunk = records.part(start, start + size)
-        columns, good = _encode_chunk(task, chunk, unreadable)
+        columns, good = _encode_chunk(task, chunk, unreadable, unseen)
         if not writers:
             forecast = sum(num_bytes(each) for each in columns.values()) * len(records) / max(1, len(chunk))
             folder = cache if forecast > memory else None
@@ -69,7 +74,8 @@ def encode(
             writers[name].add(each)
         kept.append(start + good)
         on_progress(start + len(chunk))
-    _check_unreadable(unreadable, len(records), max_unreadable)
+    if len(unreadable) + len(unseen) == len(records):
+        raise UserError(f"none of {len(records)} records can be read: {_first(unreadable | unseen)}")
     positions = np.concatenate(kept)
     whole = {name: writer.finish() for name, writer in writers.items()}
     inputs = {name: part.make_windows(whole[f"inputs.{name}"]) for name, part in task.inputs.items()}
@@ -90,10 +96,12 @@ def encode(
     places: list[int] = positions.tolist()
     windows = count != len(places)
     ids = [f"window {n}" for n in range(count)] if windows else [records.ids[place] for place in places]
-    return Encoded(examples=examples, ids=ids, unreadable=unreadable)
+    return Encoded(examples=examples, ids=ids, unreadable=unreadable, unseen=unseen, count=len(records))
 
 
-def _encode_chunk(task: Task, chunk: Records, unreadable: dict[str, str]) -> tuple[dict[str, Columns], np.ndarray]:
+def _encode_chunk(
+    task: Task, chunk: Records, unreadable: dict[str, str], unseen: dict[str, str]
+) -> tuple[dict[str, Columns], np.ndarray]:
     """The columns of every part for the records that all parts can read, and the positions of those."""
     inputs, good, errors = task.encode_inputs(chunk)
     positions = np.array(good, dtype=np.int64)
@@ -107,7 +115,7 @@ def _encode_chunk(task: Task, chunk: Records, unreadable: dict[str, str]) -> tup
                 expected=error.expected,
                 hint=error.hint or "correct the record, or leave it out of the data set",
             )
-        unreadable[name] = str(error)
+        unseen[name] = str(error)
     if wrong:
         kept = torch.tensor([index for index in range(len(good)) if index not in wrong], dtype=torch.int64)
         inputs = {name: take(columns, kept) for name, columns in inputs.items()}
@@ -136,14 +144,26 @@ def _weights(records: Records, field: str) -> np.ndarray:
     return weights.astype(np.float32)
 
 
-def _check_unreadable(unreadable: dict[str, str], count: int, limit: float) -> None:
-    if len(unreadable) > limit * count or len(unreadable) == count:
-        first = "; ".join(f"{name}: {error}" for name, error in list(unreadable.items())[:5])
-        raise UserError(
-            f"{len(unreadable)} of {count} records cannot be read: {first}",
-            expected=f"at most a share of {limit:g} unreadable records",
-            hint="repair them, or raise data.max_unreadable to set them aside",
-        )
+def check_unreadable(sets: Mapping[str, Encoded], limit: float) -> None:
+    """That no more than a share of a data set cannot be read: of the whole, as a split may be small.
+
+    Raises:
+        UserError: there are more; names how many of each split, and the first of them.
+    """
+    count = sum(each.count for each in sets.values())
+    unreadable = {name: why for each in sets.values() for name, why in each.unreadable.items()}
+    if len(unreadable) <= limit * count:
+        return
+    where = ", ".join(f"{len(each.unreadable)} of {each.count} in {split}" for split, each in sets.items())
+    raise UserError(
+        f"{len(unreadable)} of {count} records cannot be read ({where}): {_first(unreadable)}",
+        expected=f"at most a share of {limit:g} unreadable records",
+        hint="repair them, or raise data.max_unreadable to skip them",
+    )
+
+
+def _first(errors: Mapping[str, str]) -> str:
+    return "; ".join(f"{name}: {error}" for name, error in list(errors.items())[:5])
 
 
 class _ColumnWriter:

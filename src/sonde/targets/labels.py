@@ -57,6 +57,7 @@ class Labels(Target):
     """
 
     Config = LabelsConfig
+    needs_truth: ClassVar = False
     baseline_name: ClassVar = "label frequencies"
     best: ClassVar = ("mean_average_precision", "max")
 

@@ -173,7 +173,7 @@ class Log:
         """The first lines: what is about to happen, to how many examples."""
         self.write({"version": __version__, "steps": plan.steps, "precision": plan.precision.kind})
         for split, each in sets.items():
-            self.write({"split": split, "examples": len(each.examples), "skipped": each.unreadable})
+            self.write({"split": split, "examples": len(each.examples), "skipped": each.unreadable | each.unseen})
 
     def step(self, step: Step) -> str:
         """Log a step; give the line that people see. Reading the loss waits for the device."""
