@@ -119,7 +119,7 @@ def mean_loss(target: Target, network: nn.Module, batch: Batch) -> Tensor:
 
 
 def check_sums(target: Target, network: nn.Module, batch: Batch) -> None:
-    """loss(A + B) = loss(A) + loss(B), the same for the counts, and four micro-batches give one big batch's gradient."""
+    """loss(A + B) = loss(A) + loss(B), counts alike, and four micro-batches give one big batch's gradient."""
     task = Task(inputs={"given": FakeInput(config=None, offered=InputSpec(layout="vector"))}, target=target)
     whole = target.loss(network, batch, draw(batch))
     parts = task.split(batch, len(batch) // 2)

@@ -343,3 +343,7 @@ def test_the_input_that_a_mask_belongs_to():
     ):
         with pytest.raises(UserError, match=text):
             mask(inputs=inputs, **settings)
+
+
+def test_advice_minds_small_classes():
+    assert Mask.recommend(MaskConfig(), {}, records()).target == {"dice": 1.0}
