@@ -86,9 +86,10 @@ def _random_tokens(spec: InputSpec, count: int, generator: Generator) -> Tensors
 
 
 def _random_columns(spec: InputSpec, count: int, generator: Generator) -> Tensors:
-    columns = [torch.randint(0, size, (count,), generator=generator) for size in spec.categories]
-    numbers = torch.randn(count, spec.channels, generator=generator)
-    return {"numbers": numbers, "categories": torch.stack(columns, dim=1)}
+    categories = torch.empty(count, len(spec.categories), dtype=torch.int64)
+    for column, size in zip(categories.T, spec.categories, strict=True):
+        column.copy_(torch.randint(0, size, (count,), generator=generator))
+    return {"numbers": torch.randn(count, spec.channels, generator=generator), "categories": categories}
 
 
 def _random_graphs(spec: InputSpec, count: int, generator: Generator) -> Tensors:
