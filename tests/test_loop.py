@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from sonde import loop, run
+from sonde import loop, stages
 from sonde.base.progress import NoProgress
 from sonde.data.store import encode
 from sonde.recipe import Recipe
@@ -41,16 +41,16 @@ def digits():
             "training": {"steps": 3, "batch_size": 96, "precision": "fp32", "optimizer": {"kind": "sgd", "lr": 0.1}},
         }
     )
-    train = run.load_data(recipe).splits["train"]
-    task = run.learn(recipe, train)
+    train = stages.load_data(recipe).splits["train"]
+    task = stages.fit_task(recipe, train)
     return recipe, task, encode(task, train)
 
 
 def trained(digits, module):
     """The state after three steps, and the gradients of each."""
     recipe, task, train = digits
-    network = run.build(recipe, task, module)
-    state, plan, batches = run.prepare(recipe, task, network, train, None, NoProgress())
+    network = stages.build_network(recipe, task, module)
+    state, plan, batches = stages.prepare(recipe, task, network, train, None, NoProgress())
     gradients = []
     for _ in loop.train(task, batches, state, plan):
         gradients.append([one.grad.clone() for one in state.parameters])

@@ -178,8 +178,8 @@ class LooksAhead(lookup.find("networks", "recurrent", Backbone)):
 
 def test_a_network_that_looks_ahead():
     backbone = LooksAhead
+    task = asking(CAUSAL, {"text": Offer(offered=SPECS["tokens"])})
     with pytest.raises(UserError) as caught:
-        task = asking(CAUSAL, {"text": Offer(offered=SPECS["tokens"])})
         assemble(task, {"text": backbone.Config()}, {"text": backbone})
     assert str(caught.value) == (
         "network 'recurrent' looks ahead; the target's answers may depend on earlier positions only. "
@@ -189,8 +189,8 @@ def test_a_network_that_looks_ahead():
 
 def test_a_word_that_no_input_can_be_named():
     backbone = lookup.find("networks", "mlp", Backbone)
+    task = asking(EXAMPLE, {"values": Offer(offered=SPECS["vector"])})
     with pytest.raises(UserError, match=r"an input cannot be named 'values': PyTorch uses that word\. hint: choose"):
-        task = asking(EXAMPLE, {"values": Offer(offered=SPECS["vector"])})
         assemble(task, {"values": backbone.Config()}, {"values": backbone})
 
 
