@@ -133,9 +133,10 @@ def _check_grid(spec: InputSpec, tensors: Tensors, count: int) -> None:
 def _check_tokens(spec: InputSpec, tensors: Tensors, count: int) -> None:
     tokens = tensors["tokens"]
     assert tokens.dtype == torch.int64
-    assert int(tokens.max()) < spec.vocabulary, "a token is outside the vocabulary"
+    assert 0 <= int(tokens.min()) <= int(tokens.max()) < spec.vocabulary, "a token is outside the vocabulary"
     assert tokens.shape[1] <= spec.size[0] + 1, "more tokens than the spec promises"
     assert tensors["length"].shape == (count,), "not one length per example"
+    assert int(tensors["length"].max()) <= tokens.shape[1], "a length beyond the tensor"
 
 
 def _check_sequence(main: str, spec: InputSpec, tensors: Tensors, count: int) -> None:
@@ -151,7 +152,7 @@ def _check_columns(spec: InputSpec, tensors: Tensors, count: int) -> None:
     _check_numbers(tensors["numbers"], (count, spec.channels), "numbers")
     assert tensors["categories"].shape == (count, len(spec.categories))
     for column, size in zip(tensors["categories"].T, spec.categories, strict=True):
-        assert int(column.max()) < size, "a category is outside its range"
+        assert 0 <= int(column.min()) <= int(column.max()) < size, "a category is outside its range"
 
 
 def _check_graph(spec: InputSpec, tensors: Tensors, count: int) -> None:
