@@ -115,10 +115,7 @@ def test_a_kind_may_be_a_folder(importable, where, package):
         files[f"{place}/_backbone.py"] = backbone
         files[f"{place}/__init__.py"] = doc + (f"from {package}._backbone import Ours" if where == "exported" else "")
     write(importable, files)
-    if package == "their_kinds.ours":
-        found = find("networks", package, Backbone)
-    else:
-        found = find_in_room(importable)
+    found = find("networks", package, Backbone) if "." in package else find_in_room(importable)
     assert found.__name__ == "Ours"
     network = found(found.Config(), InputSpec(layout="vector", channels=6), OutputSpec(per=("example",), width=2))
     assert network.width == 7
@@ -137,7 +134,7 @@ def test_a_folder_with_two_kinds_is_told(importable):
             "their_kinds/b.py": more,
         },
     )
-    with pytest.raises(UserError, match="the module room.their_kinds defines 2 classes of Backbone"):
+    with pytest.raises(UserError, match=r"the module room\.their_kinds defines 2 classes of Backbone"):
         find_in_room(importable)
 
 
