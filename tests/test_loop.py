@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from loop_fakes import plan_for
 from torch import nn
 
 from sonde import loop, stages
@@ -89,3 +90,14 @@ def test_a_failure_half_way_through_a_batch_leaves_nothing_behind(digits):
 def test_a_single_example_that_does_not_fit_is_the_end(digits):
     with pytest.raises(torch.OutOfMemoryError):
         trained(digits, Scarce(most=0))
+
+
+def test_every_step_and_micro_batch_has_seeds_of_its_own():
+    """By what a layer draws: the CPU's generator looks at 32 bits of a seed only."""
+    plan = plan_for(1)
+    drawn = set()
+    for step in range(40):
+        for part in range(40):
+            loop._reseed(plan, step, part)
+            drawn.add(tuple(torch.rand(4).tolist()))
+    assert len(drawn) == 1600
