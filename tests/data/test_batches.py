@@ -12,6 +12,8 @@ from sonde.data.batches import Batches, in_order
 class Plain:
     """A task whose batch is just the numbers of its examples."""
 
+    target = None
+
     def collate(self, examples, records_B):
         return records_B
 

@@ -73,5 +73,5 @@ def test_a_wrong_truth_is_never_set_aside():
 
 def test_windows_need_a_truth_of_their_own():
     records = texts()
-    with pytest.raises(UserError, match=r"arrange 30 records into \d+ windows, and the target has a truth per record"):
+    with pytest.raises(UserError, match=r"arrange 30 records as \d+ windows, and the target has a truth per record"):
         store.encode(task_of(records, window=4), records)

@@ -52,7 +52,7 @@ def test_the_newest_two_and_their_best_weights_stay(tmp_path):
     assert restored(tmp_path)[1] == 40
 
 
-def test_a_damaged_checkpoint_is_told_and_set_aside(tmp_path):
+def test_a_damaged_checkpoint_is_told_and_renamed(tmp_path):
     save(tmp_path, 1, 1)
     save(tmp_path, 2, 1)
     flip(tmp_path / "step-000000002.safetensors")
@@ -66,7 +66,7 @@ def test_a_damaged_checkpoint_is_told_and_set_aside(tmp_path):
 
 @pytest.mark.parametrize("place", [0, 20, -1])
 def test_damaged_ones_do_not_count_among_those_kept(tmp_path, place):
-    """Step 2 is damaged and passed over; the run goes on, and a second damage finds another good one."""
+    """Step 2 is damaged and skipped; the run goes on, and a second damage finds another good one."""
     save(tmp_path, 1, 1)
     save(tmp_path, 2, 1)
     flip(tmp_path / "step-000000002.safetensors", place)

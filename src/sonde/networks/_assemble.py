@@ -130,6 +130,7 @@ class Network(nn.Module):
         return Features(
             values=values,
             inside_BT=inside(tensors, values.shape[1]) if chosen == "position" else None,
+            length_B=tensors["length"] if chosen == "node" else None,
             size=tuple(tensors["grid"].shape[2:]) if chosen == "pixel" else (),
         )
 
