@@ -250,7 +250,7 @@ def test_unreadable_records_are_listed_and_skipped_when_few(shared, tmp_path, so
     broken.write_bytes(b"")
     sonde("new", data, "--out", tmp_path / "recipe.toml")
     command = ("fit", tmp_path / "recipe.toml", "--set", "training.steps=1", "--out")
-    code, _, err = sonde(*command, tmp_path / "strict")
+    code, _, err = sonde(*command, tmp_path / "strict", "--set", "data.max_unreadable=0")
     assert code == 2
     assert re.search(r"1 of \d+ records cannot be read", err)
     assert broken.name in err

@@ -114,7 +114,7 @@ class State:
     ema: WeightAverage | None = None
     step: int = 0
     micro_batch: int = 1 << 62
-    # Of the monitored validation score: the best so far, its step, and how many validations ago that was.
+    # Of the monitored validation score: that of the kept weights, its step, and since when it has not risen.
     best: float | None = None
     best_step: int = 0
     evals_since_best: int = 0

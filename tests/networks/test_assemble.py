@@ -138,7 +138,7 @@ def test_a_network_that_does_not_take_the_input():
         "network 'resnet' takes grid or frames; input 'tokens' offers tokens. "
         "hint: use network 'recurrent' or 'transformer'"
     )
-    assert refused({"columns": "cnn"}, EXAMPLE).endswith("hint: use network 'mlp'")
+    assert refused({"columns": "cnn"}, EXAMPLE).endswith("hint: use network 'mlp' or 'tabm'")
 
 
 def test_a_target_that_no_network_can_answer_for_the_input():

@@ -63,7 +63,8 @@ def check(net, layout, per):
     """The answer's shape, a gradient for every parameter, the same answers alone, and after saving and loading."""
     tensors = features(SPECS[layout])
     answer = net.train()({"given": tensors})
-    assert answer.shape == answer_shape(layout, per, 13 if layout == "tokens" else 5)
+    count, *rest = answer_shape(layout, per, 13 if layout == "tokens" else 5)
+    assert answer.shape == (count * net.members, *rest)
     (answer**2).sum().backward()
     for name, parameter in net.named_parameters():
         assert parameter.grad is not None, name

@@ -7,7 +7,8 @@ from network_fakes import SPECS, features
 from scipy.stats import norm
 
 from sonde.contracts.specs import InputSpec, OutputSpec
-from sonde.networks.mlp import Mlp, MlpConfig, Periodic, Piecewise
+from sonde.networks._columns import Periodic, Piecewise
+from sonde.networks.mlp import Mlp, MlpConfig
 
 ASK = OutputSpec(per=("example",), width=1)
 

@@ -120,7 +120,7 @@ def test_a_patch_is_an_eighth_of_the_picture(size, patch):
 def test_more_positions_than_were_learnt():
     backbone = transformer(CAUSAL)
     tokens = torch.zeros(1, 11, dtype=torch.int64)
-    with pytest.raises(ValueError, match="position 11 is beyond the 10 positions that were learnt"):
+    with pytest.raises(ValueError, match="position 11 is beyond the 10 positions that were learned"):
         backbone({"tokens": tokens})
     _, cache = backbone.extend({"tokens": tokens[:, :8]}, None)
     with pytest.raises(ValueError, match="position 11 is beyond"):

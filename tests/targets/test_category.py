@@ -126,7 +126,7 @@ def test_one_class_only():
 def test_no_labels_at_all():
     with pytest.raises(UserError, match="no record of the training split has a label in field 'label'"):
         category(None, None)
-    with pytest.raises(UserError, match='hint: several labels a record are learnt by the target kind "labels"'):
+    with pytest.raises(UserError, match='hint: several labels a record are learned by the target kind "labels"'):
         category(["a"], ["b"])
 
 

@@ -33,7 +33,7 @@ def test_anything_else_is_somebody_elses(tmp_path, name):
     with pytest.raises(UserError, match="already holds"), RunFolder.open(tmp_path, resume=False):
         pass
     if name != "recipe.toml":
-        with pytest.raises(UserError, match="holds no run to resume"), RunFolder.open(tmp_path, resume=True):
+        with pytest.raises(UserError, match="already holds other files"), RunFolder.open(tmp_path, resume=True):
             pass
     assert (tmp_path / name).read_text() == "x"
 
