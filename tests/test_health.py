@@ -163,8 +163,7 @@ def test_between_two_checks_nothing_is_read(kind):
 @pytest.mark.parametrize("norm", [0.01, 3.0])
 def test_clipping_scales_the_gradient_to_its_largest_norm(kind, norm):
     """As if it had been that small from the start, and not at all where it is shorter."""
-    task, batches, state, plan = setup(kind, read=True)
-    plan = plan_for(1, max_grad_norm=norm)
+    state, plan = setup(kind, read=True)[2], plan_for(1, max_grad_norm=norm)
     other = state_for(copy.deepcopy(state.network), kind)
     for one in (state, other):
         drawn = torch.Generator().manual_seed(0)
@@ -178,7 +177,5 @@ def test_clipping_scales_the_gradient_to_its_largest_norm(kind, norm):
         parameter.grad *= min(1.0, norm / 2.0)
     loop._update(state, plan, torch.tensor(2.0), 1.0)
     loop._update(other, plan_for(1), torch.tensor(2.0), 1.0)
-    assert_close = torch.testing.assert_close
     for one, two in zip(state.network.parameters(), other.network.parameters(), strict=True):
-        assert_close(one, two, rtol=1e-4, atol=1e-6)
-    assert batches.per_epoch == STEPS
+        torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-6)
