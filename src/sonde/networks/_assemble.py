@@ -50,7 +50,7 @@ class Network(nn.Module):
         self.head = head
         self.frozen = frozen
         for name in frozen:
-            self.backbones[name].requires_grad_(False)
+            self.backbones[name].requires_grad_(False).eval()
         # What steers a backbone comes after the backbones that it is steered by.
         self.order = sorted(backbones, key=lambda name: outputs[name].condition > 0)
 
