@@ -207,6 +207,21 @@ class Text(Input):
                     "schedule": {"kind": "warmup-cosine", "warmup": 0.05},
                 },
             )
+        if "position" in output.per:
+            # Of the words of UD English-ParTUT's development split and 400 held-out training sentences an LSTM tags
+            # 92.2 % right so, 1 % more than in batches of 32. One of byte pairs gets 91.3 % of the former where this
+            # gets 93.7 %, one of characters 91.0 %, and linear SVM on the word, its affixes and its neighbours 92.7 %.
+            count = len(records)
+            return Advice(
+                input={"tokens": "words", "subwords": True, "augment": {"drop": 0.4 if count < 50_000 else 0.1}},
+                network={"kind": "recurrent", "dropout": 0.3},
+                training={
+                    "epochs": int(np.clip(20_000 / count, 4, 40)),
+                    "batch_size": 16 if count < 20_000 else 64,
+                    "optimizer": {"kind": "adamw", "lr": 3e-3, "weight_decay": 0.05},
+                    "schedule": {"kind": "warmup-cosine", "warmup": 0.05},
+                },
+            )
         # Of the news an LSTM gets 87.6 % right with words, 85.2 % with byte pairs. Few texts are learnt by heart unless
         # many tokens are dropped: 85.3 % at a share of 0.3 (lr 3e-3), and 81.3 % at a tenth (lr 1e-3).
         few = len(records) < 50_000
