@@ -1,4 +1,4 @@
-"""The columns of a table: what is learnt of a number, a category and a date, and how whole columns become numbers.
+"""The columns of a table: what is learned of a number, a category and a date, and how whole columns become numbers.
 
 Every column is a dictionary that JSON can hold, so that an artifact holds it as it is.
 """

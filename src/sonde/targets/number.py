@@ -20,10 +20,9 @@ from sonde.contracts.augment import AugmentParams, partner
 from sonde.contracts.batch import Batch
 from sonde.contracts.columns import Columns, Tensors
 from sonde.contracts.input import Input
-from sonde.contracts.records import Record, Records
+from sonde.contracts.records import Record, Records, numbers_of
 from sonde.contracts.target import Prediction, Target
 from sonde.targets._classes import objects, text_of
-from sonde.targets._numbers import numbers_of
 from sonde.targets._sums import examples, weighted_sum
 
 # The interquartile range of a normal distribution, in deviations.
@@ -33,7 +32,7 @@ NORMAL_RANGE = 1.349
 class NumberConfig(Config):
     kind: Literal["number"] = "number"
     field: str = Field(default="value", description="the field that holds the number")
-    fields: list[str] = Field(default=[], description="instead of field: several fields, learnt together")
+    fields: list[str] = Field(default=[], description="instead of field: several fields, learned together")
     loss: Literal["mse", "huber", "mae"] = Field(default="mse", description="huber and mae mind outliers less")
     delta: float = Field(default=1.0, gt=0, description="where huber turns from square to straight, in deviations")
     scale: Literal["standard", "robust"] = Field(
@@ -54,6 +53,7 @@ class Number(Target):
     """
 
     Config = NumberConfig
+    baseline_name: ClassVar = "mean"
     best: ClassVar = ("rmse", "min")
     lower_is_better: ClassVar = frozenset({"rmse", "mae"})
 
@@ -133,7 +133,7 @@ class Number(Target):
 
     @torch.no_grad()
     def predict(self, network: nn.Module, batch: Batch) -> list[Prediction]:
-        """{"value": x}, or {"values": {field: x}} where several fields are learnt; in the units of the data."""
+        """{"value": x}, or {"values": {field: x}} where several fields are learned; in the units of the data."""
         rows = self._in_units(network(batch.inputs).float().cpu().numpy()).tolist()
         if not self.config.fields:
             return [{"value": row[0]} for row in rows]
@@ -143,6 +143,11 @@ class Number(Target):
     def eval_outputs(self, network: nn.Module, batch: Batch) -> Columns:
         """Answers and values (B, F), both on the scale of the loss, where float32 keeps their digits."""
         return {"answer": network(batch.inputs).float(), "value": batch.truth["value"]}
+
+    def baseline(self, truth: Columns) -> Columns:
+        """The mean (or the median, where scaling is robust) of training."""
+        zeros_NF = torch.zeros(len(truth["value"]), len(self.names))
+        return {"answer": zeros_NF, "value": truth["value"]}
 
     def _in_units(self, standard_BF: np.ndarray) -> np.ndarray:
         """From the scale of the loss to the units of the data; float64, for large numbers that differ little."""
@@ -187,7 +192,7 @@ def _require_spread(name: str, field: np.ndarray, good: np.ndarray) -> None:
         raise UserError(
             f"field {name!r} has no usable number in the training split; it holds {shown}",
             expected="finite numbers, above zero where target.transform is log",
-            hint='names are learnt by the target kind "category"',
+            hint='names are learned by the target kind "category"',
         )
     if (good == good[0]).all():
         raise UserError(

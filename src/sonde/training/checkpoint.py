@@ -16,7 +16,18 @@ from sonde.training.schedules import Schedule
 
 KEPT = 2
 # The plain numbers of a state.
-VALUES = ("step", "micro_batch", "best", "best_step", "evals_since_best", "loss_ema", "lr_scale", "rolled_back")
+VALUES = (
+    "step",
+    "micro_batch",
+    "best",
+    "best_step",
+    "evals_since_best",
+    "best_peak",
+    "best_tie",
+    "loss_ema",
+    "lr_scale",
+    "rolled_back",
+)
 # And what the schedule remembers.
 SCHEDULE = ("factor", "best", "evals_since_best")
 

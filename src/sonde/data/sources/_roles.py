@@ -73,7 +73,7 @@ def guess(records: Records, target: str | None) -> Roles:
     """The roles of the fields of a table; `target` is the user's choice of what to learn.
 
     Raises:
-        UserError: there is no such column, or nothing can be learnt about it or from the others.
+        UserError: there is no such column, or nothing can be learned about it or from the others.
     """
     given = _split_field(records)
     columns = {name: _column(name, values) for name, values in records.fields.items() if name != given}
@@ -207,7 +207,7 @@ def _labels(name: str, values: np.ndarray, separator: str | None, notes: dict[st
     # One that only the test split has would stop the training; and a handful of records teaches nothing.
     if 0 < rare < len(counts):
         setting["min_count"] = _RARE_LABEL
-        notes["target.min_count"] = f"{rare:,} of {len(counts):,} labels are rarer, and are passed over"
+        notes["target.min_count"] = f"{rare:,} of {len(counts):,} labels are rarer, and are ignored"
     return setting
 
 
