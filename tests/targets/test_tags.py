@@ -172,6 +172,17 @@ def test_scores_of_plain_tags_are_those_of_scikit_learn():
     assert "entity_f1" not in found
 
 
+def test_the_baseline_is_the_most_frequent_tag():
+    made = task()
+    truth = encode(made, records()).examples.truth
+    columns = {name: to_numpy(column) for name, column in made.target.baseline(truth).items()}
+    found = made.target.metrics(columns, np.ones((1, 4)))
+    assert found["accuracy"][0] == pytest.approx(8 / 13)
+    counts = np.array([8, 3, 1, 1])
+    assert found["log_loss"][0] == pytest.approx(-(counts * np.log(counts / 13)).sum() / 13)
+    assert made.target.baseline_name == "most frequent tag"
+
+
 def test_what_is_evaluated_is_what_is_predicted_in_the_order_of_the_records():
     made = task(tokens="characters")
     network, batch = network_for(made), batch_of(made)
@@ -186,13 +197,14 @@ def test_what_is_evaluated_is_what_is_predicted_in_the_order_of_the_records():
 def test_a_tag_that_training_never_showed_is_an_error_of_its_record():
     made = task()
     odd = records([*SENTENCES, (["Mars"], ["B-planet"]), (["Ann"], ["B-Person"])])
-    encoded = encode(made, odd, max_unreadable=0.5)
-    assert list(encoded.unreadable) == ["sentence 4", "sentence 5"]
+    encoded = encode(made, odd)
+    assert not encoded.unreadable
+    assert list(encoded.unseen) == ["sentence 4", "sentence 5"]
     assert (
         "the tag 'B-planet' of word 1 was never seen in training. Expected one of: B-person, B-place"
-        in (encoded.unreadable["sentence 4"])
+        in encoded.unseen["sentence 4"]
     )
-    assert "did you mean 'B-person'?" in encoded.unreadable["sentence 5"]
+    assert "did you mean 'B-person'?" in encoded.unseen["sentence 5"]
     assert encoded.ids == ["sentence 0", "sentence 1", "sentence 2", "sentence 3"]
     with pytest.raises(UnseenError, match="never seen"):
         made.target.encode({"tags": ["B-planet"]}, {"text": {"starts": torch.zeros(1)}})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal, Protocol, Self, TypeGuard, runtime_checkable
@@ -53,12 +54,15 @@ class Tags(Target):
     """Truth: "tags" int64 (B, W), -100 where there is no word; W counts words, however many tokens they are.
 
     The answer for a word is that at its first token (as in BERT, Devlin et al. 2019), which the input names: "starts"
-    (B, W) and "words" (B,). `tags` are sorted by name. `scheme` says how they mark entities, None if they do not.
+    (B, W) and "words" (B,). `tags` are sorted by name, `tag_counts` are their training words; `scheme` says how they
+    mark entities, None if they do not.
     Shape suffixes: B example, T token, W word, K tag, N word of any example.
     """
 
     Config = TagsConfig
     best: ClassVar = ("accuracy", "max")
+    tie_break: ClassVar = ("log_loss", "min")
+    baseline_name: ClassVar = "most frequent tag"
     asks: ClassVar = OutputSpec(per=("position",))
     accepts: ClassVar = ("tokens",)
     lower_is_better: ClassVar = frozenset({"log_loss"})
@@ -67,6 +71,7 @@ class Tags(Target):
     config: TagsConfig
     input: str
     tags: list[str]
+    tag_counts: list[int]
     scheme: metrics.Scheme | None
 
     @classmethod
@@ -81,12 +86,19 @@ class Tags(Target):
             )
         if config.field not in records.fields:
             raise unknown(config.field, records.fields, what="the field")
-        found = {tag for value in records.fields[config.field] if _is_list(value) for tag in value}
-        tags = sorted(tag for tag in found if isinstance(tag, str) and tag.strip())
+        values = [value for value in records.fields[config.field] if value is not None and _is_list(value)]
+        counts = Counter(tag for value in values for tag in value if isinstance(tag, str) and tag.strip())
+        tags = sorted(counts)
         if len(tags) < 2:
             shown = f"has no tag but {tags[0]!r}" if tags else "has no lists of tags"
             raise UserError(f"field {config.field!r} of the training split {shown}", expected="at least two tags")
-        return cls(config=config, input=name, tags=tags, scheme=_scheme(config, tags))
+        return cls(
+            config=config,
+            input=name,
+            tags=tags,
+            tag_counts=[counts[tag] for tag in tags],
+            scheme=_scheme(config, tags),
+        )
 
     @classmethod
     def sample(cls, count: int, rng: np.random.Generator, given: Records) -> tuple[TagsConfig, Records]:
@@ -199,6 +211,16 @@ class Tags(Target):
             "true": Ragged(values=batch.truth["tags"][inside_BW], starts=starts, lengths=lengths),
             "loss": self._costs(logits_BWK, batch).sum(1),
         }
+
+    def baseline(self, truth: Columns) -> Columns:
+        """The shares of the tags in training: the most frequent one is predicted."""
+        true = truth["tags"]
+        assert isinstance(true, Ragged)
+        share_K = torch.tensor(self.tag_counts, dtype=torch.float32)
+        cost_K = share_K.sum().log() - share_K.log()
+        costs = replace(true, values=cost_K[true.values])
+        likeliest = torch.full_like(true.values, int(share_K.argmax()))
+        return {"predicted": replace(true, values=likeliest), "true": true, "loss": costs.padded().sum(1)}
 
     def metrics(self, columns: Mapping[str, np.ndarray], weights_RN: np.ndarray) -> dict[str, np.ndarray]:
         """Over words: accuracy, macro F1, log loss. Over entities, where tags mark them: precision, recall and F1 of
