@@ -269,11 +269,12 @@ def _served(case: Case) -> dict[str, Any]:
     ]
     records = [case.held_out[number] for number in chosen]
     state.network.eval()
-    columns, _, _ = task.encode_inputs(case.held_out.take(np.array(chosen)))
+    held_out = case.held_out.take(np.array(chosen))
+    columns, _, _ = task.encode_inputs(held_out)
     examples = Examples(inputs=columns, truth={}, count=len(chosen))
     with torch.inference_mode():
         batch = task.collate(examples, torch.arange(len(chosen))).to(choose_device())
-        evaluated = task.predict(state.network, task.preprocess(batch))
+        evaluated = task.predict(state.network, task.preprocess(batch), held_out)
     served = case.model.predict([_bytes(task, record) for record in records], size=len(records))
     return _found(_unlike(evaluated, served), ROUNDING, f"{len(served)} records")
 

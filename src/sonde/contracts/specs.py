@@ -18,14 +18,16 @@ class InputSpec:
     """What an input offers, and what a backbone has to accept; `sonde.contracts.layouts` says what each layout holds.
 
     `channels` are numbers per pixel, frame, node or element; `size` is that of a grid, or the largest length of a
-    sequence or set; `vocabulary` the number of tokens; `categories` how many values each categorical column has;
-    `edge_channels` the numbers per edge of a graph.
+    sequence or set; `vocabulary` the number of tokens, `subwords` the number of parts that tokens are made of (0: they
+    are not taken apart); `categories` how many values each categorical column has; `edge_channels` the numbers per edge
+    of a graph.
     """
 
     layout: LayoutName
     channels: int = 0
     size: tuple[int, ...] = ()
     vocabulary: int = 0
+    subwords: int = 0
     categories: tuple[int, ...] = ()
     edge_channels: int = 0
 

@@ -64,6 +64,11 @@ class Target(Part):
         return Advice()
 
     @property
+    def monitor(self) -> tuple[str, Literal["max", "min"]]:
+        """`best`, unless that hangs on what was fitted."""
+        return self.best
+
+    @property
     def width(self) -> int:
         """How many answers the standard head gives; 0 where the target brings its own head."""
         return 0
@@ -123,8 +128,13 @@ class Target(Part):
     def predict(self, network: nn.Module, batch: Batch) -> list[Prediction]:
         """The answers for a batch, JSON-able, one per example. The batch has no truth."""
 
-    def decode(self, predictions: list[Prediction], inputs: Mapping[str, Input]) -> list[Prediction]:
-        """The answers put into words with the help of the inputs: token ids become text. Most need none."""
+    def decode(
+        self, predictions: list[Prediction], inputs: Mapping[str, Input], records: Records | None = None
+    ) -> list[Prediction]:
+        """The answers put into words with the help of the inputs: token ids become text. Most need none.
+
+        `records` are what is answered for, where they are at hand: the words that tags belong to.
+        """
         return predictions
 
     @abc.abstractmethod

@@ -140,7 +140,7 @@ class Trainer:
         for warning in target.warnings(columns):
             self.log.write({"step": state.step, "warning": warning})
             self.progress.message(f"step {state.step}: warning: {warning}")
-        monitor, better = target.best
+        monitor, better = target.monitor
         if self.training.monitor:
             monitor = self.training.monitor
             better = "min" if monitor.partition("/")[0] in target.lower_is_better else "max"
