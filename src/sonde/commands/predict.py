@@ -110,9 +110,11 @@ def _options(model: Model, path: Path) -> TableConfig:
     """How to read a table: as the training data was, by the recipe that the artifact carries."""
     from sonde.data.sources.table import TableConfig, like
 
+    texts = [field for part in [*model.task.inputs.values(), model.task.target] for field in part.texts()]
     data = tomllib.loads(model.card.get("recipe", "")).get("data", {})
     if data.get("kind") != "table":
-        return TableConfig()
+        return TableConfig(texts=texts)
+    data["texts"] = [*data.get("texts", []), *texts]
     options = TableConfig(**{name: value for name, value in data.items() if name in TableConfig.model_fields})
     target = model.task.target
     return like(path, options, needed=_fields(model), answers=target.fields(target.config))

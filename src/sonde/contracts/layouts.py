@@ -91,9 +91,10 @@ def _random_tokens(spec: InputSpec, count: int, generator: Generator) -> Tensors
 
 
 def _random_columns(spec: InputSpec, count: int, generator: Generator) -> Tensors:
-    columns = [torch.randint(0, size, (count,), generator=generator) for size in spec.categories]
-    numbers = torch.randn(count, spec.channels, generator=generator)
-    return {"numbers": numbers, "categories": torch.stack(columns, dim=1)}
+    categories = torch.empty(count, len(spec.categories), dtype=torch.int64)
+    for column, size in zip(categories.T, spec.categories, strict=True):
+        column.copy_(torch.randint(0, size, (count,), generator=generator))
+    return {"numbers": torch.randn(count, spec.channels, generator=generator), "categories": categories}
 
 
 def _random_graphs(spec: InputSpec, count: int, generator: Generator) -> Tensors:
@@ -137,9 +138,10 @@ def _check_grid(spec: InputSpec, tensors: Tensors, count: int) -> None:
 def _check_tokens(spec: InputSpec, tensors: Tensors, count: int) -> None:
     tokens = tensors["tokens"]
     assert tokens.dtype == torch.int64
-    assert int(tokens.max()) < spec.vocabulary, "a token is outside the vocabulary"
+    assert 0 <= int(tokens.min()) <= int(tokens.max()) < spec.vocabulary, "a token is outside the vocabulary"
     assert tokens.shape[1] <= spec.size[0] + 1, "more tokens than the spec promises"
     assert tensors["length"].shape == (count,), "not one length per example"
+    assert int(tensors["length"].max()) <= tokens.shape[1], "a length beyond the tensor"
     if spec.subwords:
         assert tensors["subwords"].shape[:2] == tokens.shape, "not the subwords of every token"
         assert int(tensors["subwords"].max()) < spec.subwords, "a subword is outside its range"
@@ -169,7 +171,7 @@ def _check_columns(spec: InputSpec, tensors: Tensors, count: int) -> None:
     _check_numbers(tensors["numbers"], (count, spec.channels), "numbers")
     assert tensors["categories"].shape == (count, len(spec.categories))
     for column, size in zip(tensors["categories"].T, spec.categories, strict=True):
-        assert int(column.max()) < size, "a category is outside its range"
+        assert 0 <= int(column.min()) <= int(column.max()) < size, "a category is outside its range"
 
 
 def _check_graph(spec: InputSpec, tensors: Tensors, count: int) -> None:

@@ -61,11 +61,13 @@ class Features:
     """What a backbone made of one input.
 
     `values`: (B, W) per example, (B, T, W) per position, (M, W) per node, or grids (B, W_i, *size_i) per pixel, finest
-    first. `inside_BT` says which positions are real (None: all of them), `size` is that of the grid that went in.
+    first. `inside_BT` says which positions are real (None: all of them), `length_B` how many nodes each example has,
+    `size` is that of the grid that went in.
     """
 
     values: Tensor | tuple[Tensor, ...]
     inside_BT: Tensor | None = None
+    length_B: Tensor | None = None
     size: tuple[int, ...] = ()
 
 

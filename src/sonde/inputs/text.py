@@ -382,9 +382,9 @@ class Text(Input):
 def _for_each_word(count: int) -> Advice:
     """Settings for an answer per word, in so many records.
 
-    Of the words of UD English-ParTUT's development split an LSTM gets 93.6 % right so, 91.3 % with byte pairs and
-    91.0 % with characters (and a linear SVM on the word, its affixes and its neighbours 92.7 %). With 400 sentences it
-    is 87.8 % (SVM 87.7 %), with 90 79.4 % (SVM 80.1 %), where batches of 16 at a rate of 3e-3 gave 78.2 %.
+    Of the words of UD English-ParTUT's development split an LSTM gets 93.6 to 94.0 % right so, 91.3 % with byte pairs,
+    91.0 % with characters, and a linear SVM on the word, its affixes and its neighbours 92.7 %. With 400 sentences it
+    is 87.8 % (SVM 87.7 %); with 90 it is 79.4 % (SVM 80.1 %), where batches of 16 at a rate of 3e-3 gave 78.2 %.
     """
     few = count < 1000
     return Advice(

@@ -50,7 +50,7 @@ class Network(nn.Module):
         self.head = head
         self.frozen = frozen
         for name in frozen:
-            self.backbones[name].requires_grad_(False)
+            self.backbones[name].requires_grad_(False).eval()
         # What steers a backbone comes after the backbones that it is steered by.
         self.order = sorted(backbones, key=lambda name: outputs[name].condition > 0)
 
@@ -130,6 +130,7 @@ class Network(nn.Module):
         return Features(
             values=values,
             inside_BT=inside(tensors, values.shape[1]) if chosen == "position" else None,
+            length_B=tensors["length"] if chosen == "node" else None,
             size=tuple(tensors["grid"].shape[2:]) if chosen == "pixel" else (),
         )
 

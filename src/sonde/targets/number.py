@@ -15,12 +15,13 @@ from torch.nn import functional
 from sonde import metrics
 from sonde.base.config import Config
 from sonde.base.errors import RecordError, UserError, unknown
+from sonde.base.number_formats import PLAIN, NumberFormat
 from sonde.base.rng import BatchRng
 from sonde.contracts.augment import AugmentParams, partner
 from sonde.contracts.batch import Batch
 from sonde.contracts.columns import Columns, Tensors
 from sonde.contracts.input import Input
-from sonde.contracts.records import Record, Records, numbers_of
+from sonde.contracts.records import Record, Records, format_of, numbers_of
 from sonde.contracts.target import Prediction, Target
 from sonde.targets._classes import objects, text_of
 from sonde.targets._sums import examples, weighted_sum
@@ -61,21 +62,28 @@ class Number(Target):
     names: list[str]
     centre: list[float]
     scale: list[float]
+    formats: list[NumberFormat]
 
     @classmethod
     def fit(cls, config: NumberConfig, records: Records, inputs: Mapping[str, Input]) -> Self:
         names = cls.fields(config)
         places = []
+        formats: list[NumberFormat] = []
         for name in names:
             if name not in records.fields:
                 raise unknown(name, records.fields, what="the field")
-            values = numbers_of(records.fields[name])
+            formats.append(format_of(records.fields[name]))
+            values = numbers_of(records.fields[name], formats[-1])
             # What is no number is named, record by record, when it is encoded.
             good = values[_is_good(values, config.transform)]
             _require_spread(name, records.fields[name], good)
             places.append(_place(_transformed(good, config.transform), config.scale))
         return cls(
-            config=config, names=names, centre=[centre for centre, _ in places], scale=[scale for _, scale in places]
+            config=config,
+            names=names,
+            centre=[centre for centre, _ in places],
+            scale=[scale for _, scale in places],
+            formats=formats,
         )
 
     @classmethod
@@ -86,6 +94,9 @@ class Number(Target):
     @staticmethod
     def fields(config: NumberConfig) -> list[str]:
         return config.fields or [config.field]
+
+    def texts(self) -> list[str]:
+        return [name for name, format in zip(self.names, self.formats, strict=True) if format != PLAIN]
 
     @property
     def width(self) -> int:
@@ -103,7 +114,7 @@ class Number(Target):
         errors: dict[int, RecordError] = {}
         for column, name in enumerate(self.names):
             field = records.fields.get(name, objects([None] * len(records)))
-            values = numbers_of(field)
+            values = numbers_of(field, self.formats[column])
             good = _is_good(values, self.config.transform)
             for index in np.flatnonzero(~good):
                 errors.setdefault(int(index), _wrong_number(field[index], values[index], name))

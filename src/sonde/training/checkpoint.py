@@ -173,6 +173,9 @@ def _put(state: State, held: dict[str, Tensor], values: dict[str, Any]) -> None:
     owner = {
         one: optimizer for optimizer in state.optimizers for group in optimizer.param_groups for one in group["params"]
     }
+    for optimizer in state.optimizers:
+        # Rolling back: what was seen since is forgotten, also where the checkpoint is of a time before any step.
+        optimizer.state.clear()
     for name, value in _under(held, "optimizer.").items():
         slot, _, parameter_name = name.partition(".")
         parameter = by_name[parameter_name]

@@ -59,11 +59,16 @@ class RunFolder:
             if dist.is_main():
                 held.enter_context(folder._owned())
                 folder._check_usable(resume=resume)
-            yield folder
+            try:
+                yield folder
+            finally:
+                shutil.rmtree(folder.cache, ignore_errors=True)
+                with contextlib.suppress(OSError):
+                    folder.cache.parent.rmdir()
 
     @contextlib.contextmanager
     def _owned(self) -> Iterator[None]:
-        """While it lasts no other process can own the folder; at the end what only this one needed is removed."""
+        """While it lasts no other process can own the folder; one in which no run has begun is removed at the end."""
         there = self.path.is_dir()
         lock = FileLock(self.path / LOCK, timeout=0)
         owner = self.path / OWNER
@@ -83,7 +88,6 @@ class RunFolder:
         try:
             yield
         finally:
-            shutil.rmtree(self.cache.parent, ignore_errors=True)
             files.remove(owner)
             lock.release()
             if not there and {each.name for each in self.path.iterdir()} <= {LOCK}:

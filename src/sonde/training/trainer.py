@@ -153,8 +153,10 @@ class Trainer:
         if defined and self._is_best(columns, found, monitor, better):
             checkpoint.save_best(self.folder.checkpoints, state)
         if self._is_told():
-            best = "the best" if state.evals_since_best == 0 else f"best {state.best:.4g} at step {state.best_step}"
-            best = f" ({best})" if state.best is not None else ""
+            best = ""
+            if state.best is not None:
+                kept = f"best {state.best:.4g} at step {state.best_step}"
+                best = " (the best)" if state.best_step == state.step else f" ({kept})"
             self.progress.message(f"step {state.step}: validation {monitor} {value:.4g}{best}")
 
     def _is_best(self, columns: EvalColumns, found: dict[str, float], monitor: str, better: str) -> bool:
@@ -164,7 +166,7 @@ class Trainer:
         score, peak, kept = sign * found[monitor], state.best_peak, state.best
         improved = peak is None or score > sign * peak
         if improved:
-            state.best_peak = found[monitor]
+            state.best_peak, state.evals_since_best = found[monitor], 0
         assert state.best_peak is not None
         tie = self.task.target.tie_break
         if (
@@ -180,7 +182,7 @@ class Trainer:
             kept_finer = state.best_tie if state.best_tie is not None else -math.inf
             improved = score >= near and (sign * kept < near or finer > kept_finer)
         if improved:
-            state.best, state.best_step, state.evals_since_best = found[monitor], state.step, 0
+            state.best, state.best_step = found[monitor], state.step
             if tie is not None:
                 state.best_tie = found[tie[0]] if tie[1] == "max" else -found[tie[0]]
         return improved
