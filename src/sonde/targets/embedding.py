@@ -35,6 +35,8 @@ MARGINS = {"triplet": 0.2, "contrastive": 1.0}
 LARGEST_SCALE = 100.0
 # How many records are looked at, at most and at least, to say whether embeddings mean anything.
 JUDGED, FEWEST_JUDGED = 2000, 50
+# Each is compared with those that lie this share of the split further on.
+PAIRED = (0.0, 0.17, 0.37, 0.5)
 # Embeddings are all alike where pairs are at less than this share of the distance that they could have.
 ALIKE = 0.1
 # Similarities are told to this: records of which network and batch have changed the last digits only keep their order.
@@ -266,11 +268,11 @@ class Embedding(PairwiseTarget):
 
     def warnings(self, columns: EvalColumns) -> list[str]:
         embedding_NW = np.asarray(columns["embedding"], np.float64)
-        if len(embedding_NW) < 2 or not np.isfinite(embedding_NW).all():
+        if not np.isfinite(embedding_NW).all():
             return []
-        # The mean squared distance of two records, without looking at every pair.
-        squares = np.square(embedding_NW).sum(1).mean() - np.square(embedding_NW.mean(0)).sum()
-        distance = float(np.sqrt(max(0.0, 2 * squares * len(embedding_NW) / (len(embedding_NW) - 1))))
+        distance = _between_classes(embedding_NW, columns["code"])
+        if distance is None:
+            return []
         reach = np.sqrt(2) if self.config.similarity == "cosine" else self._margin or 1.0
         if distance < ALIKE * reach:
             return [_collapsed(self.config, distance, self._margin)]
@@ -331,22 +333,37 @@ def _spread(class_N: np.ndarray, most: int) -> np.ndarray:
     return np.sort(np.argsort(turn_N, kind="stable")[:most])
 
 
+def _between_classes(embedding_NW: np.ndarray, code_N: np.ndarray) -> float | None:
+    """The median distance of two records of different classes, of some thousand pairs; None where there are none.
+
+    The median: outliers do not hide that all others lie at one place.
+    """
+    count = len(embedding_NW)
+    one_P = np.arange(count)[:: max(1, count // JUDGED)]
+    found = []
+    for share in PAIRED:
+        other_P = (one_P + max(1, int(share * count))) % count
+        apart_P = code_N[one_P] != code_N[other_P]
+        found.append(np.linalg.norm(embedding_NW[one_P[apart_P]] - embedding_NW[other_P[apart_P]], axis=1))
+    distances = np.concatenate(found)
+    return float(np.median(distances)) if len(distances) else None
+
+
 def _collapsed(config: EmbeddingConfig, distance: float, margin: float | None) -> str:
     """What to say of embeddings that are all alike."""
+    stays = ""
     if config.loss == "triplet":
-        stays = f"the loss stays at its margin, {margin:g}" if margin is not None else "the loss stays at log 2 = 0.693"
-    else:
-        stays = "nothing tells classes apart"
+        stays = " and the loss stays near " + ("log 2 = 0.69" if margin is None else f"its margin of {margin:g}")
+    softer = 'target.loss = "supervised-contrastive"'
     cure = {
-        "triplet": 'set target.loss = "supervised-contrastive"'
-        if margin is None
-        else 'set target.margin = "soft" or target.loss = "supervised-contrastive"',
-        "contrastive": 'set target.loss = "supervised-contrastive"',
+        "triplet": f"set {softer}" if margin is None else f'set target.margin = "soft" or {softer}',
+        "contrastive": f"set {softer}",
         "supervised-contrastive": "raise target.temperature",
     }[config.loss]
     return (
-        f"the embeddings have collapsed: all records of the validation split lie at one place (two of them are "
-        f"{distance:.2g} apart on average) and {stays}; lower training.optimizer.lr, and if that does not help {cure}"
+        f"the embeddings have collapsed: the records of the validation split lie almost at one place (two of "
+        f"different classes are {distance:.2g} apart){stays}; lower training.optimizer.lr, and if that does not help "
+        f"{cure}"
     )
 
 
