@@ -21,7 +21,7 @@ import numpy as np
 
 from sonde.contracts.records import Records
 from sonde.recipe import Recipe
-from sonde.run import learn, load_data
+from sonde.stages import fit_task, load_data
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 
@@ -95,7 +95,7 @@ def pixels(recipe: Recipe) -> float:
     from sklearn.svm import SVC
 
     train, test = _splits(recipe)
-    (image,) = learn(recipe, train).inputs.values()
+    (image,) = fit_task(recipe, train).inputs.values()
     features = []
     for records in (train, test):
         grids = image.encode_many(records)[0]["grid"]
@@ -174,7 +174,7 @@ def spectra(recipe: Recipe) -> float:
     from sklearn.svm import SVC
 
     train, test = _splits(recipe)
-    (audio,) = learn(recipe, train).inputs.values()
+    (audio,) = fit_task(recipe, train).inputs.values()
 
     def features(records: Records) -> np.ndarray:
         columns = audio.encode_many(records)[0]

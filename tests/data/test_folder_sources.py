@@ -83,7 +83,7 @@ def test_class_folders_guess(tmp_path: Path) -> None:
     root = touch(tmp_path / "two", "train/a/1.png", "train/b/1.png", "val/a/1.png")
     guess = ClassFolders.guess(root, None)
     assert guess.data["split"] == {"by": "given", "test": 0.1}
-    assert guess.warnings == ("there is no test split: a tenth of the training records is set aside as one",)
+    assert guess.warnings == ("there is no test split: a tenth of the training records becomes one",)
 
 
 def test_class_folders_errors(tmp_path: Path) -> None:

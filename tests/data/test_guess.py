@@ -147,7 +147,7 @@ def test_the_column_to_learn() -> None:
     assert found.notes["inputs.table.fields"] == "left out: genres (lists or objects)"
     found = roles("genres", x=X[:60], genres=many)
     assert found.target == {"kind": "labels", "field": "genres", "separator": ";", "min_count": 10}
-    assert found.notes["target.min_count"] == "60 of 70 labels are rarer, and are passed over"
+    assert found.notes["target.min_count"] == "60 of 70 labels are rarer, and are ignored"
 
 
 def test_columns_to_learn_from() -> None:

@@ -94,13 +94,11 @@ def fit(
         from sonde.base import dist
         from sonde.recipe import Recipe
         from sonde.run import fit as run_fit
-        from sonde.training.run_folder import RunFolder
 
         read = Recipe.read(recipe, changes=change or [])
         folder = out or default_folder(recipe)
         # torchrun starts a job again by the same words.
-        resume = resume or (dist.restarted() and RunFolder(folder).recipe.is_file())
-        run = run_fit(read, out=folder, resume=resume, progress=progress)
+        run = run_fit(read, out=folder, resume=resume or dist.restarted(), progress=progress)
     _print(run.to_json() if as_json else run.to_text())
 
 

@@ -26,21 +26,57 @@ MANY_CLASSES = 50
 FEW_EACH = 30
 # Records whose truth is tried before a recipe for another kind of target is written.
 TRIED = 32
+# Fields of an input that people are told.
+SHOWN = 12
+LEFT_OUT = "left out: "
 
 
 @dataclass(frozen=True, kw_only=True)
 class NewRecipe:
-    """What was found, and the recipe that was written for it."""
+    """What was found, what was decided, and the recipe that was written for it."""
 
     path: Path
     guess: Guess
+    sections: Mapping[str, Any]
 
     def to_json(self) -> dict[str, Any]:
-        return {"recipe": str(self.path), "about": self.guess.about, "warnings": list(self.guess.warnings)}
+        return {
+            "recipe": str(self.path),
+            "about": self.guess.about,
+            "target": dict(self.sections["target"]),
+            "inputs": {name: dict(each) for name, each in self.sections["inputs"].items()},
+            "split": dict(self.sections["data"].get("split", {})),
+            "read_as": list(self.guess.read_as),
+            "warnings": list(self.guess.warnings),
+        }
 
     def to_text(self) -> str:
-        warnings = "".join(f"\nlook at this first: {warning}" for warning in self.guess.warnings)
-        return f"found {self.guess.about}\nwrote {self.path}{warnings}\nnext: sonde fit {self.path}"
+        notes = self.guess.notes
+        target = dict(self.sections["target"])
+        why = notes.get("target.field", notes.get("target.kind", ""))
+        field = target.get("field") or ", ".join(target.get("fields", [])) or "the text itself"
+        lines = [f"found {self.guess.about}", f"  target    {field}: {target['kind']}" + (f" ({why})" if why else "")]
+        for name, section in self.sections["inputs"].items():
+            fields = section.get("fields") or [section.get("field", name), *section.get("also", [])]
+            shown = ", ".join(fields[:SHOWN]) + (f", ... ({len(fields)})" if len(fields) > SHOWN else "")
+            lines.append(f"  input     {section['kind']}: {shown}")
+        lines += [f"  left out  {note.removeprefix(LEFT_OUT)}" for note in notes.values() if note.startswith(LEFT_OUT)]
+        lines += [f"  reads     {each}" for each in self.guess.read_as]
+        lines.append(f"  split     {_split_in_words(self.sections['data'].get('split', {}))}")
+        lines += [f"look at this first: {warning}" for warning in self.guess.warnings]
+        return "\n".join([*lines, f"wrote {self.path}", f"next: sonde fit {self.path}"])
+
+
+def _split_in_words(split: Mapping[str, Any]) -> str:
+    """A split as people say it."""
+    by = str(split.get("by", "random"))
+    ways = {
+        "given": f"as the {'column ' + repr(split['field']) if 'field' in split else 'data'} says",
+        "group": f"by {split.get('field')!r}: none is in two splits",
+        "time": f"by {split.get('field')!r}: the newest test",
+    }
+    held = [f"{100 * share:g} % {name}" for name in ("validation", "test") if (share := split.get(name, 0.1))]
+    return ways.get(by, by) + (f"; {', '.join(held)}" if by != "given" and held else "")
 
 
 def write_recipe(
@@ -66,7 +102,7 @@ def write_recipe(
     text = to_toml(sections, guess)
     out.parent.mkdir(parents=True, exist_ok=True)
     files.write_bytes(out, text.encode())
-    return NewRecipe(path=out, guess=guess)
+    return NewRecipe(path=out, guess=guess, sections=sections)
 
 
 def _records(guess: Guess, path: Path) -> Records:

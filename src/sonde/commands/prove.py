@@ -192,7 +192,7 @@ class Case:
 
 
 def _encode(recipe: Recipe, task: Task, records: Records) -> Encoded:
-    return encode(task, records, weight=recipe.data.weight, max_unreadable=recipe.data.max_unreadable)
+    return encode(task, records, weight=recipe.data.weight)
 
 
 def _still(network: nn.Module) -> None:
@@ -262,16 +262,19 @@ def _served(case: Case) -> dict[str, Any]:
     task = case.task
     if task.target.remembers:
         whole = _encode(case.recipe, task, case.data.splits["train"])
-        task = stages.remember(task, state.network, whole, NoProgress())
+        task = stages.remember(task, state, whole, NoProgress())
     encoded = _encode(case.recipe, task, case.held_out)
-    chosen = [number for number, name in enumerate(case.held_out.ids) if name not in encoded.unreadable]
+    chosen = [
+        number for number, name in enumerate(case.held_out.ids) if name not in encoded.unreadable | encoded.unseen
+    ]
     records = [case.held_out[number] for number in chosen]
     state.network.eval()
-    columns, _, _ = task.encode_inputs(case.held_out.take(np.array(chosen)))
+    held_out = case.held_out.take(np.array(chosen))
+    columns, _, _ = task.encode_inputs(held_out)
     examples = Examples(inputs=columns, truth={}, count=len(chosen))
     with torch.inference_mode():
         batch = task.collate(examples, torch.arange(len(chosen))).to(choose_device())
-        evaluated = task.predict(state.network, task.preprocess(batch))
+        evaluated = task.predict(state.network, task.preprocess(batch), held_out)
     served = case.model.predict([_bytes(task, record) for record in records], size=len(records))
     return _found(_unlike(evaluated, served), ROUNDING, f"{len(served)} records")
 

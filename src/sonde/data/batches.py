@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -100,7 +101,8 @@ class Batches:
     def _order(self, epoch: int, block: int) -> torch.Tensor:
         """The examples of one block of batches, int64 (batches, size)."""
         if self.codes is not None:
-            order = _meeting(self.codes, self.of_a_code, key(self.seed, "order", epoch))
+            groups = max(1, self.size // self.of_a_code)
+            order = _meeting(self.codes, self.of_a_code, groups, key(self.seed, "order", epoch))
             return torch.from_numpy(_rows(order, self.size, self.per_epoch))
         start = block * self.block * self.size
         stop = min(start + self.block * self.size, self.per_epoch * self.size)
@@ -140,8 +142,9 @@ def _groups_in(codes: np.ndarray, size: int) -> int:
     return int(np.maximum(1, counts // size).sum())
 
 
-def _meeting(codes: np.ndarray, size: int, seed: int) -> np.ndarray:
-    """An epoch's order in which `size` examples of one code always follow each other, and codes take turns.
+def _meeting(codes: np.ndarray, size: int, per_batch: int, seed: int) -> np.ndarray:
+    """An epoch's order in which `size` examples of one code always follow each other, and codes take turns: of
+    `per_batch` such groups in a row no two are of one code, as long as so many codes have a turn left.
 
     A code with fewer examples repeats them, one with a single example has no partner and is left out; what is left
     over of a code waits for another epoch, which has another shuffle.
@@ -157,7 +160,19 @@ def _meeting(codes: np.ndarray, size: int, seed: int) -> np.ndarray:
     groups = order[starts[code][:, None] + members % counts[code][:, None]]
     # Every code has its first turn before any has its second, in a shuffled order each time.
     shuffle = shuffled(len(groups), key(seed, "groups"), start=0, stop=len(groups))
-    return groups[shuffle][np.argsort(turn[shuffle], kind="stable")].reshape(-1)
+    order = shuffle[np.argsort(turn[shuffle], kind="stable")]
+    starts = np.flatnonzero(np.diff(turn[order])) + 1
+    place = np.full(len(names), -1)
+    for start, stop in pairwise([*starts, len(order)]):
+        if stop - start < per_batch:
+            break
+        # Those at the end of the last turn come last in this one, in the same order.
+        last = code[order[max(0, start - per_batch + 1) : start]]
+        place[last] = np.arange(len(last))
+        mine = order[start:stop]
+        order[start:stop] = mine[np.argsort(place[code[mine]], kind="stable")]
+        place[last] = -1
+    return groups[order].reshape(-1)
 
 
 def _alike(order: np.ndarray, lengths: np.ndarray, size: int) -> np.ndarray:

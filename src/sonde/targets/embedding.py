@@ -15,7 +15,7 @@ from torch.nn import functional
 from sonde import metrics
 from sonde.base.config import Config
 from sonde.base.errors import RecordError, UserError, unknown
-from sonde.base.rng import BatchRng, key
+from sonde.base.rng import BatchRng, generator, key
 from sonde.contracts.augment import AugmentParams
 from sonde.contracts.batch import Batch
 from sonde.contracts.columns import Columns, EvalColumns, Tensors
@@ -91,6 +91,7 @@ class Embedding(PairwiseTarget):
 
     Config = EmbeddingConfig
     best: ClassVar = ("map_at_r", "max")
+    baseline_name: ClassVar = "at random"
     remembers: ClassVar[bool] = True
 
     config: EmbeddingConfig
@@ -251,6 +252,11 @@ class Embedding(PairwiseTarget):
     @torch.no_grad()
     def eval_outputs(self, network: nn.Module, batch: Batch) -> Columns:
         return {"embedding": network(batch.inputs)["embedding"].float(), "code": batch.truth["code"]}
+
+    def baseline(self, truth: Columns) -> Columns:
+        """Embeddings drawn at random."""
+        drawn = torch.randn(len(truth["code"]), self.config.width, generator=generator("embedding", "baseline"))
+        return {"embedding": functional.normalize(drawn, dim=1), "code": truth["code"]}
 
     def metrics(self, columns: EvalColumns, weights_RN: np.ndarray) -> dict[str, np.ndarray]:
         """Each record looks among all others of the split; few-shot accuracy where there are classes enough."""

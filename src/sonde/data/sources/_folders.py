@@ -142,7 +142,7 @@ def given_split(splits: Set[str]) -> tuple[dict[str, object], str | None]:
         setting["validation"] = 0.1
     if "test" not in splits:
         setting["test"] = 0.1
-        return setting, "there is no test split: a tenth of the training records is set aside as one"
+        return setting, "there is no test split: a tenth of the training records becomes one"
     return setting, None
 
 

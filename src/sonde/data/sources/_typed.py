@@ -30,8 +30,10 @@ _FORMATS = (
 _AMBIGUOUS = ("%m/%d/%Y", "%d/%m/%Y")
 
 
-def from_csv(column: Series) -> np.ndarray:
-    """A column of a CSV file: texts, or numbers already."""
+def from_csv(column: Series, *, as_text: bool = False) -> np.ndarray:
+    """A column of a CSV file: texts, or numbers already; `as_text` leaves texts as they are written."""
+    if as_text:
+        return _objects(column.to_list())
     return from_texts(column) if column.dtype == polars.String else from_frame(column)
 
 
