@@ -429,6 +429,25 @@ def test_sonde_new_writes_an_embedding_with_whole_classes_held_out(shared, tmp_p
     assert not (tmp_path / "other.toml").exists()
 
 
+def test_few_classes_are_all_trained_on():
+    few = Embedding.recommend(EmbeddingConfig(), {}, records(*"abc" * 40))
+    assert few.data == {}
+    assert few.target["per_class"] * 3 == few.training["batch_size"]
+    many = Embedding.recommend(EmbeddingConfig(), {}, records(*map(str, range(200))))
+    assert many.data["split"] == {"by": "group", "field": "label", "validation": 0.12, "test": 0.12}
+    assert many.training["batch_size"] == 64
+
+
+def test_a_split_that_the_data_gives_stays(tmp_path):
+    from sonde.data.sources.class_folders import ClassFolders
+
+    for split in ("train", "test"):
+        (tmp_path / "set" / split).mkdir(parents=True)
+        ClassFolders.sample(tmp_path / "set" / split)
+    write_recipe(str(tmp_path / "set"), tmp_path / "recipe.toml", kind="embedding")
+    assert Recipe.read(tmp_path / "recipe.toml").data.split.by == "given"
+
+
 def test_the_ready_recipe_is_the_one_that_sonde_new_writes(shared, tmp_path):
     from pathlib import Path
 

@@ -29,6 +29,8 @@ from sonde.targets._sums import examples, weighted_sum
 
 # Few-shot episodes that are scored: ways and shots.
 EPISODES = ((5, 1), (5, 5), (20, 1))
+# With fewer classes none is spared for validation and test alone.
+FEWEST_CLASSES = 10
 # Margins that are usual for distances of embeddings of norm 1.
 MARGINS = {"triplet": 0.2, "contrastive": 1.0}
 # A learned temperature stays above 1 / this (Radford et al. 2021, CLIP).
@@ -122,15 +124,17 @@ class Embedding(PairwiseTarget):
 
     @classmethod
     def recommend(cls, config: EmbeddingConfig, inputs: Mapping[str, Config], records: Records) -> Advice:
-        """Whole classes are held out; batches of about 128 records, at least 4 of a class."""
+        """Whole classes are held out where there are some to spare; batches of about 128 records."""
         texts = [text for text in texts_of(records.fields[config.field]) if text]
         _, counts = np.unique(objects(texts), return_counts=True)
         # A score for 20 ways needs 20 classes in each held-out split.
         share = round(min(0.2, max(0.1, 25 / len(counts))), 2)
-        classes = max(2, min(32, int(len(counts) * (1 - 2 * share))))
+        held_out = len(counts) >= FEWEST_CLASSES
+        split = {"by": "group", "field": config.field, "validation": share, "test": share}
+        classes = max(2, min(32, int(len(counts) * (1 - 2 * share if held_out else 1))))
         per_class = max(2, min(128 // classes, int(np.median(counts)), 32))
         return Advice(
-            data={"split": {"by": "group", "field": config.field, "validation": share, "test": share}},
+            data={"split": split} if held_out else {},
             target={"per_class": per_class},
             training={"batch_size": classes * per_class},
         )
