@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from sonde import metrics
 from sonde.contracts.records import Records
 from sonde.recipe import Recipe
 from sonde.stages import fit_task, load_data
@@ -224,6 +225,17 @@ def spectra(recipe: Recipe) -> float:
     return model.fit(features(train), _labels(recipe, train)).score(features(test), _labels(recipe, test))
 
 
+def few_shot_pixels(recipe: Recipe) -> float:
+    """20-way 1-shot accuracy of the nearest picture, by the cosine of pixels around their mean."""
+    train, test = _splits(recipe)
+    task = fit_task(recipe, train)
+    (image,) = task.inputs.values()
+    pixels = [image.encode_many(part)[0]["grid"].flatten(1).double().numpy() for part in (train, test)]  # type: ignore[union-attr]
+    _, codes = np.unique(_labels(recipe, test), return_inverse=True)
+    right = metrics.few_shot(pixels[1] - pixels[0].mean(axis=0), codes, ways=20, shots=1, seed=0)
+    return float(np.nanmean(right))
+
+
 CASES = [
     Case(recipe="digits", metric="accuracy", goal=0.985, classical=pixels),
     Case(recipe="fashion_mnist", metric="accuracy", goal=0.93, classical=pixels),
@@ -238,6 +250,7 @@ CASES = [
         recipe="california_housing", metric="rmse", goal=0.5, classical=boosted_number, scale=1e-5, lower_is_better=True
     ),
     Case(recipe="camvid", metric="miou", goal=0.45),
+    Case(recipe="omniglot", metric="few_shot_20_way_1_shot", goal=0.85, classical=few_shot_pixels),
     Case(recipe="shakespeare", metric="loss", goal=1.88, lower_is_better=True),
 ]
 

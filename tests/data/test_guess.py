@@ -27,11 +27,12 @@ REAL = {
     "tinyshakespeare/input.txt": ("text-files", {"text"}, "next-token"),
     "openmoji_captions": ("table", {"image"}, "category"),
     "esol": ("table", {"table"}, "number"),
+    "omniglot_small1": ("class-folders", {"image"}, "category"),
     "ud_english_partut": ("tagged-text", {"text"}, "tags"),
     "ud_english_partut/en_partut-ud-dev.conllu": ("tagged-text", {"text"}, "tags"),
 }
 # Formats that no source reads yet: none may claim them.
-OTHERS = ["bccd", "cora", "hippocampus3d", "multi30k_en_de", "omniglot_small1", "ucr_small"]
+OTHERS = ["bccd", "cora", "hippocampus3d", "multi30k_en_de", "ucr_small"]
 
 
 def recognising(path: Path) -> list[str]:

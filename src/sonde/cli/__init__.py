@@ -58,6 +58,9 @@ def demo(
 def new(
     path: Annotated[str, typer.Argument(help="A folder or a file of data, or a built-in such as sklearn:digits.")],
     target: Annotated[str | None, typer.Option(help="The field to learn.")] = None,
+    kind: Annotated[
+        str | None, typer.Option(help="The kind of target, such as embedding, where it is not the one that is seen.")
+    ] = None,
     out: Annotated[Path, typer.Option(help="Where to write the recipe.")] = Path("recipe.toml"),
     force: Annotated[bool, typer.Option("--force", help="Replace a recipe that is there.")] = False,
     as_json: AsJson = False,
@@ -65,7 +68,7 @@ def new(
     """Look at data and write a recipe, with comments."""
     from sonde.commands.new import write_recipe
 
-    found = write_recipe(path, out, target=target, force=force)
+    found = write_recipe(path, out, target=target, kind=kind, force=force)
     _print(found.to_json() if as_json else found.to_text())
 
 

@@ -77,8 +77,13 @@ FeatureWidth = int | tuple[int, ...]
 
 @dataclass(frozen=True, kw_only=True)
 class Advice:
-    """Settings that do well unedited on some data: sections of a recipe, as TOML holds them."""
+    """Settings that do well unedited on some data: sections of a recipe, as TOML holds them.
 
+    `data` is for targets: how records have to be split so that its scores mean what they say. A split that the data
+    set gives itself stays.
+    """
+
+    data: Mapping[str, Any] = field(default_factory=dict)
     input: Mapping[str, Any] = field(default_factory=dict)
     target: Mapping[str, Any] = field(default_factory=dict)
     network: Mapping[str, Any] = field(default_factory=dict)

@@ -118,6 +118,11 @@ def _inner_pairs(split: str | None, pictures: Path, masks: Path) -> Iterator[tup
             yield inner, part, partner
 
 
+def is_role(name: str) -> bool:
+    """Whether a folder's name says that it holds pictures or masks, and not what is on them."""
+    return name.lower() in _PICTURE_FOLDERS + _MASK_FOLDERS
+
+
 def relative(paths: list[Path], root: Path) -> list[str]:
     """Names of records: where their files lie in the data set, alike on every system."""
     return [path.relative_to(root).as_posix() for path in paths]
