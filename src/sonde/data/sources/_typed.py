@@ -30,11 +30,6 @@ _FORMATS = (
 _AMBIGUOUS = ("%m/%d/%Y", "%d/%m/%Y")
 
 
-def from_csv(column: Series) -> np.ndarray:
-    """A column of a CSV file: texts, or numbers already."""
-    return from_texts(column) if column.dtype == polars.String else from_frame(column)
-
-
 def from_texts(texts: Series) -> np.ndarray:
     """A column that came as texts (CSV), null where it was empty."""
     if texts.null_count() == len(texts):
