@@ -322,11 +322,10 @@ VALUES = [
     "-0",
     "1e-05",
 ]
-VALUES += ["true", "x", "a 007", "x007", "2024-05-03", "9223372036854775808", "1_000", "0x10", "é", "\r"]
+VALUES += ["true", "x", "a 007", "x007", "2024-05-03", "9223372036854775808", "1_000", "0x10", "é"]
 
 
 QUOTED = ["", "1", '"x"', '"x,y"', '"a ""b"""', '"two\nlines"', '"\n"', '""""']
-RETURN = "\N{SYMBOL FOR CARRIAGE RETURN}"
 
 
 @settings(max_examples=300, deadline=None)
@@ -354,9 +353,7 @@ def test_every_table_is_read_as_the_csv_module_reads_it(
         found: list[list[str]] | str = str(error)
     else:
         found = [frame.columns, *([value or "" for value in row] for row in frame.rows())]
-    # The csv module takes a carriage return for the end of a row: here it is not.
-    plain = (content + "\n").replace("\r\n", "\n").replace("\r", RETURN)
-    reader = csv.reader(io.StringIO(plain, newline=""))
+    reader = csv.reader(io.StringIO(content.replace("\r\n", "\n"), newline=""))
     expected = []
     line = 1
     for row in reader:
@@ -365,7 +362,7 @@ def test_every_table_is_read_as_the_csv_module_reads_it(
             assert f"line {line} has {len(row)} value" in found
             return
         if row:
-            expected.append([value.replace(RETURN, "\r") for value in row])
+            expected.append(row)
         line = reader.line_num + 1
     if len(expected) == 1:
         assert isinstance(found, str)
