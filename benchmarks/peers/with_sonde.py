@@ -13,8 +13,7 @@ import numpy as np
 import torch
 from worker import SAMPLE, SKIP, Go, Job, Spent, serve
 
-from sonde import loop, run
-from sonde.base import openmp
+from sonde import loop, stages
 from sonde.base.progress import NoProgress
 from sonde.contracts.records import Records
 from sonde.data.store import encode
@@ -49,10 +48,10 @@ def start(job: Job) -> Go:
             },
         }
     )
-    task = run.learn(recipe, records)
+    task = stages.fit_task(recipe, records)
     own = networks.build(job.workload, vocabulary=task.inputs["x"].spec.vocabulary)
-    net = run.build(recipe, task, own)
-    state, plan, batches = run.prepare(recipe, task, net, encode(task, records), None, NoProgress())
+    net = stages.build_network(recipe, task, own)
+    state, plan, batches = stages.prepare(recipe, task, net, encode(task, records), None, NoProgress())
     steps_made = loop.train(task, batches, state, plan)
     sample = task.collate(batches.examples.take(torch.arange(SAMPLE)), torch.arange(SAMPLE))
 
@@ -85,5 +84,4 @@ def read(job: Job) -> tuple[Records, list[str]]:
 
 
 if __name__ == "__main__":
-    with openmp.considerate():
-        serve(start, "torch")
+    serve(start, "torch")
