@@ -30,7 +30,6 @@ from torch.utils.data import DataLoader, TensorDataset
 from torch.utils.flop_counter import FlopCounterMode
 
 from sonde import loop
-from sonde.base import memory, openmp
 from sonde.base.device import Precision
 from sonde.base.progress import Progress
 from sonde.base.rng import BatchRng
@@ -54,7 +53,7 @@ from sonde.training.schedules import Schedule, ScheduleConfig
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 CPU = torch.device("cpu")
-# Of a training beside other work, and those that do not count: what runs beside is noticed after half a second.
+# Of a training beside other work, and those that do not count.
 CHILD_STEPS, CHILD_SETTLED = 80, 25
 
 
@@ -544,10 +543,8 @@ def child(kind: str) -> None:
         precision = Precision(kind="fp32", device=CPU)
         plan = loop.Plan(steps=CHILD_STEPS, seed=0, precision=precision)
         state.schedule = Schedule(ScheduleConfig(), plan.steps)
-        memory.keep()
-        with openmp.considerate():
-            for _ in loop.train(task, Batches(task, examples, size=128, seed=0), state, plan):
-                times.append(time.perf_counter())
+        for _ in loop.train(task, Batches(task, examples, size=128, seed=0), state, plan):
+            times.append(time.perf_counter())
     else:
         (columns,) = examples.inputs.values()
         grid, labels = columns["grid"], examples.truth["class"]
@@ -573,6 +570,8 @@ def busy(rounds: int) -> None:
     )
     for kind in ("sonde", "plain"):
         settings = {name: value for name, value in os.environ.items() if not name.startswith(("OMP_", "GOMP_", "KMP_"))}
+        if kind == "sonde":
+            settings["OMP_WAIT_POLICY"] = "passive"  # as the command line has it
 
         def timed(kind: str = kind, settings: dict[str, str] = settings) -> float:
             words = [sys.executable, __file__, "--child", kind]

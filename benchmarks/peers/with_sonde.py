@@ -14,7 +14,6 @@ import torch
 from worker import SAMPLE, SKIP, Go, Job, Spent, serve
 
 from sonde import loop, stages
-from sonde.base import openmp
 from sonde.base.progress import NoProgress
 from sonde.contracts.records import Records
 from sonde.data.store import encode
@@ -85,5 +84,4 @@ def read(job: Job) -> tuple[Records, list[str]]:
 
 
 if __name__ == "__main__":
-    with openmp.considerate():
-        serve(start, "torch")
+    serve(start, "torch")

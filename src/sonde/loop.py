@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from sonde.base import dist
 from sonde.base.device import Precision, out_of_memory
 from sonde.base.errors import Diverged
-from sonde.base.rng import GOLDEN, BatchRng, key
+from sonde.base.hashing import GOLDEN
+from sonde.base.rng import BatchRng, key
 from sonde.contracts.batch import Batch
 from sonde.contracts.columns import Tensors
 from sonde.contracts.target import PairwiseTarget

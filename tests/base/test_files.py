@@ -92,65 +92,57 @@ def test_every_flipped_bit_and_every_missing_byte_is_noticed(tmp_path):
             tensors.read(path)
 
 
-@pytest.mark.parametrize("can_exchange", [True, False])
-def test_a_folder_is_there_at_every_moment(tmp_path, monkeypatch, can_exchange):
-    """Where two names cannot change places, one stopped between two renames is put back by the next to write."""
-    with files.folder(tmp_path / "made") as new:
-        (new / "file").write_text("one")
-    if not can_exchange:
-        monkeypatch.setattr(files, "_exchange", lambda one, other: False)
-    rename, calls = Path.rename, []
+def fill(path, text):
+    with files.folder(path) as new:
+        (new / "file").write_text(text)
 
-    def stopped(self, target):
-        calls.append(self.name)
-        if len(calls) == 2:
-            raise KeyboardInterrupt
-        return rename(self, target)
 
-    def fill(text):
-        with files.folder(tmp_path / "made") as new:
-            (new / "file").write_text(text)
-            raise_if(text == "half")
+def test_a_folder_is_there_at_every_moment(tmp_path, monkeypatch):
+    path, rename, found = tmp_path / "made", Path.rename, []
 
-    def raise_if(wanted):
-        if wanted:
-            raise ValueError
+    def watched(self, target):
+        rename(self, target)
+        found.append((files.current_folder(path) / "file").read_text())
 
-    with monkeypatch.context() as patch:
-        patch.setattr(Path, "rename", stopped)
-        if can_exchange:
-            fill("two")
-            assert calls == []
-        else:
-            with pytest.raises(KeyboardInterrupt):
-                fill("two")
-            assert not (tmp_path / "made").exists()
-    with pytest.raises(ValueError):  # noqa: PT011 (our own)
-        fill("half")
-    assert (tmp_path / "made" / "file").read_text() == ("two" if can_exchange else "one")
-    fill("three")
-    assert (tmp_path / "made" / "file").read_text() == "three"
+    fill(path, "one")
+    monkeypatch.setattr(Path, "rename", watched)
+    fill(path, "two")
+    assert found == ["one", "two"]
+    assert files.current_folder(path) == path
     assert [each.name for each in tmp_path.iterdir()] == ["made"]
 
 
-def test_the_old_folder_is_put_back_when_the_new_one_cannot_be_moved(tmp_path, monkeypatch):
-    with files.folder(tmp_path / "made") as new:
-        (new / "file").write_text("one")
-    monkeypatch.setattr(files, "_exchange", lambda one, other: False)
-    rename = Path.rename
+def test_one_killed_between_the_renames_is_put_back_by_the_next_to_write(tmp_path):
+    path = tmp_path / "made"
+    fill(path, "one")
+    # As a kill leaves it.
+    path.rename(tmp_path / ".made.old")
+    (tmp_path / ".made.writing").mkdir()
+    assert (files.current_folder(path) / "file").read_text() == "one"
+    with pytest.raises(ValueError), files.folder(path):  # noqa: PT011 (our own)
+        raise ValueError
+    assert (path / "file").read_text() == "one"
+    fill(path, "two")
+    assert (path / "file").read_text() == "two"
+    assert [each.name for each in tmp_path.iterdir()] == ["made"]
 
-    def full(self, target):
+
+@pytest.mark.parametrize("fault", [OSError(28, "No space left on device"), KeyboardInterrupt()])
+def test_the_old_folder_is_put_back_when_the_new_one_cannot_be_moved(tmp_path, monkeypatch, fault):
+    path, rename = tmp_path / "made", Path.rename
+    fill(path, "one")
+
+    def stopped(self, target):
         if self.name == ".made.writing":
-            raise OSError(28, "No space left on device")
+            raise fault
         return rename(self, target)
 
-    monkeypatch.setattr(Path, "rename", full)
-    with (
-        pytest.raises(UserError, match="made cannot be written: No space left"),
-        files.folder(tmp_path / "made") as new,
-    ):
-        (new / "file").write_text("two")
-    assert (tmp_path / "made" / "file").read_text() == "one"
+    monkeypatch.setattr(Path, "rename", stopped)
+    with pytest.raises((UserError, KeyboardInterrupt)) as caught:
+        fill(path, "two")
+    assert "made cannot be written: No space left" in str(caught.value) or isinstance(fault, KeyboardInterrupt)
+    assert (path / "file").read_text() == "one"
+    assert [each.name for each in tmp_path.iterdir()] == ["made"]
 
 
 def test_the_same_tensors_give_the_same_bytes(tmp_path):

@@ -91,9 +91,9 @@ def load(path: str | Path, *, network: nn.Module | None = None) -> Model:
 
     `network` is needed only for an artifact of someone's own `nn.Module`, which holds weights but no code.
     """
-    folder = Path(path)
-    if (folder / "model" / "MANIFEST.json").is_file():
-        folder = folder / "model"
+    folder, within = files.current_folder(Path(path)), files.current_folder(Path(path) / "model")
+    if (within / "MANIFEST.json").is_file():
+        folder = within
     verify(folder)
     described = files.read_json(folder / "task.json")
     if described["format"] != FORMAT:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
 import hashlib
 import json
@@ -88,11 +87,13 @@ def cannot_write(path: Path, error: OSError) -> UserError:
 
 @contextlib.contextmanager
 def folder(path: Path) -> Iterator[Path]:
-    """A new folder that appears under its name only when the block ends well, replacing what was there."""
-    beside, old = path.with_name(f".{path.name}.writing"), path.with_name(f".{path.name}.old")
+    """A new folder that appears under its name only when the block ends well, replacing what was there.
+
+    What was there steps aside for the moment between two renames: `current_folder` finds one or the other at any time.
+    """
+    beside = path.with_name(f".{path.name}.writing")
     try:
-        if old.exists() and not path.exists():
-            old.rename(path)
+        _put_back(path)
         shutil.rmtree(beside, ignore_errors=True)
         beside.mkdir(parents=True)
         yield beside
@@ -100,40 +101,33 @@ def folder(path: Path) -> Iterator[Path]:
             if file.is_file():
                 _sync(file)
         _sync(beside)
-        if not path.exists():
-            beside.rename(path)
-        elif not _exchange(beside, path):
-            _replace(beside, path, old)
+        if path.exists():
+            shutil.rmtree(_aside(path), ignore_errors=True)
+            path.rename(_aside(path))
+        beside.rename(path)
         _sync(path.parent)
+        shutil.rmtree(_aside(path), ignore_errors=True)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            _put_back(path)
         shutil.rmtree(beside, ignore_errors=True)
-    except OSError as error:
-        shutil.rmtree(beside, ignore_errors=True)
-        raise cannot_write(path, error) from error
-    except BaseException:
-        shutil.rmtree(beside, ignore_errors=True)
+        if isinstance(error, OSError):
+            raise cannot_write(path, error) from error
         raise
 
 
-def _exchange(one: Path, other: Path) -> bool:
-    """Two names change places in one go, so that neither is ever missing; False where the system cannot do that."""
-    try:
-        rename = ctypes.CDLL(None, use_errno=True).renameat2
-    except (AttributeError, OSError, TypeError):
-        return False
-    here, exchange = -100, 2  # AT_FDCWD and RENAME_EXCHANGE of Linux
-    return rename(here, os.fsencode(one), here, os.fsencode(other), exchange) == 0
+def current_folder(path: Path) -> Path:
+    """Where to read what `folder` wrote: `path`, or what it was replacing when it was killed between two renames."""
+    return path if path.exists() or not _aside(path).exists() else _aside(path)
 
 
-def _replace(new: Path, path: Path, old: Path) -> None:
-    """`new` takes the place of `path` in two steps; whoever is stopped between them finds `old`."""
-    shutil.rmtree(old, ignore_errors=True)
-    path.rename(old)
-    try:
-        new.rename(path)
-    except OSError:
-        old.rename(path)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
+def _aside(path: Path) -> Path:
+    return path.with_name(f".{path.name}.old")
+
+
+def _put_back(path: Path) -> None:
+    if current_folder(path) != path:
+        _aside(path).rename(path)
 
 
 def remove(path: Path) -> None:

@@ -1,7 +1,7 @@
 """Randomness without state: every number is a function of a key, so nothing has to be saved or replayed.
 
 `BatchRng` gives numbers keyed by (seed, epoch, record, name): a record gets the same ones in whatever batch, on
-whatever rank, after whatever interruption. `shuffled` is a permutation that can be evaluated anywhere in it at no cost.
+whatever rank, after whatever interruption. `shuffled` is a permutation that is a function of its seed alone.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-GOLDEN = 0x9E3779B97F4A7C15
+from sonde.base.hashing import GOLDEN, splitmix64
 
 
 def key(*parts: int | str) -> int:
@@ -51,7 +51,7 @@ def _signed(value: int) -> int:
 
 
 def _mix(x: Tensor) -> Tensor:
-    """The finalizer of SplitMix64 (Steele et al. 2014), on int64 that wraps; shifts are made logical by a mask."""
+    """`splitmix64` on the device: on int64 that wraps, with shifts made logical by a mask."""
     x = (x ^ ((x >> 30) & ((1 << 34) - 1))) * _signed(0xBF58476D1CE4E5B9)
     x = (x ^ ((x >> 27) & ((1 << 37) - 1))) * _signed(0x94D049BB133111EB)
     return x ^ ((x >> 31) & ((1 << 33) - 1))
@@ -81,43 +81,9 @@ class BatchRng:
         return (((bits >> 40) & 0xFFFFFF).float() / (1 << 24)).reshape(-1, *shape)
 
 
-# Up to here a permutation is made by sorting hashes: a Feistel network on few bits is visibly not uniform.
-SORTED = 1 << 16
-
-
-def shuffled(count: int, seed: int, *, start: int, stop: int) -> np.ndarray:
-    """Positions [start, stop) of a permutation of range(count), as int64.
-
-    For a large `count`, time and memory are those of the slice: a four-round Feistel network over the next power of
-    two, walked until the value falls inside (Black and Rogaway 2002, "Ciphers with arbitrary finite domains").
-    """
-    if count <= SORTED:
-        hashes = _hash(np.arange(count, dtype=np.uint64) * np.uint64(GOLDEN) + np.uint64(key(seed, "shuffle")))
-        return np.argsort(hashes, kind="stable")[start:stop].astype(np.int64)
-    bits = (count - 1).bit_length()
-    round_keys = [np.uint64(key(seed, "shuffle", turn)) for turn in range(4)]
-    values = _scramble(np.arange(start, stop, dtype=np.uint64), bits, round_keys)
-    outside = np.flatnonzero(values >= count)
-    while outside.size:
-        values[outside] = _scramble(values[outside], bits, round_keys)
-        outside = outside[values[outside] >= count]
-    return values.astype(np.int64)
-
-
-def _hash(values: np.ndarray) -> np.ndarray:
-    """SplitMix64's finalizer, as `_mix`, on numpy's unsigned integers."""
-    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return values ^ (values >> np.uint64(31))
-
-
-def _scramble(values: np.ndarray, bits: int, round_keys: list[np.uint64]) -> np.ndarray:
-    """A bijection on numbers of `bits` bits; the halves may differ by one bit, so their widths change places."""
-    right_bits = bits // 2
-    left_bits = bits - right_bits
-    left, right = values >> np.uint64(right_bits), values & np.uint64((1 << right_bits) - 1)
-    for round_key in round_keys:
-        mixed = _hash(right + round_key) >> np.uint64(64 - left_bits)
-        left, right = right, left ^ mixed
-        left_bits, right_bits = right_bits, left_bits
-    return (left << np.uint64(right_bits)) | right
+def shuffled(count: int, seed: int) -> np.ndarray:
+    """A permutation of range(count), as int64."""
+    # No two hashes are alike, since each step is a bijection: any way to sort gives the same order.
+    return np.argsort(
+        splitmix64(np.arange(count, dtype=np.uint64) * np.uint64(GOLDEN) + np.uint64(key(seed, "shuffle")))
+    )

@@ -19,6 +19,9 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
+# How OpenMP's threads wait for each other, if the user has said so.
+WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
+
 AsJson = Annotated[bool, typer.Option("--json", help="End with one line of JSON on standard output.")]
 Change = Annotated[
     list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Override a setting of the recipe.")
@@ -27,7 +30,6 @@ Change = Annotated[
 
 @app.callback()
 def root(
-    context: typer.Context,
     version: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True)] = False,
 ) -> None:
     if version:
@@ -35,9 +37,6 @@ def root(
 
         print(__version__)
         raise typer.Exit
-    from sonde.base import openmp
-
-    context.with_resource(openmp.considerate())
 
 
 @app.command()
@@ -185,6 +184,9 @@ def main() -> None:
     """Run a command; a `SondeError` becomes its message and its exit code."""
     from sonde.base.errors import SondeError
 
+    # Read when torch is loaded, which is later. Threads that spin hold up each other and all else on a busy machine.
+    if not any(name in os.environ for name in WAITING):
+        os.environ["OMP_WAIT_POLICY"] = "passive"
     try:
         app()
     except SondeError as error:

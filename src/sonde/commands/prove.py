@@ -139,7 +139,7 @@ class Case:
         folder = RunFolder(path)
         if not folder.recipe.is_file():
             raise UserError(f"{path} holds no run", expected="the --out of a finished `sonde fit`")
-        if not folder.scores.is_file() or not (folder.model / "MANIFEST.json").is_file():
+        if not folder.scores.is_file() or not (files.current_folder(folder.model) / "MANIFEST.json").is_file():
             raise UserError(f"the run in {path} is not finished", hint=f"sonde fit ... --out {path} --resume")
         recipe = Recipe.read(folder.recipe)
         data = stages.load_data(recipe)

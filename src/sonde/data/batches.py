@@ -17,13 +17,12 @@ from sonde.contracts.columns import Ragged
 from sonde.contracts.target import PairwiseTarget
 from sonde.contracts.task import Task
 
-# Positions are computed this many at a time.
-BLOCK = 65536
 # Examples of like length are looked for among so many batches: the fewest that pad no more than this share, as the
 # same examples would meet in every epoch if each batch were taken from all of them. Tried on one epoch; others may pad
-# a little more, and still less than 5 %.
+# a little more, and still less than 5 %. So many examples of that epoch are enough to tell.
 NEIGHBOURS = (8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
 PADDING = 0.048
+TRIED = 65_536
 # Examples stay on an accelerator for the whole training if they take no more than this share of its free memory.
 RESIDENT = 0.25
 
@@ -68,12 +67,8 @@ class Batches:
         self.per_epoch = max(1, usable // self.size)
         self.lengths = _lengths(examples) if group_by_length and self.codes is None else None
         self.share = slice(rank * self.size // world, (rank + 1) * self.size // world)
-        self.block = min(max(1, BLOCK // self.size), self.per_epoch)
-        if self.lengths is not None:
-            self.block = _neighbourhood(self.lengths, self.size, self.per_epoch, seed)
-        elif self.codes is not None:
-            self.block = self.per_epoch
-        self._held: tuple[int, int] | None = None
+        self.block = 1 if self.lengths is None else _neighbourhood(self.lengths, self.size, self.per_epoch, seed)
+        self._epoch: int | None = None
         self._rows: torch.Tensor = torch.empty(0)
         self._ahead: _Ahead | None = None
         if device is not None and device.type == "cuda":
@@ -87,30 +82,27 @@ class Batches:
 
     def _make(self, step: int) -> Place:
         epoch, number = divmod(step, self.per_epoch)
-        block, row = divmod(number, self.block)
-        if self._held != (epoch, block):
-            self._rows = self._order(epoch, block)
-            self._held = (epoch, block)
-        chosen = self._rows[row][self.share]
+        if self._epoch != epoch:
+            self._rows, self._epoch = torch.from_numpy(self._order(epoch)), epoch
+        chosen = self._rows[number][self.share]
         return Place(self.task.collate(self.examples.take(chosen), chosen), epoch)
 
     def _pinned(self, step: int) -> Place:
         batch, epoch = self._make(step)
         return Place(batch.pinned(), epoch)
 
-    def _order(self, epoch: int, block: int) -> torch.Tensor:
-        """The examples of one block of batches, int64 (batches, size)."""
+    def _order(self, epoch: int) -> np.ndarray:
+        """The examples of an epoch's batches, int64 (batches, size)."""
+        seed = key(self.seed, "order", epoch)
         if self.codes is not None:
             groups = max(1, self.size // self.of_a_code)
-            order = _meeting(self.codes, self.of_a_code, groups, key(self.seed, "order", epoch))
-            return torch.from_numpy(_rows(order, self.size, self.per_epoch))
-        start = block * self.block * self.size
-        stop = min(start + self.block * self.size, self.per_epoch * self.size)
-        order = shuffled(len(self.examples), key(self.seed, "order", epoch), start=start, stop=stop)
-        if self.lengths is not None:
-            rows = _alike(order, self.lengths, self.size)
-            order = rows[shuffled(len(rows), key(self.seed, "rows", epoch, block), start=0, stop=len(rows))]
-        return torch.from_numpy(order.reshape(-1, self.size))
+            return _rows(_meeting(self.codes, self.of_a_code, groups, seed), self.size, self.per_epoch)
+        rows = shuffled(len(self.examples), seed)[: self.per_epoch * self.size].reshape(-1, self.size)
+        if self.lengths is None:
+            return rows
+        blocks = [_alike(rows[at : at + self.block], self.lengths) for at in range(0, self.per_epoch, self.block)]
+        seeds = [key(self.seed, "rows", epoch, number) for number in range(len(blocks))]
+        return np.concatenate([block[shuffled(len(block), one)] for block, one in zip(blocks, seeds, strict=True)])
 
 
 class _Ahead:
@@ -150,7 +142,7 @@ def _meeting(codes: np.ndarray, size: int, per_batch: int, seed: int) -> np.ndar
     over of a code waits for another epoch, which has another shuffle.
     """
     count = len(codes)
-    order = shuffled(count, seed, start=0, stop=count)
+    order = shuffled(count, seed)
     order = order[np.argsort(codes[order], kind="stable")]
     names, starts, counts = np.unique(codes[order], return_index=True, return_counts=True)
     turns = np.where(counts > 1, np.maximum(1, counts // size), 0)
@@ -159,7 +151,7 @@ def _meeting(codes: np.ndarray, size: int, per_batch: int, seed: int) -> np.ndar
     members = turn[:, None] * size + np.arange(size)[None, :]
     groups = order[starts[code][:, None] + members % counts[code][:, None]]
     # Every code has its first turn before any has its second, in a shuffled order each time.
-    shuffle = shuffled(len(groups), key(seed, "groups"), start=0, stop=len(groups))
+    shuffle = shuffled(len(groups), key(seed, "groups"))
     order = shuffle[np.argsort(turn[shuffle], kind="stable")]
     starts = np.flatnonzero(np.diff(turn[order])) + 1
     place = np.full(len(names), -1)
@@ -175,21 +167,21 @@ def _meeting(codes: np.ndarray, size: int, per_batch: int, seed: int) -> np.ndar
     return groups[order].reshape(-1)
 
 
-def _alike(order: np.ndarray, lengths: np.ndarray, size: int) -> np.ndarray:
-    """The same examples in rows of like length, (rows, size); among equals the order stays."""
-    return order[np.argsort(lengths[order], kind="stable")].reshape(-1, size)
+def _alike(rows: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """The same examples in rows of like length; among equals the order stays."""
+    order = rows.reshape(-1)
+    return order[np.argsort(lengths[order], kind="stable")].reshape(rows.shape)
 
 
 def _neighbourhood(lengths: np.ndarray, size: int, per_epoch: int, seed: int) -> int:
     """How many batches exchange examples, such that an epoch is made of equal blocks of about so many batches."""
     span = per_epoch
-    order = shuffled(
-        len(lengths), key(seed, "order", 0), start=0, stop=min(per_epoch * size, max(BLOCK, NEIGHBOURS[-1] * size))
-    )
+    tried = min(per_epoch, max(TRIED // size, NEIGHBOURS[-1]))
+    order = shuffled(len(lengths), key(seed, "order", 0))[: tried * size].reshape(-1, size)
     for wanted in NEIGHBOURS:
         span = math.ceil(per_epoch / math.ceil(per_epoch / wanted))
-        starts = range(0, len(order) - span * size + 1, span * size)
-        rows = np.concatenate([lengths[_alike(order[at : at + span * size], lengths, size)] for at in starts])
+        starts = range(0, tried - span + 1, span)
+        rows = np.concatenate([lengths[_alike(order[at : at + span], lengths)] for at in starts])
         if rows.sum() >= (1 - PADDING) * rows.max(1).sum() * size:
             break
     return span

@@ -19,6 +19,7 @@ import numpy as np
 
 from sonde.base.errors import RecordError
 from sonde.base.files import read_bytes
+from sonde.base.hashing import GOLDEN, splitmix64
 from sonde.base.threads import each
 from sonde.contracts.records import Records
 
@@ -181,8 +182,4 @@ def _digest(sort: bytes, content: bytes) -> int:
 
 
 def _mix(values: np.ndarray) -> np.ndarray:
-    """The finalizer of SplitMix64 (Steele et al. 2014): every bit of the result depends on every bit given."""
-    values = values + np.uint64(0x9E3779B97F4A7C15)
-    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return values ^ (values >> np.uint64(31))
+    return splitmix64(values + np.uint64(GOLDEN))

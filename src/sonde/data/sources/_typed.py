@@ -30,15 +30,10 @@ _FORMATS = (
 _AMBIGUOUS = ("%m/%d/%Y", "%d/%m/%Y")
 
 
-def from_csv(column: Series, *, as_text: bool = False) -> np.ndarray:
-    """A column of a CSV file: texts, or numbers already; `as_text` leaves texts as they are written."""
+def from_texts(texts: Series, *, as_text: bool = False) -> np.ndarray:
+    """A column that came as texts (CSV), null where it was empty; `as_text` leaves it as it is written."""
     if as_text:
-        return _objects(column.to_list())
-    return from_texts(column) if column.dtype == polars.String else from_frame(column)
-
-
-def from_texts(texts: Series) -> np.ndarray:
-    """A column that came as texts (CSV), null where it was empty."""
+        return _objects(texts.to_list())
     if texts.null_count() == len(texts):
         return np.full(len(texts), None, dtype=object)
     # Codes such as 007 or 01234 would lose their zeros as numbers.

@@ -90,11 +90,9 @@ class Table(Source):
     def read(path: Path, config: TableConfig) -> Records:
         files = _files(path)
         if files[0][1].suffix.lower() in _CSV:
-            frames = [_csv.read(file, config.dialect, numbers=not config.texts) for _, file in files]
-            if not _alike(frames):
-                frames = [_csv.read(file, config.dialect, numbers=False) for _, file in files]
+            frames = [_csv.read(file, config.dialect) for _, file in files]
             whole = _joined(files, frames)
-            fields = {column.name: _typed.from_csv(column, as_text=column.name in config.texts) for column in whole}
+            fields = {column.name: _typed.from_texts(column, as_text=column.name in config.texts) for column in whole}
         elif files[0][1].suffix.lower() == ".parquet":
             frames = [_parquet(file) for _, file in files]
             whole = _joined(files, frames)
@@ -168,7 +166,7 @@ def _options(path: Path) -> dict[str, Any]:
         options["decimal"] = dialect.decimal
     if not dialect.header:
         frame = _csv.read(first, dialect)
-        options |= {"header": False, "columns": _roles.names_for([_typed.from_csv(column) for column in frame])}
+        options |= {"header": False, "columns": _roles.names_for([_typed.from_texts(column) for column in frame])}
     return options
 
 
@@ -184,12 +182,6 @@ def _joined(files: list[tuple[str | None, Path]], frames: list[polars.DataFrame]
         return polars.concat([frame.select(frames[0].columns) for frame in frames], how="vertical_relaxed")
     except polars.exceptions.PolarsError as error:
         raise UserError(f"the columns of {files[0][1].parent} have different types: {error}") from error
-
-
-def _alike(frames: list[polars.DataFrame]) -> bool:
-    """Whether a column that is texts in one file is texts in all."""
-    texts = [{name for name, kind in frame.schema.items() if kind == polars.String} for frame in frames]
-    return all(one == texts[0] for one in texts)
 
 
 def _same_columns(first: Path, expected: list[str], file: Path, names: list[str]) -> None:
