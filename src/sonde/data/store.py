@@ -17,6 +17,7 @@ from sonde.contracts.columns import Columns, Ragged, num_bytes, take
 from sonde.contracts.part import Part
 from sonde.contracts.records import Records, numbers_of
 from sonde.contracts.task import Task
+from sonde.data.groups import Groups, blocks, by_column
 
 # Records encoded at a time: enough to keep every thread busy, few enough to show progress and bound memory. Values are
 # small where files are large.
@@ -26,11 +27,13 @@ CHUNK_OF_FILES = 2048
 
 @dataclass(frozen=True, kw_only=True)
 class Encoded:
-    """Examples, the ids of the records that they come from, and what could not be read, by record id."""
+    """Examples, the ids of the records that they come from, what could not be read, by record id, and which examples
+    hang together, where that is known."""
 
     examples: Examples
     ids: list[str]
     unreadable: dict[str, str]
+    groups: Groups | None = None
 
     @property
     def weight(self) -> np.ndarray | None:
@@ -42,12 +45,16 @@ def encode(
     records: Records,
     *,
     weight: str | None = None,
+    group: str | None = None,
     max_unreadable: float = 0.0,
     memory: float = float("inf"),
     cache: Path | None = None,
     on_progress: Callable[[int], None] = lambda done: None,
 ) -> Encoded:
     """Encode a split. `memory` is in bytes; what would exceed it goes to files under `cache`.
+
+    `weight` and `group` are columns: how much each record counts, and which records hang together. Windows of a stream
+    have no group of a record: their groups are blocks of neighbours.
 
     Raises:
         UserError: a truth is wrong, or more than the share `max_unreadable` of the records cannot be read.
@@ -90,7 +97,8 @@ def encode(
     places: list[int] = positions.tolist()
     windows = count != len(places)
     ids = [f"window {n}" for n in range(count)] if windows else [records.ids[place] for place in places]
-    return Encoded(examples=examples, ids=ids, unreadable=unreadable)
+    groups = None if group is None else by_column(group, records.fields[group][positions])
+    return Encoded(examples=examples, ids=ids, unreadable=unreadable, groups=blocks(count) if windows else groups)
 
 
 def _encode_chunk(task: Task, chunk: Records, unreadable: dict[str, str]) -> tuple[dict[str, Columns], np.ndarray]:
