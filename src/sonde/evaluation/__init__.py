@@ -1,6 +1,7 @@
 """How good a network is: every metric of its target with an interval."""
 
 from sonde.evaluation.scores import (
+    RESAMPLES,
     Score,
     about,
     all_finite,
@@ -13,6 +14,7 @@ from sonde.evaluation.scores import (
 )
 
 __all__ = [
+    "RESAMPLES",
     "Score",
     "about",
     "all_finite",

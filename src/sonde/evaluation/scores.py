@@ -274,7 +274,7 @@ def _defined_alone(task: Task, columns: EvalColumns, units: _Units) -> dict[str,
 
 def _of_no_exception(value: float, trials: float) -> intervals.Ends | None:
     """The exact interval of a share that is 0 or 1 in so many trials; none where single units do not have the score."""
-    if trials < 1:
+    if round(trials) < 1:
         return None
     least = intervals.without_a_failure(round(trials))
     return (least, 1.0) if value == 1 else (0.0, 1 - least)
