@@ -51,7 +51,7 @@ def expanded_z(num_units: int) -> float:
 
 
 def student_t(level: float, freedom: int) -> float:
-    """A quantile of Student's t: exact for 1 and 2 degrees of freedom, from 3 on to 0.5 % (Abramowitz and Stegun,
+    """A quantile of Student's t: exact for 1 and 2 degrees of freedom, from 3 on to 1 % (Abramowitz and Stegun,
     26.7.5).
 
     >>> [round(student_t(0.975, freedom), 2) for freedom in (1, 2, 9, 1000)]

@@ -176,7 +176,7 @@ def scores(
     beside = _baseline(task, truth, weight)
     # A set so large that a few rows fill the memory has narrow intervals: fewer resamples say the same there.
     wanted = resamples if count <= LARGE else min(resamples, 200)
-    rng = np.random.default_rng([seed, count])
+    rng = np.random.default_rng([seed, units.count])
     drawn = _rows(task, columns, (units.resampled(rng, take) for take in units.takes(wanted)))
     # Skewness matters in small sets only.
     jackknife = units.count <= SKEWED and count <= LARGE
