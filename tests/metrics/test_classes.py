@@ -28,12 +28,12 @@ def classes(seed: int, num_classes: int, count: int = 80) -> tuple[np.ndarray, n
 @pytest.mark.parametrize("num_classes", [2, 3, 12])
 def test_class_scores(num_classes: int) -> None:
     true_N, probabilities_NK, rows = classes(num_classes, num_classes)
-    answered_N = probabilities_NK.argmax(1)
-    counts = metrics.tally(true_N, answered_N, num_classes, rows)
+    predicted_N = probabilities_NK.argmax(1)
+    counts = metrics.tally(true_N, predicted_N, num_classes, rows)
     names = list(range(num_classes))
 
     def expect(found: np.ndarray, score: Callable[..., float], **settings: object) -> None:
-        wanted = each(rows, lambda at, w: score(true_N[at], answered_N[at], sample_weight=w, **settings))
+        wanted = each(rows, lambda at, w: score(true_N[at], predicted_N[at], sample_weight=w, **settings))
         np.testing.assert_allclose(found, wanted, rtol=1e-12)
 
     expect(metrics.accuracy(counts), oracle.accuracy_score)
@@ -74,17 +74,17 @@ def test_label_scores() -> None:
     rng = np.random.default_rng(7)
     true_NK = rng.random((60, 4)) < [0.5, 0.2, 0.1, 0.3]
     scores = (rng.random((60, 4)) * 0.6 + true_NK * 0.3).round(2)
-    answered_NK, rows = scores >= 0.5, weights(rng, 60)
-    counts = metrics.tally_labels(true_NK, answered_NK, rows)
+    predicted_NK, rows = scores >= 0.5, weights(rng, 60)
+    counts = metrics.tally_labels(true_NK, predicted_NK, rows)
 
     def wanted(score: Callable[..., float], given: np.ndarray, **settings: object) -> np.ndarray:
         return each(rows, lambda at, w: score(true_NK[at].astype(int), given[at], sample_weight=w, **settings))
 
     near = np.testing.assert_allclose
-    answers = answered_NK.astype(int)
+    answers = predicted_NK.astype(int)
     near(metrics.micro_f1(counts), wanted(oracle.f1_score, answers, average="micro"), rtol=1e-12)
     near(metrics.macro_f1(counts), wanted(oracle.f1_score, answers, average="macro", zero_division=np.nan), rtol=1e-12)
-    near(metrics.mean((true_NK == answered_NK).all(1), rows), wanted(oracle.accuracy_score, answers), rtol=1e-12)
+    near(metrics.mean((true_NK == predicted_NK).all(1), rows), wanted(oracle.accuracy_score, answers), rtol=1e-12)
     found = metrics.average_precision_macro(scores, true_NK, rows)
     near(found, wanted(oracle.average_precision_score, scores, average="macro"), rtol=1e-12)
     near(metrics.roc_auc_macro(scores, true_NK, rows), wanted(oracle.roc_auc_score, scores), rtol=1e-12)
@@ -155,10 +155,10 @@ def test_what_a_row_leaves_undefined_is_nan_without_a_warning() -> None:
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 2), st.integers(0, 3)), min_size=1, max_size=12))
 def test_a_count_is_a_repetition(rows: list[tuple[int, int, int]]) -> None:
-    true_N, answered_N, times = (np.array(column) for column in zip(*rows, strict=True))
-    weighted = metrics.tally(true_N, answered_N, 3, times[None].astype(np.float64))
+    true_N, predicted_N, times = (np.array(column) for column in zip(*rows, strict=True))
+    weighted = metrics.tally(true_N, predicted_N, 3, times[None].astype(np.float64))
     written_out = metrics.tally(
-        np.repeat(true_N, times), np.repeat(answered_N, times), 3, np.ones((1, int(times.sum())))
+        np.repeat(true_N, times), np.repeat(predicted_N, times), 3, np.ones((1, int(times.sum())))
     )
     for mine, theirs in zip(weighted, written_out, strict=True):
         np.testing.assert_array_equal(mine, theirs)

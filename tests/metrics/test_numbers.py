@@ -14,14 +14,14 @@ from sonde import metrics
 def test_number_scores(offset: float) -> None:
     rng = np.random.default_rng(3)
     true_N = rng.normal(size=70) * 3 + offset
-    answered_N, rows = true_N + rng.normal(size=70), weights(rng, 70)
+    predicted_N, rows = true_N + rng.normal(size=70), weights(rng, 70)
     for mine, theirs in (
         (metrics.mae, oracle.mean_absolute_error),
         (metrics.rmse, oracle.root_mean_squared_error),
         (metrics.r2, oracle.r2_score),
     ):
-        wanted = each(rows, lambda at, w, theirs=theirs: theirs(true_N[at], answered_N[at], sample_weight=w))
-        np.testing.assert_allclose(mine(true_N, answered_N, rows), wanted, rtol=1e-6)
+        wanted = each(rows, lambda at, w, theirs=theirs: theirs(true_N[at], predicted_N[at], sample_weight=w))
+        np.testing.assert_allclose(mine(true_N, predicted_N, rows), wanted, rtol=1e-6)
 
 
 def test_what_a_row_leaves_undefined_is_nan_without_a_warning() -> None:

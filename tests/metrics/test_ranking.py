@@ -52,8 +52,8 @@ def test_what_a_row_leaves_undefined_is_nan_without_a_warning() -> None:
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 2), st.integers(0, 3)), min_size=1, max_size=12))
 def test_a_count_is_a_repetition(rows: list[tuple[int, int, int]]) -> None:
-    true_N, answered_N, times = (np.array(column) for column in zip(*rows, strict=True))
-    scores = true_N + answered_N
+    true_N, predicted_N, times = (np.array(column) for column in zip(*rows, strict=True))
+    scores = true_N + predicted_N
     found = metrics.roc_auc(scores, true_N == 1, times[None].astype(np.float64))
     repeated = metrics.roc_auc(np.repeat(scores, times), np.repeat(true_N, times) == 1, np.ones((1, int(times.sum()))))
     np.testing.assert_allclose(found, repeated)

@@ -19,31 +19,31 @@ CELLS = 1_000_000
 
 
 class Tally(NamedTuple):
-    """What per-class scores are made of, each (R, K): the weight that was right, that is true, that was answered."""
+    """What per-class scores are made of, each (R, K): the weight that was right, that is true, that was predicted."""
 
-    hit_RK: np.ndarray
+    true_positive_RK: np.ndarray
     true_RK: np.ndarray
-    answered_RK: np.ndarray
+    predicted_RK: np.ndarray
 
 
-def tally(true_N: np.ndarray, answered_N: np.ndarray, num_classes: int, weights_RN: np.ndarray) -> Tally:
+def tally(true_N: np.ndarray, predicted_N: np.ndarray, num_classes: int, weights_RN: np.ndarray) -> Tally:
     """Count classes: int64 truths and answers in 0..K-1, one of each per example."""
     # Wrong answers fall into one further bin, which is dropped.
-    hit_N = np.where(true_N == answered_N, true_N, num_classes)
+    true_positive_N = np.where(true_N == predicted_N, true_N, num_classes)
     return Tally(
-        hit_RK=_binned(hit_N, num_classes + 1, weights_RN)[:, :num_classes],
+        true_positive_RK=_binned(true_positive_N, num_classes + 1, weights_RN)[:, :num_classes],
         true_RK=_binned(true_N, num_classes, weights_RN),
-        answered_RK=_binned(answered_N, num_classes, weights_RN),
+        predicted_RK=_binned(predicted_N, num_classes, weights_RN),
     )
 
 
-def tally_labels(true_NK: np.ndarray, answered_NK: np.ndarray, weights_RN: np.ndarray) -> Tally:
+def tally_labels(true_NK: np.ndarray, predicted_NK: np.ndarray, weights_RN: np.ndarray) -> Tally:
     """Count labels of which an example may have several: two bool arrays (N, K)."""
-    true_NK, answered_NK = np.asarray(true_NK, np.float64), np.asarray(answered_NK, np.float64)
+    true_NK, predicted_NK = np.asarray(true_NK, np.float64), np.asarray(predicted_NK, np.float64)
     return Tally(
-        hit_RK=weights_RN @ (true_NK * answered_NK),
+        true_positive_RK=weights_RN @ (true_NK * predicted_NK),
         true_RK=weights_RN @ true_NK,
-        answered_RK=weights_RN @ answered_NK,
+        predicted_RK=weights_RN @ predicted_NK,
     )
 
 
@@ -54,22 +54,22 @@ def _binned(bin_N: np.ndarray, num_bins: int, weights_RN: np.ndarray) -> np.ndar
 
 def recall(counts: Tally) -> np.ndarray:
     """Per class (R, K): the share of a class that was found; NaN where it does not occur."""
-    return ratio(counts.hit_RK, counts.true_RK)
+    return ratio(counts.true_positive_RK, counts.true_RK)
 
 
 def precision(counts: Tally) -> np.ndarray:
-    """Per class (R, K): the share of its answers that was right; NaN where it was never answered."""
-    return ratio(counts.hit_RK, counts.answered_RK)
+    """Per class (R, K): the share of its answers that was right; NaN where it was never predicted."""
+    return ratio(counts.true_positive_RK, counts.predicted_RK)
 
 
 def f1(counts: Tally) -> np.ndarray:
     """Per class (R, K): the harmonic mean of precision and recall; NaN where it neither occurs nor was answered."""
-    return ratio(2 * counts.hit_RK, counts.true_RK + counts.answered_RK)
+    return ratio(2 * counts.true_positive_RK, counts.true_RK + counts.predicted_RK)
 
 
 def accuracy(counts: Tally) -> np.ndarray:
     """The share of right answers, one class per example."""
-    return ratio(counts.hit_RK.sum(axis=1), counts.true_RK.sum(axis=1))
+    return ratio(counts.true_positive_RK.sum(axis=1), counts.true_RK.sum(axis=1))
 
 
 def balanced_accuracy(counts: Tally) -> np.ndarray:
@@ -78,13 +78,13 @@ def balanced_accuracy(counts: Tally) -> np.ndarray:
 
 
 def macro_f1(counts: Tally) -> np.ndarray:
-    """The mean F1 of the classes that occur or were answered."""
+    """The mean F1 of the classes that occur or were predicted."""
     return mean_of_defined(f1(counts))
 
 
 def micro_f1(counts: Tally) -> np.ndarray:
     """F1 of all labels thrown together."""
-    return ratio(2 * counts.hit_RK.sum(axis=1), (counts.true_RK + counts.answered_RK).sum(axis=1))
+    return ratio(2 * counts.true_positive_RK.sum(axis=1), (counts.true_RK + counts.predicted_RK).sum(axis=1))
 
 
 def log_loss(probabilities_NK: np.ndarray, true_N: np.ndarray, weights_RN: np.ndarray) -> np.ndarray:

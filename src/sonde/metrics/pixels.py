@@ -12,7 +12,7 @@ BLOCK = 256
 
 
 def confusion_of_pixels(confusion_NKK: np.ndarray, weights_RN: np.ndarray) -> np.ndarray:
-    """Confusion matrices (R, K, K) from one per example, [true, answered]."""
+    """Confusion matrices (R, K, K) from one per example, [true, predicted]."""
     count, num_classes = confusion_NKK.shape[:2]
     total = np.zeros((len(weights_RN), num_classes**2))
     # Block by block, since a product wants float64 and many matrices of many classes would not fit as that.
@@ -24,12 +24,12 @@ def confusion_of_pixels(confusion_NKK: np.ndarray, weights_RN: np.ndarray) -> np
 
 def tally_of_confusion(confusion_RKK: np.ndarray) -> Tally:
     return Tally(
-        hit_RK=np.diagonal(confusion_RKK, axis1=1, axis2=2),
+        true_positive_RK=np.diagonal(confusion_RKK, axis1=1, axis2=2),
         true_RK=confusion_RKK.sum(axis=2),
-        answered_RK=confusion_RKK.sum(axis=1),
+        predicted_RK=confusion_RKK.sum(axis=1),
     )
 
 
 def iou(counts: Tally) -> np.ndarray:
-    """Per class (R, K): intersection over union (Jaccard index); NaN where it neither occurs nor was answered."""
-    return ratio(counts.hit_RK, counts.true_RK + counts.answered_RK - counts.hit_RK)
+    """Per class (R, K): intersection over union (Jaccard index); NaN where it neither occurs nor was predicted."""
+    return ratio(counts.true_positive_RK, counts.true_RK + counts.predicted_RK - counts.true_positive_RK)

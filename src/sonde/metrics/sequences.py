@@ -88,24 +88,24 @@ def entity_counts(
     lengths, predicted_lengths = [len(tags) for tags in true], [len(tags) for tags in predicted]
     if lengths != predicted_lengths:
         raise ValueError("true and predicted tags differ in length: expected one predicted tag for every true one")
-    actual, answered = _find_spans(true, scheme), _find_spans(predicted, scheme)
-    names = tuple(sorted({*actual.used(), *answered.used()}) if types is None else types)
+    actual, predicted_spans = _find_spans(true, scheme), _find_spans(predicted, scheme)
+    names = tuple(sorted({*actual.used(), *predicted_spans.used()}) if types is None else types)
     column_of = {name: column for column, name in enumerate(names)}
-    actual_S, answered_S = actual.columns(column_of), answered.columns(column_of)
+    actual_S, predicted_S = actual.columns(column_of), predicted_spans.columns(column_of)
 
     # Entities of one tagging never overlap, so a position begins one at most.
     stop_P, column_P = np.full(sum(lengths) + len(lengths), -1), np.full(sum(lengths) + len(lengths), -1)
     stop_P[actual.position_S], column_P[actual.position_S] = actual.stop_S, actual_S
-    at_S = answered.position_S
-    right_S = (stop_P[at_S] == answered.stop_S) & (column_P[at_S] == answered_S)
+    at_S = predicted_spans.position_S
+    right_S = (stop_P[at_S] == predicted_spans.stop_S) & (column_P[at_S] == predicted_S)
 
     def count(example_S: np.ndarray, column_S: np.ndarray) -> np.ndarray:
         cells = np.bincount(example_S * len(names) + column_S, minlength=len(lengths) * len(names))
         return cells.reshape(len(lengths), len(names)).astype(np.int64)
 
     return EntityCounts(
-        tp_NE=count(answered.example_S[right_S], answered_S[right_S]),
-        predicted_NE=count(answered.example_S, answered_S),
+        tp_NE=count(predicted_spans.example_S[right_S], predicted_S[right_S]),
+        predicted_NE=count(predicted_spans.example_S, predicted_S),
         actual_NE=count(actual.example_S, actual_S),
         types=names,
     )
@@ -134,16 +134,16 @@ def entity_f1(
     scores are as in seqeval: means over the types that a row has or predicts, what is NaN counting zero.
     """
     counts = Tally(
-        hit_RK=weights_RN @ tp_NE.astype(np.float64),
+        true_positive_RK=weights_RN @ tp_NE.astype(np.float64),
         true_RK=weights_RN @ actual_NE.astype(np.float64),
-        answered_RK=weights_RN @ predicted_NE.astype(np.float64),
+        predicted_RK=weights_RN @ predicted_NE.astype(np.float64),
     )
-    seen_RE = counts.true_RK + counts.answered_RK > 0
+    seen_RE = counts.true_RK + counts.predicted_RK > 0
     by_type = precision(counts), recall(counts), f1(counts)
     macro = [mean_of_defined(np.where(seen_RE, np.nan_to_num(score_RE), np.nan)) for score_RE in by_type]
     return EntityScores(
-        ratio(counts.hit_RK.sum(axis=1), counts.answered_RK.sum(axis=1)),
-        ratio(counts.hit_RK.sum(axis=1), counts.true_RK.sum(axis=1)),
+        ratio(counts.true_positive_RK.sum(axis=1), counts.predicted_RK.sum(axis=1)),
+        ratio(counts.true_positive_RK.sum(axis=1), counts.true_RK.sum(axis=1)),
         micro_f1(counts),
         *by_type,
         *macro,
@@ -165,9 +165,9 @@ def tally_words(
         return np.stack([np.bincount(code, row_N[example] * times, num_classes) for row_N in weights_RN])
 
     return Tally(
-        hit_RK=counted(example_P[right_P], true_P[right_P]),
+        true_positive_RK=counted(example_P[right_P], true_P[right_P]),
         true_RK=counted(example_P, true_P),
-        answered_RK=counted(example_P, predicted_P),
+        predicted_RK=counted(example_P, predicted_P),
     )
 
 

@@ -206,7 +206,7 @@ class Mask(Target):
 
     @torch.no_grad()
     def eval_outputs(self, network: nn.Module, batch: Batch) -> Columns:
-        """The pixels of each picture by [true, answered] class: "confusion" int64 (B, K, K)."""
+        """The pixels of each picture by [true, predicted] class: "confusion" int64 (B, K, K)."""
         predicted_BHW, true_BHW = network(batch.inputs).argmax(1), batch.truth["mask"].long()
         count, num_classes = len(true_BHW), len(self.classes)
         picture_B11 = torch.arange(count, device=true_BHW.device)[:, None, None]
