@@ -168,6 +168,7 @@ def simulations() -> list[Simulation]:
             target=ten,
             draw=tags(0.15),
             scores=("roc_auc", "mean_average_precision"),
+            sizes=(50, 200),
             share=0.4,
         ),
         Simulation(
@@ -175,6 +176,7 @@ def simulations() -> list[Simulation]:
             target=ten,
             draw=tags(0.04),
             scores=("roc_auc", "mean_average_precision"),
+            sizes=(50, 200),
             share=0.4,
         ),
         Simulation(

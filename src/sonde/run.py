@@ -42,7 +42,10 @@ class Run:
         for split, found in self.scores.items():
             lines.append(f"{split} ({evaluation.about(next(iter(found.values())))})")
             shown = {name: score for name, score in found.items() if "/" not in name}
-            lines += [f"  {name:<18} {score!s:<30} {self._beside(score)}".rstrip() for name, score in shown.items()]
+            width = max(map(len, shown))
+            lines += [
+                f"  {name:<{width}} {score!s:<30} {self._beside(score)}".rstrip() for name, score in shown.items()
+            ]
         return "\n".join([*lines, "made", f"  run        {self.folder}", f"  artifact   {self.artifact}"])
 
     def _beside(self, score: evaluation.Score) -> str:
