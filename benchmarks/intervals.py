@@ -161,14 +161,17 @@ def simulations() -> list[Simulation]:
         Simulation(name="calibrated", target=two, draw=classes(1), scores=plain, known={ece: 0.0}),
         Simulation(name="overconfident", target=two, draw=classes(2), scores=("log_loss", ece)),
         Simulation(name="nearly all right", target=two, draw=classes(1, spread=8), scores=("accuracy", "roc_auc")),
-        Simulation(name="normal errors", target=number, draw=numbers(math.inf), scores=("rmse", "mae", "r2")),
+        Simulation(
+            name="normal errors", target=number, draw=numbers(math.inf), scores=("rmse", "mae", "r2"), share=4.0
+        ),
         Simulation(name="heavy tails (t, 5)", target=number, draw=numbers(5), scores=("rmse", "mae")),
-        Simulation(name="masks", target=mask, draw=pictures, scores=("miou", "iou/a"), huge=60_000),
+        Simulation(name="masks", target=mask, draw=pictures, scores=("miou", "iou/a"), share=4.0, huge=60_000),
         Simulation(
             name="10 labels, 15 % and more",
             target=ten,
             draw=tags(0.15),
             scores=("roc_auc", "mean_average_precision"),
+            sizes=(50, 200),
             share=0.4,
         ),
         Simulation(
@@ -176,6 +179,7 @@ def simulations() -> list[Simulation]:
             target=ten,
             draw=tags(0.04),
             scores=("roc_auc", "mean_average_precision"),
+            sizes=(50, 200),
             share=0.4,
         ),
         Simulation(
