@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 import sonde
-from sonde import evaluation, loop, run
+from sonde import evaluation, loop, stages
 from sonde.base.progress import NoProgress
 from sonde.data.store import encode
 
@@ -32,8 +32,8 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE")
     arguments = parser.parse_args()
     recipe = sonde.Recipe.read(RECIPES / f"{arguments.recipe}.toml", changes=arguments.set)
-    data = run.load_data(recipe)
-    task = run.learn(recipe, data.splits["train"])
+    data = stages.load_data(recipe)
+    task = stages.fit_task(recipe, data.splits["train"])
     sets = {split: encode(task, data.splits[split]) for split in ("train", "test")}
     found: dict[str, list[dict[str, float]]] = {"fp32": [], arguments.format: []}
     for seed in range(arguments.seeds):
@@ -41,9 +41,9 @@ def main() -> None:
             settings = {"seed": seed, "precision": kind, "compile": False}
             one = recipe.model_copy(update={"training": recipe.training.model_copy(update=settings)})
             with tempfile.TemporaryDirectory() as place:
-                network = run.build(one, task)
+                network = stages.build_network(one, task)
                 choice = Path(place) / "precision.json"
-                state, plan, batches = run.prepare(one, task, network, sets["train"], choice, NoProgress())
+                state, plan, batches = stages.prepare(one, task, network, sets["train"], choice, NoProgress())
                 for _ in loop.train(task, batches, state, plan):
                     pass
             columns = evaluation.eval_outputs(task, state.network, sets["test"].examples, precision=plan.precision)

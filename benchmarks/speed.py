@@ -38,17 +38,18 @@ from sonde.contracts.batch import Examples
 from sonde.contracts.columns import Columns, Tensors
 from sonde.contracts.input import Input
 from sonde.contracts.records import Record, Records
-from sonde.contracts.specs import InputSpec
+from sonde.contracts.specs import Advice, InputSpec, OutputSpec
 from sonde.contracts.task import Task
 from sonde.data.batches import Batches
 from sonde.data.store import encode
 from sonde.inputs.image import Augment, Image
 from sonde.networks import build, wrap
 from sonde.recipe import Recipe
-from sonde.run import learn
+from sonde.stages import fit_task
 from sonde.targets.category import Category, CategoryConfig
 from sonde.training import optimizers
 from sonde.training.run_folder import Log
+from sonde.training.schedules import Schedule, ScheduleConfig
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 CPU = torch.device("cpu")
@@ -133,8 +134,8 @@ class Numbers(Input):
         raise NotImplementedError
 
     @staticmethod
-    def recommend(target: str, config: object, records: Records) -> dict[str, dict[str, object]]:
-        return {}
+    def recommend(config: object, output: OutputSpec, records: Records) -> Advice:
+        return Advice()
 
     def __init__(self, width: int) -> None:
         self.width = width
@@ -154,7 +155,7 @@ class Case:
         generator = torch.Generator().manual_seed(0)
         self.x, self.y = torch.randn(records, width, generator=generator), torch.arange(records) % classes
         names = [str(number) for number in range(classes)]
-        target = Category(config=CategoryConfig(), classes=names, counts=[1] * classes, weights=None)
+        target = Category(config=CategoryConfig(), classes=names, class_counts=[1] * classes, weights=None)
         self.task = Task(inputs={"x": Numbers(width)}, target=target)
         columns: dict[str, Columns] = {"x": {"vector": self.x}}
         self.examples = Examples(inputs=columns, truth={"class": self.y}, count=records)
@@ -170,9 +171,10 @@ class Case:
 
         def timed() -> float:
             state.step = 0
-            schedule = optimizers.ScheduleConfig(kind="constant", warmup=0)
+            schedule = ScheduleConfig(kind="constant", warmup=0)
             precision = Precision(kind="fp32", device=CPU)
-            plan = loop.Plan(steps=steps, seed=0, schedule=schedule, precision=precision, max_grad_norm=self.clip)
+            plan = loop.Plan(steps=steps, seed=0, precision=precision, max_grad_norm=self.clip)
+            state.schedule = Schedule(schedule, plan.steps)
             started = time.process_time()
             if log_to is None or progress is None:
                 for _ in loop.train(self.task, batches, state, plan):
@@ -236,7 +238,7 @@ def step(rounds: int) -> None:
     with one_thread():
         for clip in (None, 1.0):
             name = "a network of next to no cost" + (", gradient clipped" if clip else "")
-            case = Case(mlp(4, 2), records=4096, width=4, classes=2, size=8, max_grad_norm=clip)
+            case = Case(mlp(4, 2), records=4096, width=4, classes=2, size=8, clip=clip)
             compare(name, case, 500, False, lambda turns: "25 us " + met(turns.difference()[0] <= 25e-6))
             compare(
                 f"{name}, log and progress",
@@ -246,13 +248,13 @@ def step(rounds: int) -> None:
                 lambda turns: "60 us " + met(turns.difference()[0] <= 60e-6),
             )
         width = min((96, 128, 192, 256, 384, 512), key=_distance_to_5_ms)
-        case = Case(mlp(64, width, width, width, 10), records=8192, width=64, classes=10, size=256, max_grad_norm=1.0)
+        case = Case(mlp(64, width, width, width, 10), records=8192, width=64, classes=10, size=256, clip=1.0)
         name = f"an MLP of width {width}, gradient clipped"
         compare(f"{name}, log and progress", case, 300, True, lambda turns: "1.010 " + met(turns.ratio()[0] <= 1.01))
 
 
 def _distance_to_5_ms(width: int) -> float:
-    case = Case(mlp(64, width, width, width, 10), records=8192, width=64, classes=10, size=256, max_grad_norm=1.0)
+    case = Case(mlp(64, width, width, width, 10), records=8192, width=64, classes=10, size=256, clip=1.0)
     timed = case.by_hand(10)
     timed()
     return abs(min(timed(), timed()) - 5e-3)
@@ -269,7 +271,7 @@ def loading(rounds: int) -> None:
     with one_thread():
         for name, (x, size) in sets.items():
             y = torch.arange(len(x)) % 10
-            task = Case(mlp(4, 2), records=8, width=4, classes=2, size=8, max_grad_norm=None).task
+            task = Case(mlp(4, 2), records=8, width=4, classes=2, size=8, clip=None).task
             examples = Examples(inputs={"x": {"vector": x}}, truth={"class": y}, count=len(x))
             batches = Batches(task, examples, size=size, seed=0)
             calls = batches.per_epoch
@@ -308,7 +310,7 @@ def pictures(name: str, count: int) -> tuple[Recipe, Task, Examples]:
     labels = np.array([f"class {number % 10}" for number in range(count)], dtype=object)
     fields = {config.field: values, recipe.target.field: labels}  # type: ignore[attr-defined]
     records = Records(fields=fields, ids=[str(number) for number in range(count)])
-    task = learn(recipe, records)
+    task = fit_task(recipe, records)
     return recipe, task, encode(task, records).examples
 
 
@@ -389,7 +391,8 @@ def waiting(rounds: int) -> None:
         state = loop.State(network=network, optimizers=optimizers.build(recipe.training.optimizer, network))
         steps = 4 + rounds
         precision = Precision(kind=kind, device=CPU)  # type: ignore[arg-type]
-        plan = loop.Plan(steps=steps, seed=0, schedule=recipe.training.schedule, precision=precision, max_grad_norm=1.0)
+        plan = loop.Plan(steps=steps, seed=0, precision=precision, max_grad_norm=1.0)
+        state.schedule = Schedule(recipe.training.schedule, plan.steps)
         shares, times, last = [], [], (0.0, 0.0, time.perf_counter())
         for _ in loop.train(task, batches, state, plan):
             now = (batches.spent, spent[0], time.perf_counter())
@@ -427,8 +430,9 @@ def machine(rounds: int) -> None:
             state = loop.State(network=network, optimizers=optimizers.build(optimizers.OptimizerConfig(), network))
             batches = Batches(task, examples, size=256, seed=0)
             precision = Precision(kind=kind, device=CPU)
-            schedule = optimizers.ScheduleConfig(kind="constant", warmup=0)
-            plan = loop.Plan(steps=4 + rounds, seed=0, schedule=schedule, precision=precision, max_grad_norm=1.0)
+            schedule = ScheduleConfig(kind="constant", warmup=0)
+            plan = loop.Plan(steps=4 + rounds, seed=0, precision=precision, max_grad_norm=1.0)
+            state.schedule = Schedule(schedule, plan.steps)
             marks = [time.perf_counter() for _ in loop.train(task, batches, state, plan)]
             speed = flops / float(np.median(np.diff(marks)[3:]))
             what = "MLP 784-1024-1024-10" if name == "mlp" else "CNN 32-64-128 of recipes/fashion_mnist.toml"
@@ -439,7 +443,7 @@ def _flops(task: Task, examples: Examples, network: nn.Module) -> int:
     """Floating-point operations of forward and backward of a batch of 256."""
     batch = task.collate(examples.take(torch.arange(256)), torch.arange(256))
     with FlopCounterMode(display=False) as counter:
-        terms = task.target.loss(network, batch, BatchRng(seed=0, epoch=0, records_B=batch.records_B))
+        terms = task.target.loss(network, task.preprocess(batch), BatchRng(seed=0, epoch=0, records_B=batch.records_B))
         sum(terms.values(), start=torch.zeros(())).backward()
     return counter.get_total_flops()
 
@@ -450,14 +454,15 @@ started = time.perf_counter()
 import torch
 torch_there = time.perf_counter()
 from sonde.recipe import Recipe
-from sonde import loop, run
+from sonde import loop, stages
+from sonde.data.store import encode
 from sonde.base.progress import NoProgress
 from sonde.cli import app
 recipe = Recipe.read(sys.argv[1])
-data = run.load_data(recipe)
-task = run.learn(recipe, data.splits["train"])
-network = run.build(recipe, task)
-state, plan, batches = run.prepare(recipe, task, network, run.encode(task, data.splits["train"]), None, NoProgress())
+data = stages.load_data(recipe)
+task = stages.fit_task(recipe, data.splits["train"])
+network = stages.build_network(recipe, task)
+state, plan, batches = stages.prepare(recipe, task, network, encode(task, data.splits["train"]), None, NoProgress())
 next(loop.train(task, batches, state, plan))
 print(torch_there - started, time.perf_counter() - torch_there)
 """
@@ -536,7 +541,8 @@ def child(kind: str) -> None:
         network = wrap(module, task)
         state = loop.State(network=network, optimizers=optimizers.build(optimizers.OptimizerConfig(), network))
         precision = Precision(kind="fp32", device=CPU)
-        plan = loop.Plan(steps=CHILD_STEPS, seed=0, schedule=optimizers.ScheduleConfig(), precision=precision)
+        plan = loop.Plan(steps=CHILD_STEPS, seed=0, precision=precision)
+        state.schedule = Schedule(ScheduleConfig(), plan.steps)
         for _ in loop.train(task, Batches(task, examples, size=128, seed=0), state, plan):
             times.append(time.perf_counter())
     else:

@@ -32,7 +32,7 @@ from sonde.contracts.task import Task
 from sonde.data.batches import Batches, Place
 from sonde.data.store import encode
 from sonde.recipe import Recipe
-from sonde.run import build, learn, load_data, prepare
+from sonde.stages import build_network, fit_task, load_data, prepare
 from sonde.targets.next_token import NextToken
 
 RECIPES = Path(__file__).parents[1] / "recipes"
@@ -120,7 +120,7 @@ def table(name: str, changes: list[str], arguments: argparse.Namespace) -> list[
     rounds, steps = arguments.rounds, arguments.steps
     recipe = Recipe.read(RECIPES / f"{stem}.toml", changes=[*more, *changes, "training.epochs=1000"])
     records = load_data(recipe).splits["train"]
-    task = learn(recipe, records)
+    task = fit_task(recipe, records)
     train = encode(task, records)
     runs: list[Iterator[loop.Step]] = []
     counts: list[Counted] = []
@@ -130,11 +130,11 @@ def table(name: str, changes: list[str], arguments: argparse.Namespace) -> list[
             f"training.group_by_length={str(way.bucketed).lower()}",
         ]
         own = Recipe.read(RECIPES / f"{stem}.toml", changes=[*more, *changes, "training.epochs=1000", *settings])
-        network = build(own, task)
+        network = build_network(own, task)
         state, plan, batches = prepare(own, task, network, train, None, NoProgress())
         counted = Counted(batches, task.inputs["text"].spec.size[0] if way.to_data_longest else None)
-        learnt = task if way.packed else Task(inputs=task.inputs, target=plain(task.target))
-        runs.append(loop.train(learnt, counted, state, plan))  # type: ignore[arg-type]
+        learned = task if way.packed else Task(inputs=task.inputs, target=plain(task.target))
+        runs.append(loop.train(learned, counted, state, plan))  # type: ignore[arg-type]
         counts.append(counted)
     speed_WR = measure(runs, counts, arguments)
     size, longest = counts[0].batches.size, task.inputs["text"].spec.size[0]

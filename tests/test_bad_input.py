@@ -141,7 +141,7 @@ def test_arguments_that_mean_nothing(tmp_path, sonde):
     ("files", "said"),
     [
         ({"a/1.png": b"", "a/2.png": b""}, "it holds 1 folder (a). Expected class folders"),
-        ({"a/1.png": b"", "a/2.png": b""}, "hint: a class is learnt beside others: one folder (a) is not enough"),
+        ({"a/1.png": b"", "a/2.png": b""}, "hint: a class is learned beside others: one folder (a) is not enough"),
         ({"one.csv": b"x\n1\n", "two.csv": b"x\n1\n"}, "hint: several tables are no one data set; name one of them: "),
         ({"pos/1.txt": b"good", "neg/1.txt": b"bad"}, "hint: texts are classified from a table with a column of texts"),
         ({"scan.nii": b"", "more.nii": b""}, "it holds 2 .nii."),

@@ -24,7 +24,7 @@ SHAPES: dict[str, tuple[str, Callable[..., Path], list[str]]] = {
     "image classification": (
         "flowers5",
         flowers,
-        ["training.batch_size=16", "inputs.image.size=16", "network.widths=[4,8,8,8]", "training.ema=0.9"],
+        ["training.batch_size=16", "inputs.image.size=16", "network.widths=[4,8,8,8]", "training.ema_decay=0.9"],
     ),
     "segmentation": (
         "camvid",
@@ -37,7 +37,7 @@ SHAPES: dict[str, tuple[str, Callable[..., Path], list[str]]] = {
         sms,
         [
             *("training.batch_size=32", "network.width=8", "network.layers=2", "network.dropout=0.2"),
-            *("training.ema=0.8", "training.schedule.kind=plateau", "training.schedule.patience=1"),
+            *("training.ema_decay=0.8", "training.schedule.kind=plateau", "training.schedule.patience=1"),
             "data.memory=1e-9",
         ],
     ),
@@ -63,9 +63,9 @@ KILLS = [
     ("sonde.base.files", "write_bytes", 2),  # the snapshot is there, the recipe is not
     ("sonde.evaluation", "values", 1),  # during the validation of step 5
     ("os", "replace", 3),  # best weights are there, the checkpoint of step 5 is written but has not its name
-    ("sonde.training.optimizers", "set_rate", 8),  # inside step 8, after the checkpoint of step 5
+    ("sonde.loop", "_update", 8),  # inside step 8, after the checkpoint of step 5
     ("sonde.base.files", "remove", 1),  # the checkpoint of step 12 is there, and so is the one that has to go
-    ("sonde.artifact", "save", 2),  # half an artifact
+    ("sonde.artifact.folder", "save", 2),  # half an artifact
 ]
 
 
@@ -148,7 +148,7 @@ widths = [4, 8]
 steps = 60
 batch_size = 32
 evaluate_every = 5
-average = 0.9
+ema_decay = 0.9
 optimizer = { kind = "muon" }
 """
 

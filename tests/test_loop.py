@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from loop_fakes import plan_for
 from torch import nn
 
-from sonde import loop, run
+from sonde import loop, stages
 from sonde.base.progress import NoProgress
 from sonde.data.store import encode
 from sonde.recipe import Recipe
@@ -41,16 +42,16 @@ def digits():
             "training": {"steps": 3, "batch_size": 96, "precision": "fp32", "optimizer": {"kind": "sgd", "lr": 0.1}},
         }
     )
-    train = run.load_data(recipe).splits["train"]
-    task = run.learn(recipe, train)
+    train = stages.load_data(recipe).splits["train"]
+    task = stages.fit_task(recipe, train)
     return recipe, task, encode(task, train)
 
 
 def trained(digits, module):
     """The state after three steps, and the gradients of each."""
     recipe, task, train = digits
-    network = run.build(recipe, task, module)
-    state, plan, batches = run.prepare(recipe, task, network, train, None, NoProgress())
+    network = stages.build_network(recipe, task, module)
+    state, plan, batches = stages.prepare(recipe, task, network, train, None, NoProgress())
     gradients = []
     for _ in loop.train(task, batches, state, plan):
         gradients.append([one.grad.clone() for one in state.parameters])
@@ -89,3 +90,14 @@ def test_a_failure_half_way_through_a_batch_leaves_nothing_behind(digits):
 def test_a_single_example_that_does_not_fit_is_the_end(digits):
     with pytest.raises(torch.OutOfMemoryError):
         trained(digits, Scarce(most=0))
+
+
+def test_every_step_and_micro_batch_has_seeds_of_its_own():
+    """By what a layer draws: the CPU's generator looks at 32 bits of a seed only."""
+    plan = plan_for(1)
+    drawn = set()
+    for step in range(40):
+        for part in range(40):
+            loop._reseed(plan, step, part)
+            drawn.add(tuple(torch.rand(4).tolist()))
+    assert len(drawn) == 1600

@@ -122,3 +122,32 @@ def test_a_recipe_that_is_not_there_or_not_text(tmp_path):
     assert "cannot be read: No such file" in refused(tmp_path / "absent.toml")
     (tmp_path / "binary.toml").write_bytes(b"\xff\xfe\x00")
     assert "is not UTF-8 text" in refused(tmp_path / "binary.toml")
+
+
+@pytest.mark.parametrize(
+    ("setting", "old", "new"),
+    [
+        ("training.clip=1.0", "training.clip", "training.max_grad_norm"),
+        ("training.average=0.9", "training.average", "training.ema_decay"),
+        ("training.keep=last", "training.keep", "training.checkpoint"),
+        ("training.schedule.final=0.1", "training.schedule.final", "training.schedule.min_lr_ratio"),
+        ("training.schedule.at=[0.5]", "training.schedule.at", "training.schedule.milestones"),
+        ("training.optimizer.lr_other=1e-3", "training.optimizer.lr_other", "training.optimizer.lr_adamw"),
+        ("inputs.image.fit=pad", "inputs.image.fit", "inputs.image.resize_mode"),
+        ("inputs.image.augment.small=0.5", "inputs.image.augment.small", "inputs.image.augment.small_fraction"),
+    ],
+)
+def test_a_setting_that_had_another_name_tells_the_new_one(write, setting, old, new):
+    said = refused(write(), setting)
+    assert f"{old} is not a setting of {old.rpartition('.')[0]} (from --set)" in said
+    assert said.endswith(f"hint: {old} is now called {new}")
+    # And the new one exists.
+    value = {"checkpoint": "last", "resize_mode": "pad", "milestones": "[0.5]"}.get(new.rpartition(".")[2], "0.5")
+    assert Recipe.read(write(), changes=[f"{new}={value}"])
+
+
+def test_the_number_of_mel_bands_had_another_name(write):
+    path = write()
+    path.write_text(path.read_text().replace('kind = "image"\nsize = 8', 'kind = "audio"\nbands = 40'))
+    assert refused(path).endswith("hint: inputs.image.bands is now called inputs.image.n_mels")
+    assert "(recipe.toml:8)" in refused(path)

@@ -244,13 +244,13 @@ def test_a_bad_file_is_named_and_the_others_are_answered(shared, tmp_path, sonde
     assert "1 of 3 inputs could not be read: 1.jpg" in err
 
 
-def test_unreadable_records_are_listed_and_set_aside_when_few(shared, tmp_path, sonde):
+def test_unreadable_records_are_listed_and_skipped_when_few(shared, tmp_path, sonde):
     data = flowers(shared, tmp_path)
     broken = sorted((data / "train" / "rose").iterdir())[0]
     broken.write_bytes(b"")
     sonde("new", data, "--out", tmp_path / "recipe.toml")
     command = ("fit", tmp_path / "recipe.toml", "--set", "training.steps=1", "--out")
-    code, _, err = sonde(*command, tmp_path / "strict")
+    code, _, err = sonde(*command, tmp_path / "strict", "--set", "data.max_unreadable=0")
     assert code == 2
     assert re.search(r"1 of \d+ records cannot be read", err)
     assert broken.name in err
@@ -258,5 +258,5 @@ def test_unreadable_records_are_listed_and_set_aside_when_few(shared, tmp_path, 
     assert not (tmp_path / "strict").exists()
     code, _, err = sonde(*command, tmp_path / "lenient", "--set", "data.max_unreadable=0.1")
     assert code == 0, err
-    assert f"set aside train/rose/{broken.name}" in err
+    assert f"skipped train/rose/{broken.name}" in err
     assert broken.name in (tmp_path / "lenient" / "log.jsonl").read_text()

@@ -1,4 +1,4 @@
-"""Two processes under torchrun train as one does; a killed one ends the job with a clear word, and it can go on."""
+"""Two processes under torchrun train as one does; a killed one ends the job with a clear error, and it can go on."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ batch_size = 32
 micro_batch = 8
 evaluate_every = 10
 log_every = 1
-average = 0.9
+ema_decay = 0.9
 precision = "fp32"
 """
 
@@ -98,7 +98,7 @@ def test_a_killed_process_is_started_again_and_the_curve_is_that_of_one(alone, t
     assert_same_curve(one, tmp_path / "run")
 
 
-def test_a_killed_process_ends_the_job_with_a_clear_word_and_one_process_can_go_on(alone, tmp_path):
+def test_a_killed_process_ends_the_job_with_a_clear_error_and_one_process_can_go_on(alone, tmp_path):
     recipe, _ = alone
     process = job(recipe, tmp_path / "run")
     kill_one(process, tmp_path / "run", 10)

@@ -23,7 +23,7 @@ def build(workload: Workload, vocabulary: int = VOCABULARY) -> nn.Module:
         return nn.Sequential(
             nn.Flatten(), nn.Linear(784, 512), nn.ReLU(), nn.Linear(512, 512), nn.ReLU(), nn.Linear(512, classes)
         )
-    if workload.layout == "pictures":
+    if workload.form == "pictures":
         side, _, channels = workload.shape
         return nn.Sequential(
             *(nn.Conv2d(channels, 16, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)),
@@ -72,7 +72,7 @@ def tensors(job: Job, *, fast: bool) -> tuple[Tensor, Tensor]:
     """All of x and y; fast: pictures in the memory order that convolutions like."""
     x, y_N = job.arrays()
     x = torch.from_numpy(x)
-    if job.workload.layout == "pictures":
+    if job.workload.form == "pictures":
         x = x.permute(0, 3, 1, 2)
         x = x if fast else x.contiguous()
     return x, torch.from_numpy(y_N)
@@ -80,7 +80,7 @@ def tensors(job: Job, *, fast: bool) -> tuple[Tensor, Tensor]:
 
 def network(job: Job, *, fast: bool) -> nn.Module:
     net = build(job.workload)
-    return net.to(memory_format=torch.channels_last) if fast and job.workload.layout == "pictures" else net  # type: ignore[call-overload]
+    return net.to(memory_format=torch.channels_last) if fast and job.workload.form == "pictures" else net  # type: ignore[call-overload]
 
 
 def loss(net: nn.Module, x: Tensor, y: Tensor) -> float:

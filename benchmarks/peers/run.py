@@ -54,7 +54,7 @@ class Worker:
                 env=environment,
             )
 
-    def output(self, workload: Workload, setting: str, **more: Any) -> dict[str, Any]:
+    def ask(self, workload: Workload, setting: str, **more: Any) -> dict[str, Any]:
         """One line there, one line back.
 
         Raises:

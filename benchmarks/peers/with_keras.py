@@ -23,9 +23,9 @@ def build(workload: Workload, *, channels_first: bool) -> keras.Model:
     """The layers of networks.py."""
     keras.utils.set_random_seed(0)
     shape = workload.shape
-    if workload.layout == "pictures" and channels_first:
+    if workload.form == "pictures" and channels_first:
         shape = (shape[2], *shape[:2])
-    inputs = keras.Input(shape, dtype="int32" if workload.layout == "tokens" else "float32")
+    inputs = keras.Input(shape, dtype="int32" if workload.form == "tokens" else "float32")
     return keras.Model(inputs, _answer(workload, inputs))
 
 
@@ -34,7 +34,7 @@ def _answer(workload: Workload, inputs: Any) -> Any:
     if workload.name == "mlp":
         x = layers.Flatten()(inputs)
         return head(layers.Dense(512, activation="relu")(layers.Dense(512, activation="relu")(x)))
-    if workload.layout == "pictures":
+    if workload.form == "pictures":
         x = inputs
         for width in (16, 32):
             x = layers.MaxPooling2D(2)(layers.Conv2D(width, 3, padding="same", activation="relu")(x))
@@ -82,11 +82,11 @@ def start(job: Job) -> Go:
     # The torch backend takes one step an execution only.
     torch = keras.backend.backend() == "torch"
     together = TOGETHER if fast and not torch else 1
-    first = fast and torch and job.workload.layout == "pictures"
+    first = fast and torch and job.workload.form == "pictures"
     keras.config.set_image_data_format("channels_first" if first else "channels_last")
     x, y_N = job.arrays()
     x = np.ascontiguousarray(x.transpose(0, 3, 1, 2)) if first else x
-    x = x.astype(np.int32) if job.workload.layout == "tokens" else x
+    x = x.astype(np.int32) if job.workload.form == "tokens" else x
     model = build(job.workload, channels_first=first)
     model.compile(
         optimizer=keras.optimizers.AdamW(RATE, weight_decay=0.01),

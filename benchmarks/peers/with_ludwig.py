@@ -34,7 +34,7 @@ def start(job: Job) -> Go:
     fast = job.setting == "fast"
     x, y_N = job.arrays()
     clock = Clock()
-    if job.workload.layout == "pictures":
+    if job.workload.form == "pictures":
         # A vector is a text for Ludwig; fewer of them are enough.
         texts = [" ".join(f"{value:.4f}" for value in row) for row in x[:ROWS].reshape(ROWS, -1).tolist()]
         frame = pandas.DataFrame({"x": texts, "y": y_N[:ROWS].astype(str)})

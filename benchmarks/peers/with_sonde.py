@@ -28,10 +28,10 @@ INPUTS: dict[str, dict[str, Any]] = {
 
 def start(job: Job) -> Go:
     records, names = read(job)
-    settings = dict(INPUTS[job.workload.layout])
-    if job.workload.layout == "pictures":
+    settings = dict(INPUTS[job.workload.form])
+    if job.workload.form == "pictures":
         settings["size"] = list(job.workload.shape[:2])
-    if job.workload.layout == "numbers":
+    if job.workload.form == "numbers":
         settings["fields"] = names
     recipe = Recipe.of(
         {
@@ -53,7 +53,7 @@ def start(job: Job) -> Go:
     net = stages.build_network(recipe, task, own)
     state, plan, batches = stages.prepare(recipe, task, net, encode(task, records), None, NoProgress())
     steps_made = loop.train(task, batches, state, plan)
-    sample = task.collate(batches.examples.take(torch.arange(SAMPLE)), torch.arange(SAMPLE))
+    sample = task.preprocess(task.collate(batches.examples.take(torch.arange(SAMPLE)), torch.arange(SAMPLE)))
 
     def go(steps: int) -> tuple[Spent, float]:
         for _ in range(SKIP):
@@ -73,9 +73,9 @@ def read(job: Job) -> tuple[Records, list[str]]:
     """The arrays as records (pictures as they are, tokens as texts of words, numbers as columns), and their fields."""
     x, y_N = np.load(job.folder / "x.npy"), np.load(job.folder / "y.npy")
     fields: dict[str, np.ndarray]
-    if job.workload.layout == "pictures":
+    if job.workload.form == "pictures":
         fields = {"x": x[..., 0] if x.shape[-1] == 1 else x}
-    elif job.workload.layout == "tokens":
+    elif job.workload.form == "tokens":
         fields = {"x": np.array([" ".join(f"w{token}" for token in row) for row in x.tolist()], dtype=object)}
     else:
         fields = {f"x{column}": x[:, column].astype(np.float64) for column in range(x.shape[1])}

@@ -25,7 +25,7 @@ class Workload:
     """
 
     name: str
-    layout: Literal["pictures", "tokens", "numbers"]
+    form: Literal["pictures", "tokens", "numbers"]
     shape: tuple[int, ...]
     classes: int
     batch: int
@@ -38,10 +38,10 @@ class Workload:
         folder.mkdir(parents=True, exist_ok=True)
         rng = np.random.default_rng(SEED)
         y_N = rng.integers(0, self.classes, self.count)
-        if self.layout == "pictures":
+        if self.form == "pictures":
             centre = rng.uniform(120, 136, (self.classes, *self.shape))
             x = rng.normal(centre[y_N], 60).clip(0, 255).astype(np.uint8)
-        elif self.layout == "tokens":
+        elif self.form == "tokens":
             # Each class likes its own part of the vocabulary in one of four places.
             x = rng.integers(0, VOCABULARY, (self.count, *self.shape))
             own = rng.integers(0, VOCABULARY // self.classes, x.shape) + (y_N * (VOCABULARY // self.classes))[:, None]
@@ -56,12 +56,12 @@ class Workload:
 WORKLOADS = {
     one.name: one
     for one in (
-        Workload(name="mlp", layout="pictures", shape=(28, 28, 1), classes=10, batch=128, count=60_000),
-        Workload(name="cnn-28", layout="pictures", shape=(28, 28, 1), classes=10, batch=128, count=20_000),
-        Workload(name="cnn-32", layout="pictures", shape=(32, 32, 3), classes=10, batch=128, count=20_000),
-        Workload(name="transformer", layout="tokens", shape=(LENGTH,), classes=4, batch=32, count=20_000),
-        Workload(name="lstm", layout="tokens", shape=(LENGTH,), classes=4, batch=32, count=20_000),
-        Workload(name="tabular", layout="numbers", shape=(30,), classes=2, batch=256, count=200_000),
+        Workload(name="mlp", form="pictures", shape=(28, 28, 1), classes=10, batch=128, count=60_000),
+        Workload(name="cnn-28", form="pictures", shape=(28, 28, 1), classes=10, batch=128, count=20_000),
+        Workload(name="cnn-32", form="pictures", shape=(32, 32, 3), classes=10, batch=128, count=20_000),
+        Workload(name="transformer", form="tokens", shape=(LENGTH,), classes=4, batch=32, count=20_000),
+        Workload(name="lstm", form="tokens", shape=(LENGTH,), classes=4, batch=32, count=20_000),
+        Workload(name="tabular", form="numbers", shape=(30,), classes=2, batch=256, count=200_000),
     )
 }
 
@@ -69,7 +69,7 @@ WORKLOADS = {
 def arrays(workload: Workload, folder: Path) -> tuple[np.ndarray, np.ndarray]:
     """(x, y) as a network takes them: pictures as float32 (N, H, W, C) of mean 0 and deviation 1."""
     x, y_N = np.load(folder / "x.npy"), np.load(folder / "y.npy")
-    if workload.layout == "pictures":
+    if workload.form == "pictures":
         x = x.astype(np.float32)
         x = (x - x.mean()) / x.std()
     return x, y_N

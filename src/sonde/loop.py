@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from sonde.base import dist
-from sonde.base.device import Precision
+from sonde.base.device import Precision, out_of_memory
 from sonde.base.errors import Diverged
 from sonde.base.hashing import GOLDEN
 from sonde.base.rng import BatchRng, key
@@ -26,10 +26,13 @@ from sonde.contracts.columns import Tensors
 from sonde.contracts.target import PairwiseTarget
 from sonde.contracts.task import Task
 from sonde.data.batches import Batches
+from sonde.networks import Network
 
 # How fast the average that spikes are measured against follows the loss, and after how many steps it is relied on.
 EMA_RATE = 0.05
 MIN_STEPS = 20
+# Keeps the seeds of micro-batches apart, as GOLDEN those of steps: a multiplier of SplitMix64 (Steele et al. 2014).
+SILVER = 0xBF58476D1CE4E5B9
 
 
 class WeightAverage(Protocol):
@@ -112,10 +115,13 @@ class State:
     ema: WeightAverage | None = None
     step: int = 0
     micro_batch: int = 1 << 62
-    # Of the monitored validation score: the best so far, its step, and how many validations ago that was.
+    # Of the monitored validation score: that of the kept weights, its step, and since when it has not risen.
     best: float | None = None
     best_step: int = 0
     evals_since_best: int = 0
+    # The highest score so far, which is not that of `best` where a near tie went by another score: that one's value.
+    best_peak: float | None = None
+    best_tie: float | None = None
     # The moving average of the loss, and the factor on the learning rate that rolling back has left.
     loss_ema: float | None = None
     lr_scale: float = 1.0
@@ -184,8 +190,11 @@ def train(task: Task, batches: Batches, state: State, plan: Plan) -> Iterator[St
         batch = batch.to(device)
         terms = gradients(task, batch, epoch, state, plan)
         norm = _gradient_norm(state.parameters)
-        health.observe(state.step, sum_of(terms), norm, plan.spike)
-        if plan.read_every_step:
+        loss = sum_of(terms)
+        if not plan.read_every_step:
+            health.observe(state.step, loss, norm, plan.spike)
+        elif plan.spike is not None or not math.isfinite(loss.item() + norm.item()):
+            health.observe(state.step, loss, norm, plan.spike)
             check(task, batches, state, plan)
         lr = state.schedule(state.step) * state.lr_scale
         _update(state, plan, norm, lr)
@@ -238,7 +247,7 @@ def gradients(task: Task, batch: Batch, epoch: int, state: State, plan: Plan) ->
         except (torch.OutOfMemoryError, RuntimeError) as error:
             size = min(state.micro_batch, len(batch))
             # Alone a process can begin again; the others of a job are in the middle of a sum with it.
-            if not _out_of_memory(error) or size == 1 or dist.world_size() > 1:
+            if not out_of_memory(error) or size == 1 or dist.world_size() > 1:
                 raise
             state.micro_batch = (size + 1) // 2
 
@@ -318,10 +327,12 @@ def sum_of(terms: Tensors) -> Tensor:
 def _reseed(plan: Plan, step: int, part: int) -> None:
     """Seed the generator that layers draw from (dropout and the like): a function of (seed, step, micro-batch).
 
+    The CPU's generator takes the low 32 bits of a seed only: all of step and part is in them.
+
     `torch.manual_seed` seeds every device that there could be: for one that is not there it writes down the call
     stack, which takes 0.1 to 1 ms.
     """
-    seed = (_stream(plan.seed, dist.rank()) + (step + (part << 40)) * GOLDEN) & ((1 << 63) - 1)
+    seed = (_stream(plan.seed, dist.rank()) + step * GOLDEN + part * SILVER) & ((1 << 63) - 1)
     torch.default_generator.manual_seed(seed)
     if plan.precision.device.type == "cuda":
         torch.cuda.manual_seed(seed)
@@ -355,11 +366,6 @@ def _update(state: State, plan: Plan, norm: Tensor, lr: float) -> None:
         optimizer.step()
 
 
-def _out_of_memory(error: Exception) -> bool:
-    """Whether memory ran out; the CPU's allocator says so in words only."""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
-
-
 def _prepared(task: Task, batch: Batch, epoch: int, state: State, plan: Plan) -> tuple[Batch, BatchRng]:
     rng = BatchRng(seed=plan.seed, epoch=epoch, records_B=batch.records_B, progress=state.step / plan.steps)
     return task.preprocess(task.augment(batch, rng)), rng
@@ -368,8 +374,15 @@ def _prepared(task: Task, batch: Batch, epoch: int, state: State, plan: Plan) ->
 def _loss(task: Task, batch: Batch, epoch: int, state: State, plan: Plan) -> Tensors:
     """The loss terms of a batch, as sums."""
     batch, rng = _prepared(task, batch, epoch, state, plan)
+    members = _members(state.network)
     with plan.precision.forward():
-        return task.target.loss(state.parallel_network, batch, rng)
+        terms = task.target.loss(state.parallel_network, batch.repeated(members), rng)
+    return terms if members == 1 else {name: value / members for name, value in terms.items()}
+
+
+def _members(network: nn.Module) -> int:
+    """How many networks it is in one: the loss is their mean."""
+    return network.members if isinstance(network, Network) else 1
 
 
 def _embed(task: Task, batch: Batch, epoch: int, state: State, plan: Plan) -> Tensors:

@@ -12,6 +12,7 @@ from torch import nn
 from sonde import artifact, evaluation, stages
 from sonde.base import dist, files, rng
 from sonde.base.progress import NoProgress, Progress
+from sonde.data.store import check_unreadable
 from sonde.recipe import Recipe
 from sonde.training import checkpoint, parallel
 from sonde.training.run_folder import Log, RunFolder
@@ -26,6 +27,8 @@ class Run:
     artifact: Path
     scores: stages.Scores
     seconds: float
+    # What the scores' baseline is: "majority class", "mean".
+    baseline: str = ""
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -39,8 +42,13 @@ class Run:
         lines = [f"done in {self.seconds:.0f} s"]
         for split, found in self.scores.items():
             lines.append(f"{split} ({next(iter(found.values())).count} examples)")
-            lines += [f"  {name:<18} {score}" for name, score in found.items() if "/" not in name]
+            shown = {name: score for name, score in found.items() if "/" not in name}
+            wide = max(18, *map(len, shown))
+            lines += [f"  {name:<{wide}} {score!s:<30} {self._beside(score)}".rstrip() for name, score in shown.items()]
         return "\n".join([*lines, "made", f"  run        {self.folder}", f"  artifact   {self.artifact}"])
+
+    def _beside(self, score: evaluation.Score) -> str:
+        return "" if score.baseline is None else f"{self.baseline} {score.baseline:.4g}"
 
 
 def fit(
@@ -64,9 +72,12 @@ def fit(
     progress = progress or NoProgress()
     with rng.preserved(), dist.process_group(), RunFolder.open(Path(out), resume=resume) as folder:
         data = stages.load_data(recipe)
+        for note in data.notes:
+            progress.message(note)
         task = stages.fit_task(recipe, data.splits["train"])
         net = stages.build_network(recipe, task, network)
         sets = {split: stages.encode_split(recipe, task, split, data, folder, progress) for split in data.splits}
+        check_unreadable(sets, recipe.data.max_unreadable)
         stages.check_monitor(recipe, task, net, sets)
         parallel.per_rank_batch_size(min(recipe.training.batch_size, len(sets["train"].examples)))
         folder.record_inputs(recipe.to_toml(), data.snapshot)
@@ -87,12 +98,18 @@ def fit(
                 progress=progress,
             ).run()
         stages.use_best(recipe, folder, state)
-        task = stages.remember(task, state.network, sets["train"], progress)
-        scores = stages.score(recipe, task, state.network, sets, progress)
+        task = stages.remember(task, state, sets["train"], progress)
+        scores = stages.score(recipe, task, state, sets, progress)
         weights = checkpoint.weights_of(state.network)
         if dist.is_main():
             files.write_json(folder.scores, evaluation.to_json(scores))
             backbones = recipe.network if network is None else None
             artifact.write(folder.model, task, backbones, weights, stages.card(recipe, data, scores, state))
         dist.barrier()
-    return Run(folder=folder.path, artifact=folder.model, scores=scores, seconds=time.perf_counter() - started)
+    return Run(
+        folder=folder.path,
+        artifact=folder.model,
+        scores=scores,
+        seconds=time.perf_counter() - started,
+        baseline=task.target.baseline_name,
+    )

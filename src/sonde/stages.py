@@ -29,6 +29,9 @@ from sonde.training.ema import EMA
 from sonde.training.run_folder import RunFolder
 from sonde.training.schedules import Schedule
 
+# Skipped records that people are told of, one by one.
+SHOWN = 8
+
 Scores = dict[str, dict[str, evaluation.Score]]
 
 
@@ -46,8 +49,16 @@ def load_data(recipe: Recipe) -> Dataset:
             hint="take it out of the input's fields",
         )
     files_in = [name for config, kind in parts if kind.reads_file for name in kind.fields(config)]
-    label = next(iter(target.fields(recipe.target)), None)
-    return load(recipe.data, recipe.source, files=files_in, used=used, label=label, seed=recipe.training.seed)
+    answers = target.fields(recipe.target)
+    return load(
+        recipe.data,
+        recipe.source,
+        files=files_in,
+        used=used,
+        label=next(iter(answers), None),
+        needed=answers if target.needs_truth else [],
+        seed=recipe.training.seed,
+    )
 
 
 def fit_task(recipe: Recipe, train: Records) -> Task:
@@ -73,14 +84,19 @@ def encode_split(
         task,
         records,
         weight=recipe.data.weight,
-        max_unreadable=recipe.data.max_unreadable,
         memory=recipe.data.memory * 2**30,
         cache=folder.cache / split,
         on_progress=progress.at,
     )
-    for name, error in encoded.unreadable.items():
-        progress.message(f"skipped {name}: {error}")
+    _tell_skipped(encoded.unreadable | encoded.unseen, progress)
     return encoded
+
+
+def _tell_skipped(errors: dict[str, str], progress: Progress) -> None:
+    for name, error in list(errors.items())[:SHOWN]:
+        progress.message(f"skipped {name}: {error}")
+    if len(errors) > SHOWN:
+        progress.message(f"skipped {len(errors) - SHOWN} more; log.jsonl names them all")
 
 
 def prepare(
@@ -150,17 +166,19 @@ def use_best(recipe: Recipe, folder: RunFolder, state: loop.State) -> None:
     checkpoint.put_weights(state.network, checkpoint.read_best(folder.checkpoints, state) if best else weights)
 
 
-def remember(task: Task, network: nn.Module, train: Encoded, progress: Progress) -> Task:
+def remember(task: Task, state: loop.State, train: Encoded, progress: Progress) -> Task:
     """The task whose target keeps what it wants of the trained network's outputs for the training split."""
     if not task.target.remembers:
         return task
     progress.begin("remember the training split", len(train.examples))
     exact = Precision(kind="fp32", device=choose_device())
-    columns = evaluation.eval_outputs(task, network, train.examples, precision=exact, on_progress=progress.at)
+    columns = evaluation.eval_outputs(
+        task, state.network, train.examples, precision=exact, size=state.micro_batch, on_progress=progress.at
+    )
     return Task(inputs=task.inputs, target=task.target.remember(columns, train.ids))
 
 
-def score(recipe: Recipe, task: Task, network: nn.Module, sets: dict[str, Encoded], progress: Progress) -> Scores:
+def score(recipe: Recipe, task: Task, state: loop.State, sets: dict[str, Encoded], progress: Progress) -> Scores:
     """Every held-out split under the artifact's weights, in float32: what serving computes."""
     exact = Precision(kind="fp32", device=choose_device())
     scores: Scores = {}
@@ -168,14 +186,25 @@ def score(recipe: Recipe, task: Task, network: nn.Module, sets: dict[str, Encode
         if split in sets:
             progress.begin(f"score {split}", len(sets[split].examples))
             columns = evaluation.eval_outputs(
-                task, network, sets[split].examples, precision=exact, on_progress=progress.at
+                task,
+                state.network,
+                sets[split].examples,
+                precision=exact,
+                size=state.micro_batch,
+                on_progress=progress.at,
             )
             if not evaluation.all_finite(columns):
                 raise Diverged(
                     f"the trained network's answers for the {split} split are NaN or infinite; no artifact was made",
                     hint="lower training.optimizer.lr",
                 )
-            scores[split] = evaluation.scores(task, columns, seed=recipe.training.seed, weight=sets[split].weight)
+            scores[split] = evaluation.scores(
+                task,
+                columns,
+                seed=recipe.training.seed,
+                weight=sets[split].weight,
+                truth=sets[split].examples.truth or None,
+            )
     return scores
 
 

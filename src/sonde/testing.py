@@ -13,6 +13,7 @@ import inspect
 import json
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from sonde import loop
 from sonde.base import lookup
+from sonde.base.device import Precision
 from sonde.base.rng import BatchRng
 from sonde.contracts.backbone import Backbone
 from sonde.contracts.batch import Batch, Examples
@@ -147,12 +150,10 @@ def check_task(inputs: type[Input], target: type[Target], network: type[Backbone
         config = network.Config.model_validate({**network.tiny, "freeze": freeze})
         whole = build({name: config}, task)
         batch = _batch(task, examples, range(len(examples)))
-        rng = BatchRng(seed=0, epoch=0, records_B=batch.records_B)
-        prepared = task.preprocess(task.augment(batch, rng))
-        trained = [each for each in whole.parameters() if each.requires_grad]
-        if not trained:
+        state = loop.State(network=whole.train(), optimizers=[])
+        if not state.parameters:
             continue
-        sum(task.target.loss(whole.train(), prepared, rng).values()).backward()  # type: ignore[union-attr]
+        loop.gradients(task, batch, 0, state, _plan())
         missing = [each for each, value in whole.named_parameters() if value.requires_grad and value.grad is None]
         assert not missing, f"no gradient reaches {missing}"
         assert not (freeze and any(each.training for each in whole.backbones[name].modules())), (
@@ -226,13 +227,15 @@ def _claims(kind: type[Backbone]) -> Iterator[tuple[InputSpec, OutputSpec]]:
     for name in kind.accepts:
         layout = LAYOUTS[name]
         specs = [layout.sample]
+        if name == "tokens":
+            specs.append(replace(layout.sample, subwords=7))
         if name == "grid":
             sizes = {1: (32,), 2: (32, 32), 3: (8, 16, 16)}
             specs = [InputSpec(layout="grid", channels=3, size=sizes[each]) for each in kind.dimensions]
         pers: list[Per] = [per for per in layout.gives if per in kind.gives]
         for spec, per in product(specs, pers):
             yield spec, OutputSpec(per=(per,), width=5)
-            if kind.causal and per == "position" and name in ("tokens", "frames"):
+            if kind.causal and per == "position" and name in ("tokens", "frames") and not spec.subwords:
                 yield spec, OutputSpec(per=(per,), width=5, causal=True)
             if kind.conditions:
                 yield spec, OutputSpec(per=(per,), width=5, condition=CONDITION)
@@ -298,20 +301,20 @@ def _prepared(task: Task, batch: Batch) -> tuple[Batch, BatchRng]:
 
 def _check_micro_batches(task: Task, network: nn.Module, whole: Batch) -> None:
     """Four micro-batches give the gradient of one big batch, through the loop's own arithmetic."""
-    from sonde import loop
-    from sonde.base.device import Precision
-
-    plan = loop.Plan(steps=1, seed=0, precision=Precision(kind="fp32", device=torch.device("cpu")))
     still = Task(inputs=task.inputs, target=task.target)
     gradients = []
     for size in (len(whole), max(1, len(whole) // 4)):
         state = loop.State(network=network, optimizers=[], micro_batch=size)
-        loop.gradients(_without_augmentation(still), whole, 0, state, plan)
+        loop.gradients(_without_augmentation(still), whole, 0, state, _plan())
         gradients.append([parameter.grad.clone() for parameter in state.parameters if parameter.grad is not None])
     assert gradients[0], "no gradient at all"
     torch.testing.assert_close(
         gradients[0], gradients[1], rtol=1e-4, atol=1e-6, msg="micro-batches change the gradient"
     )
+
+
+def _plan() -> loop.Plan:
+    return loop.Plan(steps=1, seed=0, precision=Precision(kind="fp32", device=torch.device("cpu")))
 
 
 def _without_augmentation(task: Task) -> Task:
@@ -345,9 +348,14 @@ def _check_answers(task: Task, network: nn.Module, examples: Examples) -> None:
     json.dumps(together, allow_nan=False)
     weights = np.ones((2, len(examples)))
     found = task.target.metrics(columns, weights)
-    assert task.target.best[0] in found, f"the score {task.target.best[0]} is not among the metrics"
+    assert task.target.monitor[0] in found, f"the score {task.target.monitor[0]} is not among the metrics"
     assert all(value.shape == (2,) for value in found.values()), "a metric is not one number per row of weights"
     assert isinstance(task.target.warnings(columns), list)
+    constant = task.target.baseline(examples.truth)
+    if constant is not None:
+        answers = task.target.metrics({name: to_numpy(column) for name, column in constant.items()}, weights)
+        assert set(answers) == set(found), "the baseline has other scores"
+        assert task.target.baseline_name, "the baseline has no name"
 
 
 def _check_saving(task: Task, examples: Examples) -> None:
@@ -362,7 +370,7 @@ def _check_backbone(backbone: Backbone, spec: InputSpec, output: OutputSpec, ten
     grids = _grids(backbone.train()(_copy(tensors)))
     widths = backbone.width if isinstance(backbone.width, tuple) else (backbone.width,)
     for grid, width in zip(grids, widths, strict=True):
-        expected = len(tensors["nodes"]) if output.chosen == "node" else 3
+        expected = len(tensors["nodes"]) if output.chosen == "node" else 3 * backbone.members
         assert grid.shape[0] == expected, "not one answer per example (or node)"
         assert grid.shape[2 if output.chosen == "position" else 1] == width, "other channels than `width` says"
     torch.stack([(grid**2).sum() for grid in grids]).sum().backward()
@@ -373,7 +381,7 @@ def _check_backbone(backbone: Backbone, spec: InputSpec, output: OutputSpec, ten
         together = _grids(backbone(_copy(tensors)))
         for index in range(3):
             alone = _grids(backbone(_one(layout.alone, tensors, index)))
-            _near(alone, together, index, tensors, output, "alone and in a batch")
+            _near(alone, together, index, tensors, output, "alone and in a batch", backbone.members)
         if "length" in tensors and spec.layout != "graph" and not backbone.fixed_length and output.chosen == "example":
             short = {**tensors, "length": torch.tensor([7, spec.size[0], 9]).clamp(max=spec.size[0])}
             padded = _grids(backbone(_copy(short)))
@@ -474,13 +482,14 @@ def _near(
     tensors: Tensors,
     output: OutputSpec,
     message: str,
+    members: int = 1,
 ) -> None:
     for one, all_of_them in zip(alone, together, strict=True):
         if output.chosen == "node":
             ends = tensors["length"].cumsum(0)
             row = all_of_them[int(ends[index] - tensors["length"][index]) : int(ends[index])]
         else:
-            row = all_of_them[index : index + 1]
+            row = all_of_them[index * members : (index + 1) * members]
             row = row[:, : one.shape[1]]
         torch.testing.assert_close(one, row, rtol=1e-4, atol=1e-5, msg=f"the answer differs {message}")
 

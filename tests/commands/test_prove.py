@@ -8,8 +8,9 @@ import pytest
 import torch
 
 import sonde
-from sonde import loop, prove
+from sonde import loop
 from sonde.base.errors import UserError
+from sonde.commands import prove
 from sonde.recipe import Recipe
 
 TABLES = {
@@ -17,7 +18,7 @@ TABLES = {
     "inputs": {"image": {"kind": "image", "augment": {"shift": 0.1}}},
     "target": {"kind": "category", "mixup": 0.2},
     "network": {"kind": "cnn", "widths": [4, 8]},
-    "training": {"steps": 20, "batch_size": 32, "evaluate_every": 10, "optimizer": {"kind": "muon"}, "average": 0.9},
+    "training": {"steps": 20, "batch_size": 32, "evaluate_every": 10, "optimizer": {"kind": "muon"}, "ema_decay": 0.9},
 }
 
 

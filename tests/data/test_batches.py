@@ -1,16 +1,22 @@
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 import pytest
 import torch
+from loop_fakes import Contrastive
 
 from sonde.contracts.batch import Examples
 from sonde.contracts.columns import Ragged
+from sonde.contracts.task import Task
 from sonde.data.batches import Batches, in_order
 
 
 class Plain:
     """A task whose batch is just the numbers of its examples."""
+
+    target = None
 
     def collate(self, examples, records_B):
         return records_B
@@ -126,3 +132,106 @@ def test_in_order_visits_every_example_once():
 def test_large_sets_are_permuted_block_by_block(count):
     source = batches(count, 100)
     assert sorted(sum(order(source, 700), [])) == list(range(count))
+
+
+class Meeting(Contrastive):
+    """Wants examples of one code to meet."""
+
+    meets: ClassVar = 4
+
+    def together(self, truth):
+        return truth["code"], self.meets
+
+
+def meeting(codes, size, *, meets=4, seed=0, **settings):
+    target = type("Meeting", (Meeting,), {"meets": meets})()
+    task = Task(inputs={}, target=target)
+    examples = Examples(inputs={}, truth={"code": torch.as_tensor(codes)}, count=len(codes))
+    return Batches(task, examples, size=size, seed=seed, **settings)
+
+
+def rows_of(source, epoch=0):
+    first = epoch * source.per_epoch
+    return [source.at(first + step).batch.records_B.tolist() for step in range(source.per_epoch)]
+
+
+# Of each code from 1 to 29 examples, in no order.
+CODES = np.random.default_rng(0).permutation(np.repeat(np.arange(40), np.random.default_rng(1).integers(1, 30, 40)))
+
+
+@pytest.mark.parametrize(("size", "meets"), [(16, 4), (24, 2), (12, 3), (32, 8)])
+def test_so_many_of_a_code_meet_in_every_batch(size, meets):
+    source = meeting(CODES, size, meets=meets)
+    assert source.per_epoch > 5
+    for epoch in range(3):
+        for row in rows_of(source, epoch):
+            assert len(row) == size
+            groups = CODES[np.array(row)].reshape(-1, meets)
+            assert (groups == groups[:, :1]).all()
+
+
+@pytest.mark.parametrize("meets", [2, 4])
+@pytest.mark.parametrize("groups", [4, 7, 12])
+def test_codes_of_a_batch_are_distinct_while_possible(meets, groups):
+    """As long as so many codes have the turn that its last group is of; and all have a turn before any has the next."""
+    source = meeting(CODES, groups * meets, meets=meets)
+    _, counts = np.unique(CODES, return_counts=True)
+    turns = np.where(counts > 1, np.maximum(1, counts // meets), 0)
+    had = np.zeros_like(turns)
+    rows, checked, latest = rows_of(source), 0, 0
+    for row in rows:
+        codes = CODES[np.array(row)].reshape(-1, meets)[:, 0]
+        for code in codes:
+            assert had[code] >= latest
+            latest = max(latest, int(had[code]))
+            had[code] += 1
+        if (turns > latest).sum() >= groups:
+            assert len(set(codes.tolist())) == groups
+            checked += 1
+    assert (had <= turns).all()
+    assert checked >= len(rows) / 2
+
+
+def test_examples_of_a_code_take_turns_and_singles_are_left_out():
+    source = meeting(CODES, 16)
+    names, counts = np.unique(CODES, return_counts=True)
+    assert (counts == 1).any()
+    assert ((counts > 1) & (counts < 4)).any()
+    seen = np.concatenate([np.concatenate(rows_of(source, epoch)) for epoch in range(12)])
+    often = np.bincount(seen, minlength=len(CODES))
+    single = np.isin(CODES, names[counts == 1])
+    assert not often[single].any()
+    # Over epochs everyone who has a partner is met, none many times as often as another of its code.
+    assert (often[~single] > 0).all()
+    # Within an epoch only those of a code with fewer than meet come twice.
+    once = np.bincount(np.concatenate(rows_of(source)), minlength=len(CODES))
+    assert once[np.isin(CODES, names[counts >= 4])].max() == 1
+
+
+def test_meeting_is_a_function_of_seed_and_epoch():
+    source = meeting(CODES, 16)
+    straight = [rows_of(source, epoch) for epoch in range(3)]
+    assert straight[0] != straight[1]
+    assert rows_of(meeting(CODES, 16, seed=1)) != straight[0]
+    flat = sum(straight, [])
+    fresh = meeting(CODES, 16)
+    for step in (2 * fresh.per_epoch + 3, 0, fresh.per_epoch - 1, fresh.per_epoch, 5):
+        place = fresh.at(step)
+        assert place.batch.records_B.tolist() == flat[step]
+        assert place.epoch == step // fresh.per_epoch
+        # A resume begins there with nothing held.
+        assert meeting(CODES, 16).at(step).batch.records_B.tolist() == flat[step]
+
+
+def test_meeting_is_shared_by_processes_and_decides_before_lengths():
+    source = meeting(CODES, 16)
+    parts = [meeting(CODES, 16, rank=rank, world=2, group_by_length=True) for rank in range(2)]
+    for step in range(6):
+        assert sum((part.at(step).batch.records_B.tolist() for part in parts), []) == rows_of(source)[step]
+
+
+def test_fewer_pairs_than_a_batch_begin_again():
+    codes = np.array([0, 0, 1, 1, 2])
+    source = meeting(codes, 5, meets=2)
+    assert source.per_epoch == 1
+    assert set(source.at(0).batch.records_B.tolist()) == {0, 1, 2, 3}

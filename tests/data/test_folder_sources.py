@@ -83,7 +83,7 @@ def test_class_folders_guess(tmp_path: Path) -> None:
     root = touch(tmp_path / "two", "train/a/1.png", "train/b/1.png", "val/a/1.png")
     guess = ClassFolders.guess(root, None)
     assert guess.data["split"] == {"by": "given", "test": 0.1}
-    assert guess.warnings == ("there is no test split: a tenth of the training records is set aside as one",)
+    assert guess.warnings == ("there is no test split: a tenth of the training records becomes one",)
 
 
 def test_class_folders_errors(tmp_path: Path) -> None:
@@ -97,6 +97,50 @@ def test_class_folders_errors(tmp_path: Path) -> None:
     text = fails(ClassFolders, root)
     assert text.startswith("the class folder ROOT/b has no pictures or sounds. Expected files ending in .bmp, .flac")
     assert text.endswith("hint: fill it, or move it away if it is no class")
+
+
+def test_nested_class_folders(tmp_path: Path) -> None:
+    names = ["Greek/one/1.png", "Greek/two/1.png", "Latin/one/1.png", "Latin/one/2.png"]
+    root = touch(tmp_path / "plain", *names, "README.md")
+    assert ClassFolders.recognise(root)
+    records = ClassFolders.read(root, ClassFolders.Config())
+    assert records.ids == names
+    assert records.fields["label"].tolist() == ["Greek/one", "Greek/two", "Latin/one", "Latin/one"]
+    guess = ClassFolders.guess(root, None)
+    assert guess.about == "4 pictures in 3 nested class folders"
+    assert guess.notes == {"target.field": "the path of the class folder"}
+    outer = ClassFolders.read(root, ClassFolders.Config(nested=False))
+    assert outer.fields["label"].tolist() == ["Greek", "Greek", "Latin", "Latin"]
+    root = touch(tmp_path / "split", *(f"{split}/{name}" for split in ("train", "test") for name in names))
+    records = ClassFolders.read(root, ClassFolders.Config())
+    assert records.fields["label"].tolist() == ["Greek/one", "Greek/two", "Latin/one", "Latin/one"] * 2
+    assert records.fields["split"].tolist() == ["train"] * 4 + ["test"] * 4
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        # One group alone; pictures beside the classes; unlike depths; a group without pictures; pictures and masks.
+        ["Greek/one/1.png", "Greek/two/1.png"],
+        ["Greek/one/1.png", "Latin/two/1.png", "Latin/1.png"],
+        ["Greek/one/1.png", "Latin/two/deep/1.png"],
+        ["Greek/one/1.png", "Latin/two/1.png", "notes/1.txt"],
+        ["case1/images/1.png", "case1/masks/1.png", "case2/images/1.png", "case2/masks/1.png"],
+    ],
+)
+def test_what_is_not_clearly_nested(tmp_path: Path, files: list[str]) -> None:
+    assert not ClassFolders.recognise(touch(tmp_path, *files))
+
+
+def test_nested_may_be_said(tmp_path: Path) -> None:
+    root = touch(tmp_path, "a/1.png", "a/deep/2.png", "b/1.png")
+    assert ClassFolders.read(root, ClassFolders.Config()).fields["label"].tolist() == ["a", "a", "b"]
+    records = ClassFolders.read(root, ClassFolders.Config(nested=True))
+    assert dict(zip(records.ids, records.fields["label"], strict=True)) == {
+        "a/1.png": "a",
+        "a/deep/2.png": "a/deep",
+        "b/1.png": "b",
+    }
 
 
 def masks_of(root: Path) -> list[tuple[str, str, str | None]]:

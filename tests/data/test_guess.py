@@ -27,11 +27,12 @@ REAL = {
     "tinyshakespeare/input.txt": ("text-files", {"text"}, "next-token"),
     "openmoji_captions": ("table", {"image"}, "category"),
     "esol": ("table", {"table"}, "number"),
+    "omniglot_small1": ("class-folders", {"image"}, "category"),
     "ud_english_partut": ("tagged-text", {"text"}, "tags"),
     "ud_english_partut/en_partut-ud-dev.conllu": ("tagged-text", {"text"}, "tags"),
 }
 # Formats that no source reads yet: none may claim them.
-OTHERS = ["bccd", "cora", "hippocampus3d", "multi30k_en_de", "omniglot_small1", "ucr_small"]
+OTHERS = ["bccd", "cora", "hippocampus3d", "multi30k_en_de", "ucr_small"]
 
 
 def recognising(path: Path) -> list[str]:
@@ -146,7 +147,7 @@ def test_the_column_to_learn() -> None:
     assert found.notes["inputs.table.fields"] == "left out: genres (lists or objects)"
     found = roles("genres", x=X[:60], genres=many)
     assert found.target == {"kind": "labels", "field": "genres", "separator": ";", "min_count": 10}
-    assert found.notes["target.min_count"] == "60 of 70 labels are rarer, and are passed over"
+    assert found.notes["target.min_count"] == "60 of 70 labels are rarer, and are ignored"
 
 
 def test_columns_to_learn_from() -> None:

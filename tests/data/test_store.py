@@ -53,25 +53,29 @@ def test_unreadable_records_leave_the_others_in_place():
     broken = pictures.copy()
     broken[2] = b"not a picture"
     records = Records(fields={"image": broken, "label": labels}, ids=good.ids)
-    found = store.encode(task, records, max_unreadable=0.2)
+    found = store.encode(task, records)
     assert list(found.ids) == ["p0", "p1", "p3", "p4", "p5"]
     assert list(found.unreadable) == ["p2"]
     assert found.examples.inputs["image"]["grid"][:, 0, 0, 0].tolist() == [0, 40, 120, 160, 200]
     assert found.examples.truth["class"].tolist() == [0, 1, 1, 0, 1]
-    with pytest.raises(UserError, match=r"1 of 6 records cannot be read: p2: the picture is not a readable picture"):
-        store.encode(task, records)
+    whole = store.encode(task, good)
+    said = r"1 of 12 records cannot be read \(0 of 6 in train, 1 of 6 in test\): p2: the picture is not a readable"
+    with pytest.raises(UserError, match=said):
+        store.check_unreadable({"train": whole, "test": found}, 0.05)
+    # The share is that of the data set: one of a small split alone stops nothing.
+    store.check_unreadable({"train": whole, "test": found}, 0.1)
 
 
-def test_a_wrong_truth_is_never_set_aside():
+def test_a_wrong_truth_is_never_skipped():
     records = texts()
     task = task_of(records)
     labels = records.fields["label"].copy()
     labels[4] = "other"
     with pytest.raises(UserError, match=r"row 4: the label 'other' in field 'label' was never seen in training"):
-        store.encode(task, records.with_fields(label=labels), max_unreadable=1.0)
+        store.encode(task, records.with_fields(label=labels))
 
 
 def test_windows_need_a_truth_of_their_own():
     records = texts()
-    with pytest.raises(UserError, match=r"arrange 30 records into \d+ windows, and the target has a truth per record"):
+    with pytest.raises(UserError, match=r"arrange 30 records as \d+ windows, and the target has a truth per record"):
         store.encode(task_of(records, window=4), records)

@@ -404,7 +404,10 @@ def test_partut(shared: Path) -> None:
     assert [len(each) for each in words] == [len(each) for each in tags]
     assert (words[0][:3], tags[0][:3]) == (["Distribution", "of", "this"], ["NOUN", "ADP", "DET"])
     guess = TaggedText.guess(path, None)
-    assert guess.about == "2,090 sentences of 49,634 words with 17 different tags"
+    assert guess.about == (
+        "2,090 sentences of 49,634 words with 17 tags: ADJ, ADP, ADV, AUX, CCONJ, DET, INTJ, NOUN, NUM, PART, PRON, "
+        "PROPN, PUNCT, SCONJ, SYM, VERB, X"
+    )
     assert guess.inputs == {"text": {"kind": "text", "field": "words"}}
     assert guess.target == {"kind": "tags", "field": "tags"}
     assert guess.data["split"] == {"by": "given"}

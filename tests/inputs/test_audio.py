@@ -14,10 +14,13 @@ import torch
 
 from sonde.base.errors import RecordError, UserError
 from sonde.base.rng import BatchRng
+from sonde.contracts.augment import AugmentParams
 from sonde.contracts.columns import take
 from sonde.contracts.records import Records, as_field
+from sonde.contracts.specs import OutputSpec
 from sonde.inputs import _mel
 from sonde.inputs.audio import Audio, AudioConfig, Augment
+from sonde.training.settings import TrainingConfig
 
 NOTHING = Augment(gain=0, shift=0, time=0, frequency=0)
 
@@ -69,14 +72,14 @@ def test_spoken_digits_alone_together_and_restored_are_the_same(digits, fitted):
             alone = part.encode(digits[index])
             assert torch.equal(alone["frames"], columns["frames"][index])
             assert torch.equal(alone["length"], columns["length"][index])
-    shape = fitted.shape
+    spec = fitted.spec
     assert (spec.layout, spec.channels) == ("frames", 40)
-    assert columns["frames"].shape == (len(digits), *shape.size, 40)
+    assert columns["frames"].shape == (len(digits), *spec.size, 40)
     assert columns["frames"].dtype == torch.float16
 
 
-def test_the_front_gives_mean_zero_and_deviation_one_and_silent_padding(digits, fitted):
-    tensors = fitted.preprocess()(fitted.collate(fitted.encode_many(digits)[0]))
+def test_preprocessing_gives_mean_zero_and_deviation_one_and_silent_padding(digits, fitted):
+    tensors = fitted.preprocess(fitted.collate(fitted.encode_many(digits)[0]))
     real = torch.arange(fitted.length)[None] < tensors["length"][:, None]
     frames = tensors["frames"]
     assert frames.dtype == torch.float32
@@ -87,7 +90,7 @@ def test_the_front_gives_mean_zero_and_deviation_one_and_silent_padding(digits, 
 
 def test_features_are_those_of_the_formula():
     samples = np.random.default_rng(0).standard_normal(2000) * 0.1
-    found = audio(sound(samples), bands=40)._frames(sound(samples)).numpy()
+    found = audio(sound(samples), n_mels=40)._frames(sound(samples)).numpy()
     # Frame 7 by hand: 200 samples around sample 7 * 80 under a Hann window, padded to 256.
     window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(200) / 200)
     piece = samples[560 - 100 : 560 + 100] * window
@@ -98,22 +101,22 @@ def test_features_are_those_of_the_formula():
     assert found.shape == (1 + 2000 // 80, 40)
 
 
-@pytest.mark.parametrize(("rate", "bands"), [(8000, 40), (16000, 64), (16000, 80)])
-def test_filters_and_spectrogram_are_those_of_librosa(rate, bands):
+@pytest.mark.parametrize(("rate", "n_mels"), [(8000, 40), (16000, 64), (16000, 80)])
+def test_filters_and_spectrogram_are_those_of_librosa(rate, n_mels):
     from transformers.audio_utils import mel_filter_bank, spectrogram
 
-    points = _mel.points(rate)
-    theirs = mel_filter_bank(points // 2 + 1, bands, 0, rate / 2, rate, norm="slaney", mel_scale="slaney")
-    ours = _mel.filters(rate, bands)
+    n_fft = _mel.n_fft(rate)
+    theirs = mel_filter_bank(n_fft // 2 + 1, n_mels, 0, rate / 2, rate, norm="slaney", mel_scale="slaney")
+    ours = _mel.filters(rate, n_mels)
     np.testing.assert_allclose(ours.numpy(), theirs, atol=1e-6)
     assert (ours.sum(0) > 0).all()
     samples = np.random.default_rng(1).standard_normal(4000).astype(np.float32)
     hann = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(_mel.window(rate)) / _mel.window(rate))
-    padded = np.zeros(points)
-    start = (points - len(hann)) // 2
+    padded = np.zeros(n_fft)
+    start = (n_fft - len(hann)) // 2
     padded[start : start + len(hann)] = hann
     expected = spectrogram(
-        samples, padded, points, _mel.hop(rate), power=2.0, pad_mode="constant", mel_filters=theirs, log_mel="log"
+        samples, padded, n_fft, _mel.hop(rate), power=2.0, pad_mode="constant", mel_filters=theirs, log_mel="log"
     )
     found = _mel.log_mel(torch.from_numpy(samples), rate, ours)
     np.testing.assert_allclose(found.numpy(), expected.T, atol=2e-3)
@@ -134,7 +137,7 @@ def test_the_same_sound_in_another_form_gives_the_same_features():
 def test_rate_and_length_come_from_the_data():
     high = [sound(tone(rate=44100), 44100)] * 2
     assert audio(*high, sound(tone())).rate == 16000
-    assert audio(*high, sound(tone())).bands == 64
+    assert audio(*high, sound(tone())).n_mels == 64
     assert audio(high[0], sound(tone())).rate == 8000
     assert audio(high[0], rate=22050).rate == 22050
     many = audio(*[sound(tone(seconds=0.2))] * 99, sound(tone(seconds=3)))
@@ -155,7 +158,7 @@ def test_short_recordings_are_padded_with_silence_and_long_ones_cut():
 
 def test_silence_can_be_learnt():
     part = audio(sound(np.zeros(800)))
-    frames = part.preprocess()(part.collate(part.encode_many(records(sound(np.zeros(800))))[0]))["frames"]
+    frames = part.preprocess(part.collate(part.encode_many(records(sound(np.zeros(800))))[0]))["frames"]
     assert torch.isfinite(frames).all()
 
 
@@ -166,7 +169,7 @@ def test_augmentation_is_keyed_and_does_not_depend_on_the_batch(digits, fitted):
     again, _ = fitted.augment(tensors, draw(*everyone))
     other, _ = fitted.augment(tensors, draw(*everyone, epoch=1))
     some, _ = fitted.augment(take(tensors, torch.tensor([9, 4])), draw(9, 4))
-    assert params.rows_BH is None
+    assert params == AugmentParams()
     assert torch.equal(whole["frames"], again["frames"])
     assert not torch.equal(whole["frames"], other["frames"])
     assert torch.equal(whole["frames"][[9, 4]], some["frames"])
@@ -180,7 +183,7 @@ def augmented(count=400, length=30, **settings):
     part = Audio(
         config=AudioConfig(augment=NOTHING.model_copy(update=settings)),
         rate=8000,
-        bands=20,
+        n_mels=20,
         seconds=0.5,
         mean=[0.0] * 20,
         deviation=[1.0] * 20,
@@ -258,6 +261,8 @@ def test_a_missing_package_is_named(monkeypatch):
 
 
 def test_advice_is_made_of_settings(digits):
-    advice = Audio.recommend("category", AudioConfig(), digits)
-    AudioConfig.model_validate(advice.get("input", {}))
-    assert {"network", "training"} <= set(advice)
+    for per, network in (("example", "cnn"), ("position", "recurrent")):
+        advice = Audio.recommend(AudioConfig(), OutputSpec(per=(per,)), digits)
+        AudioConfig.model_validate(dict(advice.input))
+        assert advice.network["kind"] == network
+        TrainingConfig.model_validate(dict(advice.training))

@@ -12,9 +12,10 @@ from torch.nn import functional
 
 from sonde.base.errors import RecordError, UserError
 from sonde.base.rng import BatchRng
-from sonde.contracts.augment import partner
+from sonde.contracts.augment import AugmentParams, partner
 from sonde.contracts.records import Records, as_field
-from sonde.inputs.image import Augment, Image, ImageConfig, Standardize, _beta, _colour, _gather, _index_params, _places
+from sonde.contracts.specs import OutputSpec
+from sonde.inputs.image import Augment, Image, ImageConfig, _beta, _colour, _gather, _places, _whole_pixels
 
 
 def records(*pictures):
@@ -35,12 +36,12 @@ def draw(count=64):
     return BatchRng(seed=0, epoch=0, records_B=torch.arange(count))
 
 
-def test_the_front_gives_mean_zero_and_deviation_one(shared):
+def test_preprocessing_gives_mean_zero_and_deviation_one(shared):
     paths = sorted((shared / "flowers5" / "train" / "rose").glob("*"))[:30]
     part = Image.fit(ImageConfig(size=32), records(*paths))
     columns, errors = part.encode_many(records(*paths))
     assert not errors
-    grid = part.preprocess()({"grid": columns["grid"]})["grid"]
+    grid = part.preprocess({"grid": columns["grid"]})["grid"]
     assert grid.mean(dim=(0, 2, 3)).abs().max() < 1e-3
     assert (grid.std(dim=(0, 2, 3)) - 1).abs().max() < 1e-2
     assert grid.is_contiguous(memory_format=torch.channels_last)
@@ -95,23 +96,28 @@ def test_saved_and_restored_through_json():
     assert Image.restore(part.config, json.loads(json.dumps(values)), tensors) == part
 
 
-def test_shift_and_flip_are_those_of_the_moves():
+def test_shift_and_flip_are_those_of_the_parameters():
     grid = torch.arange(64, dtype=torch.uint8).reshape(1, 1, 8, 8).expand(64, 1, 8, 8).contiguous()
-    params = _index_params(Augment(flip=True, shift=0.25), draw(), 8, 8)
+    params = _whole_pixels(Augment(flip=True, shift=0.25), draw(), AugmentParams(size=(8, 8)))
     moved = _gather(grid, params)
+    rows_BH, columns_BW = params.sources(0), params.sources(1)
     flips = 0
     for index in range(64):
-        rows, columns = params.rows_BH[index], params.columns_BW[index]
+        rows, columns = rows_BH[index], columns_BW[index]
         assert torch.equal(moved[index, 0], grid[index, 0][rows][:, columns])
         flips += bool(columns[4] < columns[3])
     assert 20 < flips < 44
-    shifts = {int(row[0]) for row in params.rows_BH}
+    assert flips == int(params.flip_BD[:, 1].sum())
+    shifts = {int(row[0]) for row in rows_BH}
     assert shifts == {0, 1, 2}
+    assert set(params.shift_BD.flatten().tolist()) == {-2, -1, 0, 1, 2}
+    # What a truth is told is what was done to the picture.
+    assert torch.equal(params.grids(grid[:, 0], outside=255), moved[:, 0])
 
 
 def test_a_shift_reflects_as_torch_pads():
     grid = torch.arange(64, dtype=torch.uint8).reshape(1, 1, 8, 8).expand(64, 1, 8, 8).contiguous()
-    params = _index_params(Augment(shift=0.25), draw(), 8, 8)
+    params = _whole_pixels(Augment(shift=0.25), draw(), AugmentParams(size=(8, 8)))
     moved = _gather(grid, params)
     padded = functional.pad(grid[:1].float(), (2, 2, 2, 2), mode="reflect")[0, 0]
     crops = {(y, x): padded[y : y + 8, x : x + 8] for y in range(5) for x in range(5)}
@@ -132,12 +138,12 @@ def test_augmentation_does_not_depend_on_the_batch():
 
 
 def test_pictures_are_smaller_at_first():
-    part = image(size=(20, 30), augment=Augment(small=0.5, flip=True))
+    part = image(size=(20, 30), augment=Augment(small_fraction=0.5, flip=True))
     grid = part.encode_many(records(*[png(size=(30, 20), colour=(40 * n, 10, 200)) for n in range(4)]))[0]
     for progress, size in ((0.0, (14, 21)), (0.49, (14, 21)), (0.5, (20, 30)), (1.0, (20, 30))):
-        at = dataclasses.replace(rng(4), progress=progress)
+        at = dataclasses.replace(draw(4), progress=progress)
         assert part.augment(dict(grid), at)[0]["grid"].shape == (4, 3, *size)
-    smaller = part.augment(dict(grid), dataclasses.replace(rng(4), progress=0.0))[0]["grid"]
+    smaller = part.augment(dict(grid), dataclasses.replace(draw(4), progress=0.0))[0]["grid"]
     # Each picture has one colour, and keeps it.
     torch.testing.assert_close(smaller.mean((2, 3)), grid["grid"].float().mean((2, 3)), atol=1e-3, rtol=0)
     assert part.resizes
@@ -160,7 +166,7 @@ def test_mixing_shares_what_it_says():
 def test_shares_follow_a_beta_law(parameter):
     from scipy.stats import beta, kstest
 
-    shares = _beta(rng(4000), "x", parameter).double().numpy()
+    shares = _beta(draw(4000), "x", parameter).double().numpy()
     assert kstest(np.clip(shares, 1e-9, 1 - 1e-9), beta(parameter, parameter).cdf).pvalue > 1e-3
 
 
@@ -174,11 +180,15 @@ def test_rotation_does_not_distort_a_wide_picture():
     assert (areas - 64).abs().max() < 6
 
 
-def test_standardize_equals_the_formula():
+def standard(mean, deviation):
+    return Image(config=ImageConfig(), size=[4, 4], channels=len(mean), mean=mean, deviation=deviation)
+
+
+def test_preprocessing_equals_the_formula():
     grid = torch.randint(0, 256, (2, 3, 4, 4), dtype=torch.uint8)
-    front = Standardize([0.1, 0.2, 0.3], [0.5, 0.6, 0.7])
+    part = standard([0.1, 0.2, 0.3], [0.5, 0.6, 0.7])
     mean, deviation = torch.tensor([0.1, 0.2, 0.3])[:, None, None], torch.tensor([0.5, 0.6, 0.7])[:, None, None]
-    torch.testing.assert_close(front({"grid": grid})["grid"], (grid / 255 - mean) / deviation)
+    torch.testing.assert_close(part.preprocess({"grid": grid})["grid"], (grid / 255 - mean) / deviation)
 
 
 def test_colour_is_brightness_then_contrast_then_saturation():
@@ -205,21 +215,21 @@ def test_places_are_those_of_affine_grid():
     [((480, 360), (240, 320), 2), ((96, 64), (64, 96), 1), ((250, 130), (128, 256), 2)],
 )
 def test_pictures_with_masks_keep_their_shape(size, recommended, patch):
-    advice = Image.recommend("mask", ImageConfig(), records(png(size=size)))
-    assert advice["input"]["size"] == recommended
-    assert advice["network"]["patch"] == patch
-    assert advice["target"] == {"dice": 1.0}
-    assert advice["input"]["augment"]["flip"]
-    assert not Image.recommend("mask", ImageConfig(), records(png("L", size)))["input"]["augment"]["flip"]
+    asked = OutputSpec(per=("pixel",))
+    advice = Image.recommend(ImageConfig(), asked, records(png(size=size)))
+    assert advice.input["size"] == recommended
+    assert advice.network["patch"] == patch
+    assert advice.input["augment"]["flip"]
+    assert not Image.recommend(ImageConfig(), asked, records(png("L", size))).input["augment"]["flip"]
 
 
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
 def test_standardized_grids_are_channels_last(channels, dtype):
     """By their strides: of one channel every order is contiguous, and layers go by the strides."""
-    front = Standardize([0.5] * channels, [0.25] * channels)
+    part = standard([0.5] * channels, [0.25] * channels)
     given = torch.full((2, channels, 4, 5), 255).to(dtype)
-    grid = front({"grid": given})["grid"]
+    grid = part.preprocess({"grid": given})["grid"]
     assert grid.stride() == (20 * channels, 1, 5 * channels, channels)
     assert (grid == 2).all()
     assert (given == 255).all()

@@ -12,7 +12,9 @@ from pydantic import ValidationError
 
 from sonde.base.errors import RecordError, UserError
 from sonde.contracts.records import Records, as_field
+from sonde.contracts.specs import OutputSpec
 from sonde.inputs.table import Table, TableConfig
+from sonde.training.settings import TrainingConfig
 
 
 def records(**fields):
@@ -262,5 +264,6 @@ def test_settings_are_checked():
 
 
 def test_advice_is_made_of_settings(houses):
-    advice = Table.recommend("number", TableConfig(fields=("population",)), houses)
-    assert {"network", "training"} <= set(advice)
+    advice = Table.recommend(TableConfig(fields=("population",)), OutputSpec(per=("example",)), houses)
+    assert advice.network["kind"] == "mlp"
+    TrainingConfig.model_validate(dict(advice.training))

@@ -12,10 +12,13 @@ from pydantic import ValidationError
 
 from sonde.base.errors import RecordError, UserError
 from sonde.base.rng import BatchRng
+from sonde.contracts.augment import AugmentParams
 from sonde.contracts.columns import Ragged, take
 from sonde.contracts.records import Records, as_field
+from sonde.contracts.specs import OutputSpec
 from sonde.inputs._vocabulary import END, UNKNOWN
 from sonde.inputs.text import Augment, Text, TextConfig
+from sonde.training.settings import TrainingConfig
 
 CAFE = "caf\u00e9 \u2603 12!"
 
@@ -191,7 +194,7 @@ def test_training_windows_start_anywhere_up_to_a_window_later():
     for epoch in range(60):
         cropped, params = part.augment(tensors, draw(0, 1, 2, epoch=epoch))
         assert set(cropped) == {"tokens", "length"}
-        assert params.rows_BH is None
+        assert params == AugmentParams()
         first_B = cropped["tokens"][:, 0]
         assert torch.equal(cropped["tokens"], first_B[:, None] + torch.arange(5))
         seen |= set(first_B.tolist())
@@ -330,10 +333,14 @@ def test_a_missing_package_is_named(monkeypatch):
 
 
 def test_advice_is_made_of_settings():
-    for target in ("category", "number", "next-token"):
-        advice = Text.recommend(target, TextConfig(), records("sea"))
-        assert set(advice) == {"input", "network", "training"}
-        TextConfig.model_validate(advice["input"])
+    asked = (OutputSpec(per=("example",)), OutputSpec(per=("position",)), OutputSpec(per=("position",), causal=True))
+    for output in asked:
+        advice = Text.recommend(TextConfig(), output, records("sea"))
+        assert advice.input
+        assert advice.network
+        TextConfig.model_validate(dict(advice.input))
+        TrainingConfig.model_validate(dict(advice.training))
+        assert bool(advice.input.get("window")) == output.causal
 
 
 def test_ids_are_integers_of_half_the_size():

@@ -3,13 +3,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from network_fakes import SHAPES, features
+from network_fakes import SPECS, features
 from scipy.stats import norm
 
 from sonde.contracts.specs import InputSpec, OutputSpec
-from sonde.networks.mlp import Mlp, MlpConfig, Periodic, Piecewise
+from sonde.networks._columns import Periodic, Piecewise
+from sonde.networks.mlp import Mlp, MlpConfig
 
-ASK = OutputSpec(per="example", width=1)
+ASK = OutputSpec(per=("example",), width=1)
 
 
 def test_categories_get_a_width_by_their_number():
@@ -59,8 +60,8 @@ def test_periodic_is_the_formula_of_the_paper():
 
 
 def test_a_picture_is_flattened_in_reading_order():
-    backbone = Mlp(MlpConfig(hidden=()), SHAPES["grid"], ASK)
-    grid = features(SHAPES["grid"])["grid"]
+    backbone = Mlp(MlpConfig(hidden=()), SPECS["grid"], ASK)
+    grid = features(SPECS["grid"])["grid"]
     ordered = grid.contiguous(memory_format=torch.channels_last)
     assert torch.equal(backbone({"grid": ordered}), grid.reshape(4, -1))
     assert backbone.width == grid[0].numel()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from network_fakes import SHAPES, Offer, features
+from network_fakes import SPECS, Offer, asking, features
 
 from sonde.contracts.specs import OutputSpec
 from sonde.networks import assemble
@@ -17,16 +17,16 @@ STEPS = 9
 
 def inputs(layout, lengths=LENGTHS):
     """Sequences of these lengths, with noise where they are padded."""
-    tensors = {**features(SHAPES[layout], count=4, seed=0)}
-    tensors[layout] = torch.cat([tensors[layout], features(SHAPES[layout], count=4, seed=1)[layout]])
+    tensors = {**features(SPECS[layout], count=4, seed=0)}
+    tensors[layout] = torch.cat([tensors[layout], features(SPECS[layout], count=4, seed=1)[layout]])
     return {"given": {**tensors, "length": lengths}}
 
 
 def network(layout, packing, per="example", causal=False, **settings):
     torch.manual_seed(0)
     config = TransformerConfig(**{"width": 16, "layers": 2, "heads": 2, "dropout": 0.0, **settings}, packing=packing)
-    ask = OutputSpec(per=per, width=13, causal=causal)
-    net = assemble({"given": Offer(offered=SHAPES[layout])}, ask, {"given": config}, {"given": Transformer})
+    task = asking(OutputSpec(per=(per,), width=13, causal=causal), {"given": Offer(offered=SPECS[layout])})
+    net = assemble(task, {"given": config}, {"given": Transformer})
     for parameter in net.parameters():
         # Norms and biases too, so that a wrong one shows.
         parameter.data += 0.1 * torch.randn_like(parameter)
@@ -47,7 +47,7 @@ def check_equal(one, other, tolerance=1e-5):
     torch.testing.assert_close(one[1], other[1], rtol=tolerance, atol=tolerance)
 
 
-@pytest.mark.parametrize("form", ["tokens", "frames"])
+@pytest.mark.parametrize("layout", ["tokens", "frames"])
 @pytest.mark.parametrize("positions", ["learned", "rotary", "sinusoidal"])
 @pytest.mark.parametrize("pool", ["mean", "max", "class"])
 def test_one_answer_per_example(layout, positions, pool):
@@ -57,7 +57,7 @@ def test_one_answer_per_example(layout, positions, pool):
     )
 
 
-@pytest.mark.parametrize("form", ["tokens", "frames"])
+@pytest.mark.parametrize("layout", ["tokens", "frames"])
 @pytest.mark.parametrize("positions", ["learned", "rotary", "sinusoidal"])
 @pytest.mark.parametrize("causal", [False, True])
 def test_one_answer_per_position(layout, positions, causal):

@@ -11,7 +11,7 @@ from torch import nn
 from sonde.contracts.specs import InputSpec, OutputSpec
 from sonde.networks.resnet import Block, ResNet, ResNetConfig
 
-EXAMPLE = OutputSpec(per="example", width=10)
+EXAMPLE = OutputSpec(per=("example",), width=10)
 PHOTO = InputSpec(layout="grid", channels=3, size=(224, 224))
 SMALL = InputSpec(layout="grid", channels=3, size=(32, 32))
 
@@ -64,7 +64,7 @@ def test_published_weights_of_depth_20_fit(shared: Path):
 )
 def test_the_stem_follows_the_size(size, finest):
     shape = InputSpec(layout="grid", channels=1, size=size)
-    backbone = ResNet(ResNetConfig(depth=10, width=0.125), shape, OutputSpec(per="pixel", width=2))
+    backbone = ResNet(ResNetConfig(depth=10, width=0.125), shape, OutputSpec(per=("pixel",), width=2))
     grids = backbone({"grid": torch.zeros(2, 1, *size)})
     assert grids[0].shape[2:] == finest
     assert [grid.shape[1] for grid in grids] == list(backbone.width) == [8, 16, 32, 64]
@@ -79,7 +79,7 @@ def test_zero_init_starts_as_the_shortcuts_alone():
 
 
 def test_convolutions_run_in_the_fast_memory_order():
-    backbone = ResNet(ResNetConfig(depth=10, width=0.125), SMALL, OutputSpec(per="pixel", width=2))
+    backbone = ResNet(ResNetConfig(depth=10, width=0.125), SMALL, OutputSpec(per=("pixel",), width=2))
     assert all(
         grid.is_contiguous(memory_format=torch.channels_last) for grid in backbone({"grid": torch.zeros(2, 3, 32, 32)})
     )

@@ -5,6 +5,7 @@ import re
 import pytest
 import timm
 import torch
+from network_fakes import Offer, asking
 from safetensors.torch import save_file
 from torch import nn
 
@@ -15,8 +16,8 @@ from sonde.networks.timm import Timm, TimmConfig
 
 PHOTO = InputSpec(layout="grid", channels=1, size=(48, 64))
 COLOUR = InputSpec(layout="grid", channels=3, size=(64, 64))
-EXAMPLE = OutputSpec(per="example", width=3)
-PIXEL = OutputSpec(per="pixel", width=3)
+EXAMPLE = OutputSpec(per=("example",), width=3)
+PIXEL = OutputSpec(per=("pixel",), width=3)
 
 
 def backbone(ask=EXAMPLE, shape=PHOTO, **settings):
@@ -82,12 +83,10 @@ def test_weights_of_a_vit_are_brought_to_the_size(tmp_path):
 
 
 def test_restoring_looks_for_no_first_weights():
-    from network_fakes import Offer
-
     for settings in ({"weights": "/gone/weights.pth"}, {"pretrained": True}):
         config = TimmConfig(name="test_efficientnet", **settings)
-        inputs = {"photo": Offer(offered=COLOUR)}
-        net = assemble(inputs, EXAMPLE, {"photo": config}, {"photo": Timm}, restoring=True)
+        task = asking(EXAMPLE, {"photo": Offer(offered=COLOUR)})
+        net = assemble(task, {"photo": config}, {"photo": Timm}, restoring=True)
         assert net({"photo": {"grid": torch.zeros(2, 3, 64, 64)}}).shape == (2, 3)
 
 

@@ -2,20 +2,20 @@ from __future__ import annotations
 
 import pytest
 import torch
-from network_fakes import SHAPES, features
+from network_fakes import SPECS, features
 from pydantic import ValidationError
 from torch import nn
 
 from sonde.contracts.specs import InputSpec, OutputSpec
-from sonde.networks.transformer import Transformer, TransformerConfig, rotate, waves
+from sonde.networks.transformer import Transformer, TransformerConfig, rotate, sinusoids
 
 TINY = {"width": 16, "layers": 2, "heads": 2, "dropout": 0.0}
-CAUSAL = OutputSpec(per="position", width=13, causal=True)
-POSITION = OutputSpec(per="position", width=13)
-EXAMPLE = OutputSpec(per="example", width=3)
+CAUSAL = OutputSpec(per=("position",), width=13, causal=True)
+POSITION = OutputSpec(per=("position",), width=13)
+EXAMPLE = OutputSpec(per=("example",), width=3)
 
 
-def transformer(ask, shape=SHAPES["tokens"], **settings):
+def transformer(ask, shape=SPECS["tokens"], **settings):
     torch.manual_seed(0)
     backbone = Transformer(TransformerConfig(**{**TINY, **settings}), shape, ask).eval()
     for parameter in backbone.parameters():
@@ -30,21 +30,21 @@ def test_the_decoder_is_gpt2():
     backbone = transformer(CAUSAL)
     settings = {"n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": backbone.steps, "vocab_size": 13}
     theirs = GPT2Model(GPT2Config(**settings, activation_function="gelu", bos_token_id=0, eos_token_id=0)).eval()
-    names = {"wte.weight": backbone.entry.layer.weight, "wpe.weight": backbone.places.weight}
+    names = {"wte.weight": backbone.entry.layer.weight, "wpe.weight": backbone.position_embedding.weight}
     names |= {"ln_f.weight": backbone.norm.weight, "ln_f.bias": backbone.norm.bias}
     for number, block in enumerate(backbone.blocks):
         for their_name, module in (
             ("ln_1", block.norm1),
             ("ln_2", block.norm2),
-            ("attn.c_attn", block.attention.inner),
+            ("attn.c_attn", block.attention.qkv),
             ("attn.c_proj", block.attention.out),
-            ("mlp.c_fc", block.grow),
-            ("mlp.c_proj", block.shrink),
+            ("mlp.c_fc", block.fc1),
+            ("mlp.c_proj", block.fc2),
         ):
             weight = module.weight.T if isinstance(module, nn.Linear) else module.weight
             names |= {f"h.{number}.{their_name}.weight": weight, f"h.{number}.{their_name}.bias": module.bias}
     theirs.load_state_dict({name: value.detach() for name, value in names.items()})
-    tokens = features(SHAPES["tokens"])["tokens"]
+    tokens = features(SPECS["tokens"])["tokens"]
     with torch.inference_mode():
         expected = theirs(input_ids=tokens).last_hidden_state
         torch.testing.assert_close(backbone({"tokens": tokens}), expected, rtol=1e-4, atol=1e-4)
@@ -60,16 +60,16 @@ def test_the_encoder_is_torchs(bias):
             (their_layer.norm1, block.norm1),
             (their_layer.norm2, block.norm2),
             (their_layer.self_attn.out_proj, block.attention.out),
-            (their_layer.linear1, block.grow),
-            (their_layer.linear2, block.shrink),
+            (their_layer.linear1, block.fc1),
+            (their_layer.linear2, block.fc2),
         ):
             their_module.load_state_dict(module.state_dict())
-        their_layer.self_attn.in_proj_weight.data.copy_(block.attention.inner.weight)
+        their_layer.self_attn.in_proj_weight.data.copy_(block.attention.qkv.weight)
         if bias:
-            their_layer.self_attn.in_proj_bias.data.copy_(block.attention.inner.bias)
+            their_layer.self_attn.in_proj_bias.data.copy_(block.attention.qkv.bias)
     theirs.norm.load_state_dict(backbone.norm.state_dict())
-    tensors = features(SHAPES["tokens"])
-    embedded = backbone.entry(tensors) + backbone.places(torch.arange(9))
+    tensors = features(SPECS["tokens"])
+    embedded = backbone.entry(tensors) + backbone.position_embedding(torch.arange(9))
     padded = torch.arange(9) >= tensors["length"][:, None]
     expected = theirs(embedded, src_key_padding_mask=padded)
     ours = backbone(tensors)
@@ -80,10 +80,10 @@ def test_the_encoder_is_torchs(bias):
 def test_rotary_attention_depends_on_distances_alone():
     torch.manual_seed(0)
     query, key = torch.randn(2, 8)
-    near = rotate(query, waves(torch.tensor(3), 8)) @ rotate(key, waves(torch.tensor(1), 8))
-    far = rotate(query, waves(torch.tensor(103), 8)) @ rotate(key, waves(torch.tensor(101), 8))
+    near = rotate(query, sinusoids(torch.tensor(3), 8)) @ rotate(key, sinusoids(torch.tensor(1), 8))
+    far = rotate(query, sinusoids(torch.tensor(103), 8)) @ rotate(key, sinusoids(torch.tensor(101), 8))
     torch.testing.assert_close(near, far, rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(rotate(query, waves(torch.tensor(9), 8)).norm(), query.norm())
+    torch.testing.assert_close(rotate(query, sinusoids(torch.tensor(9), 8)).norm(), query.norm())
 
 
 def test_first_weights_are_those_of_gpt2():
@@ -91,10 +91,10 @@ def test_first_weights_are_those_of_gpt2():
     config = TransformerConfig(width=64, layers=8)
     backbone = Transformer(config, InputSpec(layout="tokens", vocabulary=500, size=(64,)), CAUSAL)
     for block in backbone.blocks:
-        assert block.attention.inner.weight.std().item() == pytest.approx(0.02, rel=0.05)
+        assert block.attention.qkv.weight.std().item() == pytest.approx(0.02, rel=0.05)
         assert block.attention.out.weight.std().item() == pytest.approx(0.02 / 4, rel=0.05)
-        assert block.shrink.weight.std().item() == pytest.approx(0.02 / 4, rel=0.05)
-        assert not block.grow.bias.any()
+        assert block.fc2.weight.std().item() == pytest.approx(0.02 / 4, rel=0.05)
+        assert not block.fc1.bias.any()
         assert torch.equal(block.norm1.weight, torch.ones(64))
     assert backbone.entry.layer.weight.std().item() == pytest.approx(0.02, rel=0.05)
 
@@ -120,7 +120,7 @@ def test_a_patch_is_an_eighth_of_the_picture(size, patch):
 def test_more_positions_than_were_learnt():
     backbone = transformer(CAUSAL)
     tokens = torch.zeros(1, 11, dtype=torch.int64)
-    with pytest.raises(ValueError, match="position 11 is beyond the 10 positions that were learnt"):
+    with pytest.raises(ValueError, match="position 11 is beyond the 10 positions that were learned"):
         backbone({"tokens": tokens})
     _, cache = backbone.extend({"tokens": tokens[:, :8]}, None)
     with pytest.raises(ValueError, match="position 11 is beyond"):
@@ -130,7 +130,7 @@ def test_more_positions_than_were_learnt():
 
 def test_an_encoder_cannot_be_extended():
     with pytest.raises(NotImplementedError, match="looks ahead"):
-        transformer(POSITION).extend(features(SHAPES["tokens"]), None)
+        transformer(POSITION).extend(features(SPECS["tokens"]), None)
 
 
 def test_settings_that_do_not_fit_each_other():

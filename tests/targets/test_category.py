@@ -6,12 +6,24 @@ import numpy as np
 import pytest
 import sklearn.metrics as oracle
 import torch
-from target_fakes import Fake, Fixed, as_json, check_repeats, check_sums, mean_loss, measured, restored, vector_batch
+from target_fakes import (
+    Fake,
+    Fixed,
+    as_json,
+    check_repeats,
+    check_sums,
+    mean_loss,
+    measured,
+    question,
+    restored,
+    vector_batch,
+)
 from torch.nn import functional
 
 from sonde.base.errors import RecordError, UserError
 from sonde.contracts.augment import AugmentParams, partner
 from sonde.contracts.records import Records, as_field
+from sonde.contracts.specs import InputSpec, OutputSpec
 from sonde.targets.category import Category, CategoryConfig
 
 
@@ -24,7 +36,7 @@ def category(*labels, **settings):
 
 
 def truth(target, *labels):
-    return target.collate(target.encode_many(records(*labels))[0])
+    return target.collate(target.encode_many(records(*labels), {})[0])
 
 
 BATCH = ("a", "b", "c", "b", "a", "c", "c", "b")
@@ -35,8 +47,8 @@ def test_sms_labels(shared):
         rows = list(csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
     target = category(*(row[0] for row in rows))
     assert target.classes == ["ham", "spam"]
-    assert target.counts == [4827, 747]
-    columns, errors = target.encode_many(records(*(row[0] for row in rows)))
+    assert target.class_counts == [4827, 747]
+    columns, errors = target.encode_many(records(*(row[0] for row in rows)), {})
     assert not errors
     assert int(columns["class"].sum()) == 747
 
@@ -44,10 +56,11 @@ def test_sms_labels(shared):
 def test_classes_are_sorted_names_with_counts():
     target = category()
     assert target.classes == ["a", "b", "c"]
-    assert target.counts == [1, 3, 2]
-    assert target.output.width == 3
-    assert target.output.per == "example"
-    assert restored(target).encode({"label": "c"})["class"] == 2
+    assert target.class_counts == [1, 3, 2]
+    assert target.width == 3
+    given = {"x": InputSpec(layout="vector", channels=2)}
+    assert target.outputs(given) == {"x": OutputSpec(per=("example",), width=3)}
+    assert restored(target).encode({"label": "c"}, {})["class"] == 2
 
 
 @pytest.mark.parametrize(
@@ -65,26 +78,26 @@ def test_labels_become_texts(field, classes):
     every = Records(fields={"label": field}, ids=[str(index) for index in range(len(field))])
     target = Category.fit(CategoryConfig(), every, {})
     assert target.classes == classes
-    columns, errors = target.encode_many(every)
-    one_by_one = [target.encode(each)["class"] for index, each in enumerate(every) if index not in errors]
+    columns, errors = target.encode_many(every, {})
+    one_by_one = [target.encode(each, {})["class"] for index, each in enumerate(every) if index not in errors]
     assert torch.equal(columns["class"], torch.stack(one_by_one))
 
 
 def test_whole_columns_equal_one_by_one():
     target = category()
     mixed = records("a", "d", None, "c", "", ["a"], "b")
-    columns, errors = target.encode_many(mixed)
+    columns, errors = target.encode_many(mixed, {})
     assert columns["class"].tolist() == [0, 2, 1]
     assert columns["class"].dtype == torch.int64
     assert sorted(errors) == [1, 2, 4, 5]
     for index, error in errors.items():
         with pytest.raises(RecordError) as caught:
-            target.encode(mixed[index])
+            target.encode(mixed[index], {})
         assert str(caught.value) == str(error)
 
 
 def test_bad_labels_say_what_and_what_to_do():
-    _, errors = category("daisy", "rose").encode_many(records("dasy", None, ["rose", "daisy"], "xyz", float("nan")))
+    _, errors = category("daisy", "rose").encode_many(records("dasy", None, ["rose", "daisy"], "xyz", float("nan")), {})
     assert str(errors[0]) == (
         "the label 'dasy' in field 'label' was never seen in training. Expected one of: daisy, rose. "
         "hint: did you mean 'daisy'?"
@@ -98,7 +111,7 @@ def test_bad_labels_say_what_and_what_to_do():
 
 def test_an_error_names_twenty_of_many_classes():
     with pytest.raises(RecordError, match=r"\.\.\. \(30 in all\)"):
-        category(*range(30)).encode({"label": "many"})
+        category(*range(30)).encode({"label": "many"}, {})
 
 
 def test_one_class_only():
@@ -113,7 +126,7 @@ def test_one_class_only():
 def test_no_labels_at_all():
     with pytest.raises(UserError, match="no record of the training split has a label in field 'label'"):
         category(None, None)
-    with pytest.raises(UserError, match='hint: several labels a record are learnt by the target kind "labels"'):
+    with pytest.raises(UserError, match='hint: several labels a record are learned by the target kind "labels"'):
         category(["a"], ["b"])
 
 
@@ -219,7 +232,7 @@ def test_loss_is_float32_under_bf16():
 
 def test_predictions():
     target = category()
-    (first, second) = target.predict(Fixed(torch.tensor([[0.0, 2.0, 1.0], [5.0, 0.0, 0.0]])), {})
+    (first, second) = target.predict(Fixed(torch.tensor([[0.0, 2.0, 1.0], [5.0, 0.0, 0.0]])), question(2))
     assert first["label"] == "b"
     assert first["confidence"] == first["probabilities"]["b"]
     assert list(first["probabilities"]) == ["a", "b", "c"]
@@ -230,7 +243,7 @@ def test_predictions():
 
 def test_predictions_of_many_classes_give_the_likeliest():
     target = category(*range(30))
-    (answer,) = target.predict(Fixed(torch.arange(30.0)[None]), {})
+    (answer,) = target.predict(Fixed(torch.arange(30.0)[None]), question())
     assert answer["label"] == target.classes[29]
     assert list(answer["probabilities"]) == target.classes[29:9:-1]
 
@@ -251,10 +264,10 @@ def test_metrics():
     assert target.lower_is_better <= set(found)
     assert found["accuracy"].tolist() == [oracle.accuracy_score(true, answered)] * 2
     assert found["balanced_accuracy"][0] == pytest.approx(oracle.balanced_accuracy_score(true, answered))
-    assert found["macro_f1"][0] == pytest.approx(oracle.f1_score(true, answered, ema="macro"))
+    assert found["macro_f1"][0] == pytest.approx(oracle.f1_score(true, answered, average="macro"))
     assert found["roc_auc"][0] == pytest.approx(oracle.roc_auc_score(true, p, multi_class="ovr"))
     assert found["log_loss"][0] == pytest.approx(oracle.log_loss(true, p))
-    assert found["recall/b"][0] == pytest.approx(oracle.recall_score(true, answered, ema=None)[1])
+    assert found["recall/b"][0] == pytest.approx(oracle.recall_score(true, answered, average=None)[1])
 
 
 def test_metrics_of_two_and_of_many_classes():

@@ -6,7 +6,18 @@ import numpy as np
 import pytest
 import sklearn.metrics as oracle
 import torch
-from target_fakes import Fake, Fixed, as_json, check_repeats, check_sums, mean_loss, measured, restored, vector_batch
+from target_fakes import (
+    Fake,
+    Fixed,
+    as_json,
+    check_repeats,
+    check_sums,
+    mean_loss,
+    measured,
+    question,
+    restored,
+    vector_batch,
+)
 from torch.nn import functional
 from torchvision.ops import sigmoid_focal_loss
 
@@ -38,32 +49,32 @@ def flags(**settings):
 
 
 def truth(target, *values):
-    return target.collate(target.encode_many(records(*values))[0])
+    return target.collate(target.encode_many(records(*values), {})[0])
 
 
 def test_emoji_tags(shared):
     lines = (shared / "openmoji_captions" / "captions.jsonl").read_text(encoding="utf-8").splitlines()[:200]
     tags = [json.loads(line)["tags"] for line in lines]
     target = labels(*tags, separator=",")
-    columns, errors = target.encode_many(records(*tags))
+    columns, errors = target.encode_many(records(*tags), {})
     assert not errors
     wanted = [sorted({part.strip() for part in text.split(",") if part.strip()}) for text in tags]
     found = [[target.classes[code] for code in np.flatnonzero(row)] for row in columns["labels"].numpy()]
     assert found == wanted
-    assert target.counts == columns["labels"].sum(0).tolist()
+    assert target.class_counts == columns["labels"].sum(0).tolist()
 
 
 def test_lists_and_texts_read_alike():
     target = labels()
     assert target.classes == ["new", "red", "round"]
-    assert target.counts == [3, 5, 4]
+    assert target.class_counts == [3, 5, 4]
     columns, errors = target.encode_many(
-        records(["red", "new"], "red;new", " red ; new ;", [], "", None, float("nan"), ("round",), {"red"})
+        records(["red", "new"], "red;new", " red ; new ;", [], "", None, float("nan"), ("round",), {"red"}), {}
     )
     assert not errors
     assert columns["labels"].dtype == torch.uint8
     assert columns["labels"].tolist() == [[1, 1, 0]] * 3 + [[0, 0, 0]] * 4 + [[0, 0, 1], [0, 1, 0]]
-    assert restored(target).encode({"labels": "red"})["labels"].tolist() == [0, 1, 0]
+    assert restored(target).encode({"labels": "red"}, {})["labels"].tolist() == [0, 1, 0]
 
 
 def test_numbers_become_names():
@@ -72,8 +83,8 @@ def test_numbers_become_names():
 
 def test_rare_labels_are_passed_over():
     target = labels(min_count=4)
-    assert (target.classes, target.counts) == (["red", "round"], [5, 4])
-    columns, errors = target.encode_many(records(["new"], ["new", "red"], ["never seen"]))
+    assert (target.classes, target.class_counts) == (["red", "round"], [5, 4])
+    columns, errors = target.encode_many(records(["new"], ["new", "red"], ["never seen"]), {})
     assert not errors
     assert columns["labels"].tolist() == [[0, 0], [1, 0], [0, 0]]
     with pytest.raises(UserError, match=r"min_count is 9, and the commonest label, 'red', is in 5 training records"):
@@ -83,11 +94,11 @@ def test_rare_labels_are_passed_over():
 def test_several_fields_of_0_and_1():
     target = flags()
     assert target.classes == ["red", "round"]
-    assert target.counts == [2, 2]
+    assert target.class_counts == [2, 2]
     assert LabelsConfig.model_validate({"fields": ["red"]}).fields == ["red"]
     assert Labels.fields(target.config) == ["red", "round"]
     assert Labels.fields(LabelsConfig()) == ["labels"]
-    columns, errors = target.encode_many(records(red=[1, 0.0, True], round=["1", 0, 1]))
+    columns, errors = target.encode_many(records(red=[1, 0.0, True], round=["1", 0, 1]), {})
     assert not errors
     assert columns["labels"].tolist() == [[1, 1], [0, 0], [1, 1]]
 
@@ -95,17 +106,17 @@ def test_several_fields_of_0_and_1():
 def test_whole_columns_equal_one_by_one():
     target = labels()
     mixed = records(["red"], ["blue"], "new;round", [["red"]], ["red", "rod"])
-    columns, errors = target.encode_many(mixed)
+    columns, errors = target.encode_many(mixed, {})
     assert sorted(errors) == [1, 3, 4]
-    assert columns["labels"].tolist() == [target.encode(mixed[index])["labels"].tolist() for index in (0, 2)]
+    assert columns["labels"].tolist() == [target.encode(mixed[index], {})["labels"].tolist() for index in (0, 2)]
     for index, error in errors.items():
         with pytest.raises(RecordError) as caught:
-            target.encode(mixed[index])
+            target.encode(mixed[index], {})
         assert str(caught.value) == str(error)
 
 
 def test_bad_labels_say_what_and_what_to_do():
-    _, errors = labels().encode_many(records(["red", "roud"], [["red"]]))
+    _, errors = labels().encode_many(records(["red", "roud"], [["red"]]), {})
     assert str(errors[0]) == (
         "the label 'roud' in field 'labels' was never seen in training. Expected one of: new, red, round. "
         "hint: did you mean 'round'?"
@@ -114,12 +125,12 @@ def test_bad_labels_say_what_and_what_to_do():
         "[['red']] in field 'labels' is not a list of labels. "
         'Expected a list of texts, or a text such as "red;round".'
     )
-    _, errors = flags().encode_many(records(red=[None, 1, 0], round=[1, 0.5, "yes"]))
+    _, errors = flags().encode_many(records(red=[None, 1, 0], round=[1, 0.5, "yes"]), {})
     assert str(errors[0]) == "the label in field 'red' is missing. Expected 0 or 1."
     assert str(errors[1]) == "the label in field 'round' is 0.5. Expected 0 or 1."
     assert str(errors[2]) == "the label in field 'round' is 'yes'. Expected 0 or 1."
     with pytest.raises(RecordError, match="the record has no field 'labels'"):
-        labels().encode({})
+        labels().encode({}, {})
 
 
 def test_nothing_to_learn():
@@ -183,12 +194,12 @@ def test_losses_are_sums(settings, weights):
 
 def test_predictions():
     target = labels(threshold=0.6)
-    answers = target.predict(Fixed(torch.tensor([[0.0, 2.0, 1.0], [-1.0, -2.0, -3.0]])), {})
+    answers = target.predict(Fixed(torch.tensor([[0.0, 2.0, 1.0], [-1.0, -2.0, -3.0]])), question(2))
     assert [answer["labels"] for answer in answers] == [["red", "round"], []]
     assert answers[0]["probabilities"]["new"] == 0.5
     assert as_json(answers) == answers
     many = labels([f"{index:02}" for index in range(30)])
-    (answer,) = many.predict(Fixed(torch.arange(30.0)[None]), {})
+    (answer,) = many.predict(Fixed(torch.arange(30.0)[None]), question())
     assert list(answer["probabilities"]) == many.classes[29:9:-1]
 
 
@@ -201,12 +212,13 @@ def test_metrics():
     answered = scores >= 0.5
     wanted = {
         "mean_average_precision": oracle.average_precision_score(true, scores),
-        "micro_f1": oracle.f1_score(true, answered, ema="micro"),
-        "macro_f1": oracle.f1_score(true, answered, ema="macro"),
+        "micro_f1": oracle.f1_score(true, answered, average="micro"),
+        "macro_f1": oracle.f1_score(true, answered, average="macro"),
         "roc_auc": oracle.roc_auc_score(true, scores),
         "subset_accuracy": oracle.accuracy_score(true, answered),
         **{
-            f"f1/{name}": f1 for name, f1 in zip(target.classes, oracle.f1_score(true, answered, ema=None), strict=True)
+            f"f1/{name}": f1
+            for name, f1 in zip(target.classes, oracle.f1_score(true, answered, average=None), strict=True)
         },
     }
     assert {name: pytest.approx(value[0]) for name, value in found.items()} == wanted

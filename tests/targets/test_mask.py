@@ -8,14 +8,25 @@ import sklearn.metrics as oracle
 import torch
 from PIL import Image as Pillow
 from pydantic import ValidationError
-from target_fakes import Fake, FakeConfig, FakeInput, Fixed, as_json, check_repeats, check_sums, mean_loss, restored
+from target_fakes import (
+    Fake,
+    FakeConfig,
+    FakeInput,
+    Fixed,
+    as_json,
+    check_repeats,
+    check_sums,
+    made,
+    mean_loss,
+    question,
+    restored,
+)
 from torch.nn import functional
 
 from sonde.base.config import Config
 from sonde.base.errors import RecordError, UserError
 from sonde.base.rng import BatchRng
 from sonde.contracts.augment import AugmentParams
-from sonde.contracts.batch import Batch
 from sonde.contracts.records import Records
 from sonde.contracts.specs import InputSpec
 from sonde.inputs.image import Augment, Image, ImageConfig
@@ -33,7 +44,7 @@ def records(*masks):
 def grid(height=4, width=4, how="squash"):
     return {
         "given": FakeInput(
-            config=FakeConfig(fit=how), offered=InputSpec(layout="grid", channels=3, size=(height, width))
+            config=FakeConfig(resize_mode=how), offered=InputSpec(layout="grid", channels=3, size=(height, width))
         )
     }
 
@@ -57,12 +68,9 @@ def batch(seed=0, count=8, weights=False, num_classes=4):
     truth = torch.randint(0, num_classes, (count, 4, 4), generator=drawn)
     truth[0] %= 2
     truth[torch.rand(count, 4, 4, generator=drawn) < 0.2] = IGNORED
-    return Batch(
-        inputs={"given": {"grid": torch.randn(count, 3, 4, 4, generator=drawn)}},
-        truth={"mask": truth.to(torch.uint8)},
-        records_B=torch.arange(count),
-        weight_B=torch.rand(count, generator=drawn) if weights else None,
-    )
+    inputs = {"given": {"grid": torch.randn(count, 3, 4, 4, generator=drawn)}}
+    weight_B = torch.rand(count, generator=drawn) if weights else None
+    return made(inputs, {"mask": truth.to(torch.uint8)}, weight_B)
 
 
 def test_camvid(shared):
@@ -76,8 +84,8 @@ def test_camvid(shared):
     assert target.ids == list(range(11))
     assert target.size == [45, 60]
     assert target.how == "crop"
-    assert target.output.width == 11
-    columns, errors = target.encode_many(every)
+    assert target.width == 11
+    columns, errors = target.encode_many(every, {})
     assert not errors
     truth = columns["mask"]
     assert truth.dtype == torch.uint8
@@ -87,7 +95,7 @@ def test_camvid(shared):
     # Every eighth pixel says about as much as all of them.
     np.testing.assert_allclose((truth == 3).float().mean().item(), (whole == 3).mean(), rtol=0.05)
     assert target.pixels == np.bincount(whole.ravel(), minlength=12)[:11].tolist()
-    assert torch.equal(restored(target).encode(every[3])["mask"], truth[3])
+    assert torch.equal(restored(target).encode(every[3], {})["mask"], truth[3])
 
 
 def test_the_ids_that_masks_hold_become_classes():
@@ -95,7 +103,7 @@ def test_the_ids_that_masks_hold_become_classes():
     assert target.ids == [0, 255]
     assert target.classes == ["0", "255"]
     assert target.pixels == [1, 3]
-    assert target.encode({"mask": np.full((4, 4), 255)})["mask"].unique().tolist() == [1]
+    assert target.encode({"mask": np.full((4, 4), 255)}, {})["mask"].unique().tolist() == [1]
     assert mask(np.array([[0, 255], [7, 255]]), ignore=255).ids == [0, 7]
 
 
@@ -106,7 +114,7 @@ def test_names_of_ids():
     assert mask(np.array([[0, 255]]), classes=["ground", "cloud"]).ids == [0, 255]
 
 
-@pytest.mark.parametrize("form", ["array", "grey", "palette", "file", "bool", "16 bit"])
+@pytest.mark.parametrize("layout", ["array", "grey", "palette", "file", "bool", "16 bit"])
 def test_forms_of_a_mask(layout, tmp_path):
     values = np.array([[0, 1], [1, 0]])
     (tmp_path / "mask.png").write_bytes(png(values))
@@ -120,7 +128,7 @@ def test_forms_of_a_mask(layout, tmp_path):
         "bool": values.astype(bool),
         "16 bit": sixteen.getvalue(),
     }[layout]
-    found = mask(values).encode({"mask": value})["mask"]
+    found = mask(values).encode({"mask": value}, {})["mask"]
     assert found.dtype == torch.uint8
     assert found.tolist() == np.kron(values, np.ones((2, 2))).tolist()
 
@@ -132,10 +140,10 @@ def test_the_mask_goes_where_its_picture_goes(how):
     values[10:, 20:40] = 1
     every = records(png(values))
     every = every.with_fields(image=np.array([png(values * 200)], dtype=object))
-    image = Image.fit(ImageConfig(size=(20, 24), fit=how, channels=1), every)
+    image = Image.fit(ImageConfig(size=(20, 24), resize_mode=how, channels=1), every)
     target = Mask.fit(MaskConfig(), every, {"photo": image})
     shown = image.encode(every[0])["grid"][0]
-    truth = target.encode(every[0])["mask"]
+    truth = target.encode(every[0], {})["mask"]
     sure = ((shown < 20) | (shown > 180)) & (truth != IGNORED)
     assert sure.float().mean() > (0.5 if how == "pad" else 0.8)
     assert torch.equal(shown[sure] > 100, truth[sure] == 1)
@@ -154,16 +162,20 @@ def test_augmentation_moves_picture_and_mask_alike():
         target = Mask.fit(MaskConfig(), every, {"photo": image})
         rng = BatchRng(seed=0, epoch=1, records_B=torch.arange(6))
         changed, params = image.augment(image.encode_many(every)[0], rng)
-        followed = target.apply_augment(target.encode_many(every)[0], params)["mask"]
+        followed = target.apply_augment(target.encode_many(every, {})[0], params)["mask"]
         assert torch.equal(changed["grid"][:, 0], followed * 60)
 
 
-def test_rows_and_columns_from_outside_have_no_class():
-    truth = torch.arange(4, dtype=torch.uint8).reshape(1, 2, 2)
-    params = AugmentParams(rows_BH=torch.tensor([[1, -1]]), columns_BW=torch.tensor([[1, 0]]))
-    assert mask().apply_augment({"mask": truth}, params)["mask"].tolist() == [[[3, 2], [IGNORED, IGNORED]]]
-    only_columns = AugmentParams(columns_BW=torch.tensor([[-1, 0]]))
-    assert mask().apply_augment({"mask": truth}, only_columns)["mask"].tolist() == [[[IGNORED, 0], [IGNORED, 2]]]
+def test_whole_pixels_are_shifted_with_reflection_and_mirrored():
+    truth = torch.tensor([[[0, 1, 2], [3, 0, IGNORED]]], dtype=torch.uint8)
+
+    def moved(shift, flip):
+        params = AugmentParams(size=(2, 3), shift_BD=torch.tensor([shift]), flip_BD=torch.tensor([flip]))
+        return mask().apply_augment({"mask": truth}, params)["mask"].tolist()
+
+    assert moved([1, 0], [False, False]) == [[[3, 0, IGNORED], [0, 1, 2]]]
+    assert moved([0, 1], [False, False]) == [[[1, 2, 1], [0, IGNORED, 0]]]
+    assert moved([0, 1], [False, True]) == [[[1, 0, 1], [0, 3, 0]]]
     assert mask().apply_augment({"mask": truth}, AugmentParams())["mask"] is truth
 
 
@@ -171,17 +183,17 @@ def test_an_affine_map_takes_the_nearest_pixel():
     truth = torch.tensor([[[0, 1, 2], [3, 0, IGNORED]]], dtype=torch.uint8)
     mirror = torch.tensor([[[-1.0, 0, 0], [0, 1, 0]]])
     assert (
-        mask().apply_augment({"mask": truth}, AugmentParams(affine_B23=mirror))["mask"].tolist()
+        mask().apply_augment({"mask": truth}, AugmentParams(size=(2, 3), affine=mirror))["mask"].tolist()
         == truth.flip(2).tolist()
     )
     right = torch.tensor([[[1.0, 0, -2 / 3], [0, 1, 0]]])
-    found = mask().apply_augment({"mask": truth}, AugmentParams(affine_B23=right))["mask"]
+    found = mask().apply_augment({"mask": truth}, AugmentParams(size=(2, 3), affine=right))["mask"]
     assert found.tolist() == [[[IGNORED, 0, 1], [IGNORED, 3, 0]]]
     assert found.dtype == torch.uint8
 
 
 def test_mixed_pictures_are_refused():
-    with pytest.raises(NotImplementedError, match="Mask cannot follow mixed examples"):
+    with pytest.raises(NotImplementedError, match="Mask does not support mixed examples"):
         mask().apply_augment(batch().truth, AugmentParams(mix_weight_B=torch.ones(8)))
 
 
@@ -230,7 +242,9 @@ def test_terms_and_their_weights():
     torch.testing.assert_close(other["dice"], one["dice"] / 2)
     pixels = (given.truth["mask"] != IGNORED).flatten(1).sum(1).float()
     per_picture = dice_loss(network(given.inputs).softmax(1), given.truth["mask"])
-    torch.testing.assert_close(one["dice"] / mask().count(given), (per_picture * pixels).sum() / pixels.sum())
+    torch.testing.assert_close(
+        one["dice"] / mask(dice=1.0).counts(given)["dice"], (per_picture * pixels).sum() / pixels.sum()
+    )
     with pytest.raises(ValidationError, match="cross_entropy and dice are both 0"):
         MaskConfig(cross_entropy=0.0, dice=0.0)
 
@@ -248,7 +262,7 @@ def test_predictions_unpack():
     drawn = torch.Generator().manual_seed(0)
     codes = torch.randint(0, 4, (3, 4, 5), generator=drawn)
     codes[0] = 2
-    answers = target.predict(Fixed(functional.one_hot(codes, 4).movedim(-1, 1).float()), {})
+    answers = target.predict(Fixed(functional.one_hot(codes, 4).movedim(-1, 1).float()), question(3))
     assert as_json(answers) == answers
     for answer, wanted in zip(answers, codes.numpy(), strict=True):
         assert answer["size"] == [4, 5]
@@ -267,7 +281,7 @@ def test_metrics():
         np.testing.assert_array_equal(each, oracle.confusion_matrix(t[valid], a[valid], labels=range(4)))
     found = target.metrics({"confusion": confusion.numpy()}, np.ones((1, 8)))
     valid = truth != IGNORED
-    iou = oracle.jaccard_score(truth[valid], answered[valid], ema=None)
+    iou = oracle.jaccard_score(truth[valid], answered[valid], average=None)
     assert list(found) == ["miou", "pixel_accuracy", "class_accuracy", "iou/0", "iou/1", "iou/2", "iou/3"]
     assert [found[f"iou/{name}"][0] for name in range(4)] == pytest.approx(iou.tolist())
     assert found["miou"][0] == pytest.approx(iou.mean())
@@ -291,7 +305,7 @@ def test_bad_masks_say_what_and_what_to_do(tmp_path):
         ),
     ):
         with pytest.raises(RecordError) as caught:
-            target.encode({"mask": value})
+            target.encode({"mask": value}, {})
         assert text in str(caught.value)
 
 
@@ -329,3 +343,7 @@ def test_the_input_that_a_mask_belongs_to():
     ):
         with pytest.raises(UserError, match=text):
             mask(inputs=inputs, **settings)
+
+
+def test_advice_minds_small_classes():
+    assert Mask.recommend(MaskConfig(), {}, records()).target == {"dice": 1.0}

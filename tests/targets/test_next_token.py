@@ -13,6 +13,8 @@ from target_fakes import (
     as_json,
     check_repeats,
     check_sums,
+    draw,
+    made,
     mean_loss,
     measured,
     restored,
@@ -23,9 +25,8 @@ from transformers import TopKLogitsWarper, TopPLogitsWarper
 from sonde.base.errors import UserError
 from sonde.base.rng import generator
 from sonde.contracts.augment import AugmentParams
-from sonde.contracts.batch import Batch
 from sonde.contracts.records import Records
-from sonde.contracts.specs import InputSpec
+from sonde.contracts.specs import InputSpec, OutputSpec
 from sonde.targets.next_token import Generate, NextToken, NextTokenConfig, choose, keep_top_k, keep_top_p
 
 VOCABULARY, CONTEXT = 7, 8
@@ -94,12 +95,8 @@ def test_dropped_tokens_are_predicted_as_they_were():
 def batch(lengths=(5, 1, 9, 3, 7, 2, 9, 4), weights=False):
     drawn = torch.Generator().manual_seed(0)
     tokens = torch.randint(0, VOCABULARY, (len(lengths), max(lengths)), generator=drawn)
-    return Batch(
-        inputs={"given": {"tokens": tokens, "length": torch.tensor(lengths)}},
-        truth={},
-        records_B=torch.arange(len(lengths)),
-        weight_B=torch.rand(len(lengths), generator=drawn) if weights else None,
-    )
+    weight_B = torch.rand(len(lengths), generator=drawn) if weights else None
+    return made({"given": {"tokens": tokens, "length": torch.tensor(lengths)}}, {}, weight_B)
 
 
 def prompts(*rows):
@@ -125,19 +122,22 @@ def costs(network, given):
 def test_learns_the_vocabulary_and_the_context():
     fitted = target()
     assert (fitted.input, fitted.vocabulary, fitted.context, fitted.token_bytes) == ("given", VOCABULARY, CONTEXT, None)
-    assert fitted.output.width == VOCABULARY
-    assert fitted.output.causal
-    assert fitted.output.per == "position"
+    assert fitted.width == VOCABULARY
+    specs = {"given": TOKENS, "beside": InputSpec(layout="vector", channels=2)}
+    assert fitted.outputs(specs) == {
+        "given": OutputSpec(per=("position",), width=VOCABULARY, causal=True),
+        "beside": OutputSpec(per=("example",), width=VOCABULARY),
+    }
     assert NextToken.fields(fitted.config) == []
     assert restored(fitted) == fitted
 
 
 def test_needs_no_truth():
     fitted = target()
-    assert fitted.encode({}) == {}
-    assert fitted.encode_many(NOTHING) == ({}, {})
+    assert fitted.encode({}, {}) == {}
+    assert fitted.encode_many(NOTHING, {}) == ({}, {})
     assert fitted.apply_augment({}, AugmentParams()) == {}
-    with pytest.raises(NotImplementedError, match="NextToken cannot follow mixed examples"):
+    with pytest.raises(NotImplementedError, match="NextToken does not support mixed examples"):
         fitted.apply_augment({}, AugmentParams(mix_weight_B=torch.ones(2)))
 
 
@@ -158,7 +158,7 @@ def test_loss_is_the_sum_over_predicted_tokens():
     given, network = batch(), plain_network()
     wanted = costs(network, given)
     torch.testing.assert_close(mean_loss(target(), network, given), wanted.sum() / 32)
-    assert target().count(given) == 32
+    assert target().counts(given) == {"loss": 32}
     found = measured(target(), network, given)
     np.testing.assert_allclose(found["loss"], wanted.detach().numpy(), rtol=1e-5, atol=1e-6)
     assert found["positions"].tolist() == [4, 0, 8, 2, 6, 1, 8, 3]
@@ -166,7 +166,7 @@ def test_loss_is_the_sum_over_predicted_tokens():
 
 def test_texts_of_one_token_have_nothing_to_predict():
     given, network = batch((1, 1)), plain_network()
-    assert target().count(given) == 0
+    assert target().counts(given) == {"loss": 0}
     assert target().loss(network, given, None)["loss"] == 0
     assert measured(target(), network, given)["loss"].tolist() == [0, 0]
 
@@ -262,12 +262,12 @@ def test_a_cache_is_used():
 
 def test_alone_as_in_a_batch_and_another_seed_differs():
     network = plain_network()
-    together = generating(tokens=20).predict(network, prompts(*PROMPTS))
+    together = generating(tokens=20).predict(network, made(prompts(*PROMPTS), {}))
     assert as_json(together) == together
     assert [list(answer) for answer in together] == [["tokens"]] * len(PROMPTS)
     for prompt, answer in zip(PROMPTS, together, strict=True):
-        assert generating(tokens=20).predict(network, prompts(prompt)) == [answer]
-    assert generating(tokens=20, seed=1).predict(network, prompts(*PROMPTS)) != together
+        assert generating(tokens=20).predict(network, made(prompts(prompt), {})) == [answer]
+    assert generating(tokens=20, seed=1).predict(network, made(prompts(*PROMPTS), {})) != together
 
 
 def test_other_inputs_go_with_their_text():

@@ -6,7 +6,18 @@ import numpy as np
 import pytest
 import sklearn.metrics as oracle
 import torch
-from target_fakes import Fake, Fixed, as_json, check_repeats, check_sums, mean_loss, measured, restored, vector_batch
+from target_fakes import (
+    Fake,
+    Fixed,
+    as_json,
+    check_repeats,
+    check_sums,
+    mean_loss,
+    measured,
+    question,
+    restored,
+    vector_batch,
+)
 from torch.nn import functional
 
 from sonde.base.errors import RecordError, UserError
@@ -28,7 +39,7 @@ def number(*values, **settings):
 
 
 def truth(target, *values):
-    return target.collate(target.encode_many(records(*values))[0])
+    return target.collate(target.encode_many(records(*values), {})[0])
 
 
 def test_house_prices(shared):
@@ -36,13 +47,13 @@ def test_house_prices(shared):
         values = np.array([float(row["median_house_value"]) for row in csv.DictReader(file)])
     every = Records(fields={"value": values}, ids=[str(index) for index in range(len(values))])
     target = Number.fit(NumberConfig(), every, {})
-    columns, errors = target.encode_many(every)
+    columns, errors = target.encode_many(every, {})
     assert not errors
     standard = columns["value"]
     assert standard.dtype == torch.float32
     assert float(standard.mean()) == pytest.approx(0, abs=1e-5)
     assert float(standard.std()) == pytest.approx(1, abs=1e-3)
-    answers = target.predict(Fixed(standard), {})
+    answers = target.predict(Fixed(standard), question(len(standard)))
     np.testing.assert_allclose([answer["value"] for answer in answers], values, rtol=1e-6)
 
 
@@ -50,8 +61,8 @@ def test_learns_the_place_of_the_training_split():
     target = number()
     assert target.centre == [pytest.approx(np.mean(VALUES))]
     assert target.scale == [pytest.approx(np.std(VALUES))]
-    assert target.output.width == 1
-    assert restored(target).encode({"value": 2})["value"].shape == (1,)
+    assert target.width == 1
+    assert restored(target).encode({"value": 2}, {})["value"].shape == (1,)
 
 
 def test_robust_scale_and_logarithm():
@@ -68,13 +79,13 @@ def test_robust_scale_and_logarithm():
 @pytest.mark.parametrize("settings", [{}, {"transform": "log"}, {"scale": "robust"}])
 def test_predictions_are_in_the_units_of_the_data(settings):
     target = number(**settings)
-    answers = target.predict(Fixed(truth(target, *VALUES)["value"]), {})
+    answers = target.predict(Fixed(truth(target, *VALUES)["value"]), question())
     assert [answer["value"] for answer in answers] == pytest.approx(VALUES)
     assert as_json(answers) == answers
 
 
 def test_a_wild_logarithm_stays_a_json_number():
-    answers = number(transform="log").predict(Fixed(torch.full((1, 1), 1e30)), {})
+    answers = number(transform="log").predict(Fixed(torch.full((1, 1), 1e30)), question())
     assert as_json(answers) == answers
 
 
@@ -82,11 +93,11 @@ def test_several_fields():
     every = records(width=[1, 2, 3], height=[10.0, 30.0, 20.0])
     target = Number.fit(NumberConfig(fields=["width", "height"]), every, {})
     assert target.names == ["width", "height"]
-    assert target.output.width == 2
+    assert target.width == 2
     assert Number.fields(target.config) == ["width", "height"]
-    columns, errors = target.encode_many(every)
+    columns, errors = target.encode_many(every, {})
     assert not errors
-    answers = target.predict(Fixed(columns["value"]), {})
+    answers = target.predict(Fixed(columns["value"]), question())
     assert answers[1] == {"values": {"width": pytest.approx(2), "height": pytest.approx(30)}}
     found = target.metrics({"value": columns["value"].numpy(), "answer": columns["value"].numpy() * 0}, np.ones((1, 3)))
     assert found["rmse/width"][0] == pytest.approx(np.std([1, 2, 3]))
@@ -97,23 +108,23 @@ def test_several_fields():
 def test_whole_columns_equal_one_by_one():
     target = number()
     mixed = records(1, None, "2.5", "n/a", float("inf"), True, [1])
-    columns, errors = target.encode_many(mixed)
+    columns, errors = target.encode_many(mixed, {})
     assert sorted(errors) == [1, 3, 4, 6]
-    assert torch.equal(columns["value"], torch.stack([target.encode(mixed[index])["value"] for index in (0, 2, 5)]))
+    assert torch.equal(columns["value"], torch.stack([target.encode(mixed[index], {})["value"] for index in (0, 2, 5)]))
     for index, error in errors.items():
         with pytest.raises(RecordError) as caught:
-            target.encode(mixed[index])
+            target.encode(mixed[index], {})
         assert str(caught.value) == str(error)
 
 
 def test_bad_numbers_say_what_and_what_to_do():
-    _, errors = number().encode_many(records(None, "12 euro", float("inf")))
+    _, errors = number().encode_many(records(None, "12 euro", float("inf")), {})
     assert str(errors[0]) == "the value in field 'value' is missing or NaN. Expected a finite number."
     assert str(errors[1]) == "the value '12 euro' in field 'value' is not a finite number. Expected a finite number."
     assert str(errors[2]) == "the value inf in field 'value' is not a finite number. Expected a finite number."
-    _, errors = number().encode_many(records(1.0, float("nan")))
+    _, errors = number().encode_many(records(1.0, float("nan")), {})
     assert "is missing or NaN" in str(errors[1])
-    _, errors = number(transform="log").encode_many(records(3, 0))
+    _, errors = number(transform="log").encode_many(records(3, 0), {})
     assert str(errors[1]) == (
         "the value 0 in field 'value' has no logarithm. Expected a number above zero. "
         "hint: set target.transform to none"
@@ -179,7 +190,7 @@ def test_metrics(offset):
     target = number(*values)
     batch, network = vector_batch(truth(target, *values)), Fake(1)
     found = target.metrics(measured(target, network, batch), np.ones((2, 8)))
-    answers = [answer["value"] for answer in target.predict(network, batch.inputs)]
+    answers = [answer["value"] for answer in target.predict(network, batch)]
     assert list(found) == ["rmse", "mae", "r2"]
     assert found["rmse"].tolist() == [pytest.approx(oracle.root_mean_squared_error(values, answers), rel=1e-5)] * 2
     assert found["mae"][0] == pytest.approx(oracle.mean_absolute_error(values, answers), rel=1e-5)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import sonde
-from sonde import loop, run
+from sonde import loop, stages
 from sonde.base.device import Precision, formats
 from sonde.base.progress import NoProgress
 from sonde.data.store import encode
@@ -32,15 +32,15 @@ def recipe(**training):
 
 
 @pytest.fixture
-def case(monkeypatch, tmp_path):
-    """What the probe is given, at step 0."""
+def workload(monkeypatch, tmp_path):
+    """What is measured, at step 0."""
     monkeypatch.setenv("SONDE_CACHE", str(tmp_path / "cache"))
     plan = recipe(precision="fp32")
-    data = run.load_data(plan)
-    task = run.learn(plan, data.splits["train"])
-    network = run.build(plan, task)
-    state, steps, batches = run.prepare(plan, task, network, encode(task, data.splits["train"]), None, NoProgress())
-    return autotune.Case(task=task, network=network, batches=batches, plan=steps, micro_batch=state.micro_batch)
+    data = stages.load_data(plan)
+    task = stages.fit_task(plan, data.splits["train"])
+    network = stages.build_network(plan, task)
+    state, steps, batches = stages.prepare(plan, task, network, encode(task, data.splits["train"]), None, NoProgress())
+    return autotune.Workload(task=task, network=network, batches=batches, plan=steps, micro_batch=state.micro_batch)
 
 
 @needs_bf16
@@ -51,22 +51,22 @@ def test_the_quickest_is_taken_and_float32_where_nothing_is_gained():
 
 
 @needs_bf16
-def test_measuring_changes_nothing(case):
-    before = {name: value.clone() for name, value in case.network.state_dict().items()}
-    found = autotune.measure(case, formats(CPU))
+def test_measuring_changes_nothing(workload):
+    before = {name: value.clone() for name, value in workload.network.state_dict().items()}
+    found = autotune.measure(workload, formats(CPU))
     assert set(found) == set(formats(CPU))
     assert all(0 < seconds < 100 for seconds in found.values())
-    assert all(torch.equal(value, before[name]) for name, value in case.network.state_dict().items())
-    assert all(parameter.grad is None for parameter in case.network.parameters())
+    assert all(torch.equal(value, before[name]) for name, value in workload.network.state_dict().items())
+    assert all(parameter.grad is None for parameter in workload.network.parameters())
 
 
 @needs_bf16
-def test_a_machine_remembers(case, monkeypatch):
+def test_a_machine_remembers(workload, monkeypatch):
     times = {"fp32": 1.0, "bf16": 0.5, "bf16-math": 0.6}
     monkeypatch.setattr(autotune, "measure", lambda *arguments: times)
-    assert "measured here" in str(autotune.choose(case, "auto"))
+    assert "measured here" in str(autotune.choose(workload, "auto"))
     monkeypatch.setattr(autotune, "measure", None)
-    again = autotune.choose(case, "auto")
+    again = autotune.choose(workload, "auto")
     assert again.format == "bf16"
     assert again.why == "as measured here before"
     assert "fp32 1e+03 ms" in str(again)
@@ -90,9 +90,9 @@ def test_a_run_keeps_its_format(tmp_path, monkeypatch):
     assert used == ["fp32"]
 
 
-def test_few_steps_are_not_measured(case, monkeypatch):
+def test_few_steps_are_not_measured(workload, monkeypatch):
     monkeypatch.setattr(autotune, "measure", None)
-    few = dataclasses.replace(case, plan=dataclasses.replace(case.plan, steps=20))
+    few = dataclasses.replace(workload, plan=dataclasses.replace(workload.plan, steps=20))
     assert autotune.choose(few, "auto").format == "fp32"
     assert autotune.choose(few, "bf16").format == "bf16"
 
@@ -107,12 +107,12 @@ def quick_compiler(monkeypatch):
 
 
 @needs_bf16
-def test_a_long_run_tries_to_compile_and_a_short_one_does_not(case, monkeypatch, quick_compiler):
+def test_a_long_run_tries_to_compile_and_a_short_one_does_not(workload, monkeypatch, quick_compiler):
     monkeypatch.setattr(autotune, "measure", lambda *arguments: {"fp32": 1.0, "bf16": 0.5, "bf16-math": 0.6})
-    short = autotune.resolve(case, "auto", "auto", None)
+    short = autotune.resolve(workload, "auto", "auto", None)
     assert not quick_compiler
     assert short.compiling is None
-    endless = dataclasses.replace(case, plan=dataclasses.replace(case.plan, steps=100_000))
+    endless = dataclasses.replace(workload, plan=dataclasses.replace(workload.plan, steps=100_000))
     tried = autotune.resolve(endless, "auto", "auto", None)
     assert quick_compiler
     assert "failed" not in tried.why, tried.why
@@ -124,17 +124,17 @@ def test_a_long_run_tries_to_compile_and_a_short_one_does_not(case, monkeypatch,
     assert not quick_compiler
 
 
-def test_the_forecast_weighs_what_is_saved_against_compiling(case):
+def test_the_forecast_weighs_what_is_saved_against_compiling(workload):
     known = autotune.ExecutionPlan(format="fp32", why="", seconds={"fp32": 1.0, "compiled": 0.5}, compiling=70.0)
     assert not autotune._perhaps_compiled(
-        dataclasses.replace(case, plan=dataclasses.replace(case.plan, steps=120)), known
+        dataclasses.replace(workload, plan=dataclasses.replace(workload.plan, steps=120)), known
     ).compiled
     assert autotune._perhaps_compiled(
-        dataclasses.replace(case, plan=dataclasses.replace(case.plan, steps=160)), known
+        dataclasses.replace(workload, plan=dataclasses.replace(workload.plan, steps=160)), known
     ).compiled
     slower = dataclasses.replace(known, seconds={"fp32": 1.0, "compiled": 0.99})
     assert not autotune._perhaps_compiled(
-        dataclasses.replace(case, plan=dataclasses.replace(case.plan, steps=10**6)), slower
+        dataclasses.replace(workload, plan=dataclasses.replace(workload.plan, steps=10**6)), slower
     ).compiled
 
 
@@ -143,7 +143,7 @@ def test_a_compiled_run_learns_and_its_artifact_loads(tmp_path, quick_compiler):
     straight = sonde.fit(plan, out=tmp_path / "run")
     assert quick_compiler
     model = sonde.load(straight.artifact)
-    assert model.predict([run.load_data(plan).splits["test"][0]["image"]])[0]["label"]
+    assert model.predict([stages.load_data(plan).splits["test"][0]["image"]])[0]["label"]
 
 
 @needs_bf16

@@ -52,7 +52,7 @@ def test_the_newest_two_and_their_best_weights_stay(tmp_path):
     assert restored(tmp_path)[1] == 40
 
 
-def test_a_damaged_checkpoint_is_told_and_set_aside(tmp_path):
+def test_a_damaged_checkpoint_is_told_and_renamed(tmp_path):
     save(tmp_path, 1, 1)
     save(tmp_path, 2, 1)
     flip(tmp_path / "step-000000002.safetensors")
@@ -66,7 +66,7 @@ def test_a_damaged_checkpoint_is_told_and_set_aside(tmp_path):
 
 @pytest.mark.parametrize("place", [0, 20, -1])
 def test_damaged_ones_do_not_count_among_those_kept(tmp_path, place):
-    """Step 2 is damaged and passed over; the run goes on, and a second damage finds another good one."""
+    """Step 2 is damaged and skipped; the run goes on, and a second damage finds another good one."""
     save(tmp_path, 1, 1)
     save(tmp_path, 2, 1)
     flip(tmp_path / "step-000000002.safetensors", place)
@@ -97,3 +97,35 @@ def test_best_weights_survive_the_damage_of_one_file(tmp_path, name):
     )
     with pytest.raises(UserError, match="is damaged"):
         checkpoint.read_best(tmp_path, state)
+
+
+@pytest.mark.parametrize("kind", ["sgd", "adam", "adamw", "muon"])
+def test_going_back_to_the_start_forgets_what_optimizers_have_seen(tmp_path, kind):
+    """A checkpoint of step 0 has no momentum; a state that is brought back to it has none either."""
+
+    def made():
+        torch.manual_seed(0)
+        network = nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 2))
+        config = optimizers.OptimizerConfig(kind=kind, lr=0.01)
+        return State(network=network, optimizers=optimizers.build(config, network, torch.float32))
+
+    def stepped(state, seed):
+        drawn = torch.Generator().manual_seed(seed)
+        for parameter in state.network.parameters():
+            parameter.grad = torch.randn(parameter.shape, generator=drawn)
+        for optimizer in state.optimizers:
+            optimizer.step()
+        state.step += 1
+
+    state, fresh = made(), made()
+    checkpoint.save(tmp_path, state, 0)
+    for seed in (1, 2, 3):
+        stepped(state, seed)
+    assert checkpoint.restore(tmp_path, state) == 0
+    assert state.step == 0
+    assert checkpoint.tensors_of(state).keys() == checkpoint.tensors_of(fresh).keys()
+    for one in (state, fresh):
+        stepped(one, 4)
+    wanted = checkpoint.tensors_of(fresh)
+    for name, value in checkpoint.tensors_of(state).items():
+        assert torch.equal(value, wanted[name]), name

@@ -19,8 +19,10 @@ def test_a_run_killed_before_it_began_can_be_begun(tmp_path, resume):
     (tmp_path / ".recipe.toml.writing").write_text("[da")
     (tmp_path / "cache" / "train").mkdir(parents=True)
     (tmp_path / "cache" / "train" / "inputs.image.grid.bin").write_bytes(b"half")
-    folder = RunFolder.open(tmp_path, resume=resume)
-    folder.record_inputs("[data]", SNAPSHOT)
+    with RunFolder.open(tmp_path, resume=resume) as folder:
+        folder.record_inputs("[data]", SNAPSHOT)
+        assert folder.recipe.read_text() == "[data]"
+    # What only the process needed is gone, the run is not.
     assert folder.recipe.read_text() == "[data]"
 
 
@@ -28,23 +30,30 @@ def test_a_run_killed_before_it_began_can_be_begun(tmp_path, resume):
 def test_anything_else_is_somebody_elses(tmp_path, name):
     (tmp_path / "cache").mkdir()
     (tmp_path / name).write_text("x")
-    with pytest.raises(UserError, match="already holds"):
-        RunFolder.open(tmp_path, resume=False)
+    with pytest.raises(UserError, match="already holds"), RunFolder.open(tmp_path, resume=False):
+        pass
     if name != "recipe.toml":
-        with pytest.raises(UserError, match="holds no run to resume"):
-            RunFolder.open(tmp_path, resume=True)
+        with pytest.raises(UserError, match="already holds other files"), RunFolder.open(tmp_path, resume=True):
+            pass
+    assert (tmp_path / name).read_text() == "x"
+
+
+def test_a_new_folder_in_which_no_run_begins_goes_again(tmp_path):
+    with RunFolder.open(tmp_path / "run", resume=False) as folder:
+        (folder.cache / "train").mkdir(parents=True)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("content", [None, b"", b'{"fields": ["a"]', b'{"fields": ["a"]}', b"\xff"])
 def test_a_damaged_snapshot_is_told(tmp_path, content):
-    folder = RunFolder.open(tmp_path / "run", resume=False)
-    folder.record_inputs("[data]", SNAPSHOT)
-    folder.record_inputs("[data]", SNAPSHOT)
-    folder.snapshot.unlink()
-    if content is not None:
-        folder.snapshot.write_bytes(content)
-    with pytest.raises(UserError, match=r"snapshot.json is damaged"):
+    with RunFolder.open(tmp_path / "run", resume=False) as folder:
         folder.record_inputs("[data]", SNAPSHOT)
+        folder.record_inputs("[data]", SNAPSHOT)
+        folder.snapshot.unlink()
+        if content is not None:
+            folder.snapshot.write_bytes(content)
+        with pytest.raises(UserError, match=r"snapshot.json is damaged"):
+            folder.record_inputs("[data]", SNAPSHOT)
 
 
 def test_a_log_that_lost_lines_is_told(tmp_path):

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -82,7 +83,8 @@ class Model:
             examples = Examples(inputs=columns, truth={}, count=len(good))
             batch = self.task.collate(examples, torch.arange(len(good))).to(self.device)
             with torch.inference_mode():
-                predictions = self.task.predict(self.network.eval(), self.task.preprocess(batch))
+                readable = records.take(np.array(good))
+                predictions = self.task.predict(self.network.eval(), self.task.preprocess(batch), readable)
             answers = dict(zip(good, predictions, strict=True))
         return [errors[index] if index in errors else answers[index] for index in range(len(rows))]
 

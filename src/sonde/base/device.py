@@ -61,6 +61,11 @@ def _bf16_math() -> Iterator[None]:
             place.fp32_precision = value
 
 
+def out_of_memory(error: Exception) -> bool:
+    """Whether memory ran out; the CPU's allocator says so in words only."""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
 def formats(device: torch.device) -> tuple[Format, ...]:
     """The formats that a device computes in quickly, fp32 first."""
     if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False):

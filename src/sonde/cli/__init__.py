@@ -57,6 +57,9 @@ def demo(
 def new(
     path: Annotated[str, typer.Argument(help="A folder or a file of data, or a built-in such as sklearn:digits.")],
     target: Annotated[str | None, typer.Option(help="The field to learn.")] = None,
+    kind: Annotated[
+        str | None, typer.Option(help="The kind of target, such as embedding, where it is not the one that is seen.")
+    ] = None,
     out: Annotated[Path, typer.Option(help="Where to write the recipe.")] = Path("recipe.toml"),
     force: Annotated[bool, typer.Option("--force", help="Replace a recipe that is there.")] = False,
     as_json: AsJson = False,
@@ -64,7 +67,7 @@ def new(
     """Look at data and write a recipe, with comments."""
     from sonde.commands.new import write_recipe
 
-    found = write_recipe(path, out, target=target, force=force)
+    found = write_recipe(path, out, target=target, kind=kind, force=force)
     _print(found.to_json() if as_json else found.to_text())
 
 
@@ -90,13 +93,11 @@ def fit(
         from sonde.base import dist
         from sonde.recipe import Recipe
         from sonde.run import fit as run_fit
-        from sonde.training.run_folder import RunFolder
 
         read = Recipe.read(recipe, changes=change or [])
         folder = out or default_folder(recipe)
         # torchrun starts a job again by the same words.
-        resume = resume or (dist.restarted() and RunFolder(folder).recipe.is_file())
-        run = run_fit(read, out=folder, resume=resume, progress=progress)
+        run = run_fit(read, out=folder, resume=resume or dist.restarted(), progress=progress)
     _print(run.to_json() if as_json else run.to_text())
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,27 +21,72 @@ from sonde.data.load import as_paths, locate, missing, source_of
 from sonde.data.settings import DataConfig
 from sonde.data.source import Guess
 
+# So many classes with so few records each are rather compared with each other than told apart.
+MANY_CLASSES = 50
+FEW_EACH = 30
+# Records whose truth is tried before a recipe for another kind of target is written.
+TRIED = 32
+# Fields of an input that people are told.
+SHOWN = 12
+LEFT_OUT = "left out: "
+
 
 @dataclass(frozen=True, kw_only=True)
 class NewRecipe:
-    """What was found, and the recipe that was written for it."""
+    """What was found, what was decided, and the recipe that was written for it."""
 
     path: Path
     guess: Guess
+    sections: Mapping[str, Any]
 
     def to_json(self) -> dict[str, Any]:
-        return {"recipe": str(self.path), "about": self.guess.about, "warnings": list(self.guess.warnings)}
+        return {
+            "recipe": str(self.path),
+            "about": self.guess.about,
+            "target": dict(self.sections["target"]),
+            "inputs": {name: dict(each) for name, each in self.sections["inputs"].items()},
+            "split": dict(self.sections["data"].get("split", {})),
+            "read_as": list(self.guess.read_as),
+            "warnings": list(self.guess.warnings),
+        }
 
     def to_text(self) -> str:
-        warnings = "".join(f"\nlook at this first: {warning}" for warning in self.guess.warnings)
-        return f"found {self.guess.about}\nwrote {self.path}{warnings}\nnext: sonde fit {self.path}"
+        notes = self.guess.notes
+        target = dict(self.sections["target"])
+        why = notes.get("target.field", notes.get("target.kind", ""))
+        field = target.get("field") or ", ".join(target.get("fields", [])) or "the text itself"
+        lines = [f"found {self.guess.about}", f"  target    {field}: {target['kind']}" + (f" ({why})" if why else "")]
+        for name, section in self.sections["inputs"].items():
+            fields = section.get("fields") or [section.get("field", name), *section.get("also", [])]
+            shown = ", ".join(fields[:SHOWN]) + (f", ... ({len(fields)})" if len(fields) > SHOWN else "")
+            lines.append(f"  input     {section['kind']}: {shown}")
+        lines += [f"  left out  {note.removeprefix(LEFT_OUT)}" for note in notes.values() if note.startswith(LEFT_OUT)]
+        lines += [f"  reads     {each}" for each in self.guess.read_as]
+        lines.append(f"  split     {_split_in_words(self.sections['data'].get('split', {}))}")
+        lines += [f"look at this first: {warning}" for warning in self.guess.warnings]
+        return "\n".join([*lines, f"wrote {self.path}", f"next: sonde fit {self.path}"])
 
 
-def write_recipe(source: str, out: Path, *, target: str | None = None, force: bool = False) -> NewRecipe:
-    """Write the recipe for a data set.
+def _split_in_words(split: Mapping[str, Any]) -> str:
+    """A split as people say it."""
+    by = str(split.get("by", "random"))
+    ways = {
+        "given": f"as the {'column ' + repr(split['field']) if 'field' in split else 'data'} says",
+        "group": f"by {split.get('field')!r}: none is in two splits",
+        "time": f"by {split.get('field')!r}: the newest test",
+    }
+    held = [f"{100 * share:g} % {name}" for name in ("validation", "test") if (share := split.get(name, 0.1))]
+    return ways.get(by, by) + (f"; {', '.join(held)}" if by != "given" and held else "")
+
+
+def write_recipe(
+    source: str, out: Path, *, target: str | None = None, kind: str | None = None, force: bool = False
+) -> NewRecipe:
+    """Write the recipe for a data set; `kind` is the kind of target to learn, where it is not the one that is seen.
 
     Raises:
-        UserError: the data set is missing, broken or of no known format; `out` is there already (unless `force`).
+        UserError: the data set is missing, broken or of no known format, or does not suit the kind of target; `out` is
+            there already (unless `force`).
     """
     if out.exists() and not force:
         raise UserError(f"{out} exists already", hint="--force replaces it, --out writes another")
@@ -49,12 +95,14 @@ def write_recipe(source: str, out: Path, *, target: str | None = None, force: bo
         raise missing(path, hint="a relative path starts at the folder in which the command is run")
     _, reader = source_of(None, path)
     guess = reader.guess(path, target)
-    sections = recommend(guess, _records(guess, path))
+    records = _records(guess, path)
+    guess = _with_hint(guess, records) if kind is None else _of_kind(guess, kind, records)
+    sections = recommend(guess, records)
     sections["data"]["source"] = _relative(source, path, out)
     text = to_toml(sections, guess)
     out.parent.mkdir(parents=True, exist_ok=True)
     files.write_bytes(out, text.encode())
-    return NewRecipe(path=out, guess=guess)
+    return NewRecipe(path=out, guess=guess, sections=sections)
 
 
 def _records(guess: Guess, path: Path) -> Records:
@@ -68,6 +116,51 @@ def _records(guess: Guess, path: Path) -> Records:
         name for part, each in parts if part.reads_file for name in part.fields(part.Config.model_validate(dict(each)))
     ]
     return records.with_fields(**{name: as_paths(records.fields[name], root) for name in names})
+
+
+def _of_kind(guess: Guess, kind: str, records: Records) -> Guess:
+    """The same data with another kind of target, tried on some records.
+
+    Raises:
+        UserError: there is no such kind, or it cannot be learned from this data.
+    """
+    found = lookup.find("targets", kind, Target)  # type: ignore[type-abstract]
+    settings = {name: value for name, value in guess.target.items() if name in found.Config.model_fields}
+    target = {**settings, "kind": kind}
+    try:
+        config = found.Config.model_validate(target)
+        inputs = {}
+        for name, section in guess.inputs.items():
+            part = lookup.find("inputs", section["kind"], Input)  # type: ignore[type-abstract]
+            inputs[name] = part.fit(part.Config.model_validate(dict(section)), records)
+        some = records.part(0, min(TRIED, len(records)))
+        encoded = {name: part.encode_many(some)[0] for name, part in inputs.items()}
+        _, errors = found.fit(config, records, inputs).encode_many(some, encoded)
+        for error in errors.values():
+            raise error
+    except (UserError, ValueError, NotImplementedError) as error:
+        told = error if isinstance(error, UserError) else UserError(str(error))
+        raise UserError(
+            f"the target kind {kind!r} does not suit this data ({guess.about}): {told.what}",
+            expected=told.expected,
+            hint=told.hint or "leave out --kind to see what suits it",
+        ) from None
+    return replace(guess, target=target)
+
+
+def _with_hint(guess: Guess, records: Records) -> Guess:
+    """Where there are many classes of few records each: that there is another way to look at them."""
+    labels = records.fields.get(guess.target.get("field", ""))
+    if guess.target["kind"] != "category" or labels is None:
+        return guess
+    counts = sorted(Counter(labels.tolist()).values())
+    if len(counts) <= MANY_CLASSES or counts[len(counts) // 2] > FEW_EACH:
+        return guess
+    hint = (
+        f"there are {len(counts)} classes with {counts[len(counts) // 2]} records or so of each; to find what is "
+        "alike, and to know classes that training never saw, learn an embedding: sonde new --kind embedding"
+    )
+    return replace(guess, warnings=(*guess.warnings, hint))
 
 
 def _relative(source: str, path: Path, out: Path) -> str:
@@ -99,8 +192,10 @@ def recommend(guess: Guess, records: Records) -> dict[str, dict[str, Any]]:
     for each in advice:
         training = _longer(training, dict(each.training))
         answers |= {name: value for name, value in each.target.items() if name in known}
+    given = guess.data.get("split", {}).get("by") == "given"
+    data = {name: value for name, value in own.data.items() if name != "split" or not given}
     return {
-        "data": dict(guess.data),
+        "data": dict(guess.data) | data,
         "inputs": inputs,
         "target": answers | dict(own.target),
         "network": next(iter(networks.values())) if len(networks) == 1 else networks,

@@ -26,7 +26,7 @@ def predict(model: Model, paths: Sequence[Path], progress: Progress | None = Non
 
     A path is a file that the model reads, a folder of such files, or a table (CSV, TSV, Parquet, JSONL) with a record
     a row. A table is read as that of the training data was; the target's columns may be in it or not. Files named in
-    a table are relative to it.
+    a table are relative to it. A model that learned from tagged words reads files of those too, and ignores the tags.
 
     Raises:
         UserError: a path does not exist, a folder is empty, a table lacks a field.
@@ -52,6 +52,9 @@ def _records(model: Model, path: Path) -> list[tuple[str, Any]]:
         raise UserError(
             f"the input {path} does not exist", expected="a file, a folder or a table (CSV, JSONL, Parquet)"
         )
+    tagged = _tagged(model, path)
+    if tagged is not None:
+        return tagged
     if path.suffix.lower() in TABLES:
         return _rows(model, path)
     parts = list(model.task.inputs.values())
@@ -91,13 +94,27 @@ def _rows(model: Model, path: Path) -> list[tuple[str, Any]]:
     return rows
 
 
+def _tagged(model: Model, path: Path) -> list[tuple[str, Any]] | None:
+    """The sentences of a file of tagged words, None if it is none or the model learned from other data."""
+    from sonde.data.sources.tagged_text import TaggedText, TaggedTextConfig
+
+    data = tomllib.loads(model.card.get("recipe", "")).get("data", {})
+    if data.get("kind") != "tagged-text" or not path.is_file() or not TaggedText.recognise(path):
+        return None
+    options = {name: value for name, value in data.items() if name in TaggedTextConfig.model_fields}
+    records = TaggedText.read(path, TaggedTextConfig(**options))
+    return list(zip(records.ids, records, strict=True))
+
+
 def _options(model: Model, path: Path) -> TableConfig:
     """How to read a table: as the training data was, by the recipe that the artifact carries."""
     from sonde.data.sources.table import TableConfig, like
 
+    texts = [field for part in [*model.task.inputs.values(), model.task.target] for field in part.texts()]
     data = tomllib.loads(model.card.get("recipe", "")).get("data", {})
     if data.get("kind") != "table":
-        return TableConfig()
+        return TableConfig(texts=texts)
+    data["texts"] = [*data.get("texts", []), *texts]
     options = TableConfig(**{name: value for name, value in data.items() if name in TableConfig.model_fields})
     target = model.task.target
     return like(path, options, needed=_fields(model), answers=target.fields(target.config))

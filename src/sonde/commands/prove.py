@@ -192,7 +192,7 @@ class Case:
 
 
 def _encode(recipe: Recipe, task: Task, records: Records) -> Encoded:
-    return encode(task, records, weight=recipe.data.weight, max_unreadable=recipe.data.max_unreadable)
+    return encode(task, records, weight=recipe.data.weight)
 
 
 def _still(network: nn.Module) -> None:
@@ -262,16 +262,19 @@ def _served(case: Case) -> dict[str, Any]:
     task = case.task
     if task.target.remembers:
         whole = _encode(case.recipe, task, case.data.splits["train"])
-        task = stages.remember(task, state.network, whole, NoProgress())
+        task = stages.remember(task, state, whole, NoProgress())
     encoded = _encode(case.recipe, task, case.held_out)
-    chosen = [number for number, name in enumerate(case.held_out.ids) if name not in encoded.unreadable]
+    chosen = [
+        number for number, name in enumerate(case.held_out.ids) if name not in encoded.unreadable | encoded.unseen
+    ]
     records = [case.held_out[number] for number in chosen]
     state.network.eval()
-    columns, _, _ = task.encode_inputs(case.held_out.take(np.array(chosen)))
+    held_out = case.held_out.take(np.array(chosen))
+    columns, _, _ = task.encode_inputs(held_out)
     examples = Examples(inputs=columns, truth={}, count=len(chosen))
     with torch.inference_mode():
         batch = task.collate(examples, torch.arange(len(chosen))).to(choose_device())
-        evaluated = task.predict(state.network, task.preprocess(batch))
+        evaluated = task.predict(state.network, task.preprocess(batch), held_out)
     served = case.model.predict([_bytes(task, record) for record in records], size=len(records))
     return _found(_unlike(evaluated, served), ROUNDING, f"{len(served)} records")
 
@@ -328,22 +331,27 @@ def _two_processes(case: Case) -> dict[str, Any]:
     if case.start()[2].size % 2:
         return _empty("the batch is odd: two processes cannot share it")
     with tempfile.TemporaryDirectory() as place:
-        found = Path(place) / "two"
+        found, start = Path(place) / "two", Path(place) / "start"
+        # After a few steps: at first a network answers nearly alike for all, and its gradient is what rounding leaves
+        # of sums that cancel.
+        weights = checkpoint.weights_of(case.trained().network)
+        tensors.write(start, weights, None)
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-        command += ["-m", "sonde.commands.prove", str(case.folder.path), str(found)]
+        command += ["-m", "sonde.commands.prove", str(case.folder.path), str(start), str(found)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             raise SondeError(f"two processes failed:\n{done.stderr[:4000]}")
         theirs, _ = tensors.read(found)
-    scores, gradient = _in_one(case)
+    scores, gradient = _in_one(case, weights)
     two_scores, two_gradient = ({key: theirs[key] for key in each} for each in (scores, gradient))
     difference = max(_apart(scores, two_scores), _gradients_apart(gradient, two_gradient))
     return _found(difference, ROUNDING, "scores of held-out examples, gradient of a batch")
 
 
-def _in_one(case: Case) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Scores of the held-out examples, and the loss and gradient of a batch, with the first weights."""
+def _in_one(case: Case, weights: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Scores of the held-out examples, and the loss and gradient of a batch, with these weights."""
     state, _, _ = case.start()
+    checkpoint.put_weights(state.network, weights)
     encoded = _encode(case.recipe, case.task, case.held_out)
     exact = Precision(kind="fp32", device=choose_device())
     size = max(1, len(encoded.examples) // 4)
@@ -394,14 +402,14 @@ def _unlike(one: Any, other: Any) -> float:
     return 0.0 if one == other else math.inf
 
 
-def _worker(path: Path, out: Path) -> None:
+def _worker(path: Path, start: Path, out: Path) -> None:
     """One of two processes: what `_in_one` gives, by both together."""
     with dist.process_group():
-        scores, gradient = _in_one(Case.read(path, None))
+        scores, gradient = _in_one(Case.read(path, None), tensors.read(start)[0])
         if dist.is_main():
             tensors.write(out, {**scores, **gradient}, None)
         dist.barrier()
 
 
 if __name__ == "__main__":
-    _worker(Path(sys.argv[1]), Path(sys.argv[2]))
+    _worker(*map(Path, sys.argv[1:4]))

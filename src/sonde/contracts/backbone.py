@@ -46,8 +46,14 @@ class Backbone(nn.Module, abc.ABC):
     dimensions: ClassVar[tuple[int, ...]] = (2,)
     # Whether it loads `weights` by itself when it is made (timm adapts them to the input).
     loads_itself: ClassVar[bool] = False
+    # Whether it is several networks in one (`members`), which the standard head knows how to answer for.
+    ensemble: ClassVar[bool] = False
     # Settings that make it small, for the conformance kit.
     tiny: ClassVar[Mapping[str, Any]] = {}
+
+    # How many networks it is in one: it gives the features of each, (B * members, width), one example after another.
+    # In training each is told how wrong it was by itself, else the head averages their answers.
+    members: int = 1
 
     # Channels of the features: one number, or one per grid when asked per pixel.
     width: FeatureWidth

@@ -66,7 +66,7 @@ class Batch:
     weight_B: Tensor | None = None
 
     def __len__(self) -> int:
-        return len(self.examples)
+        return len(self.records_B)
 
     def map(self, change: Callable[[Tensor], Tensor]) -> Batch:
         """The same batch with every tensor changed."""
@@ -86,6 +86,18 @@ class Batch:
     def pinned(self) -> Batch:
         """In memory from which an accelerator can fetch while it computes."""
         return self.map(lambda tensor: tensor.pin_memory() if tensor.device.type == "cpu" else tensor)
+
+    def repeated(self, times: int) -> Batch:
+        """The same inputs, and the truth of every example so many times: for networks that are several in one."""
+        if times == 1:
+            return self
+        return Batch(
+            inputs=self.inputs,
+            truth={name: value.repeat_interleave(times, dim=0) for name, value in self.truth.items()},
+            records_B=self.records_B.repeat_interleave(times),
+            examples=self.examples,
+            weight_B=None if self.weight_B is None else self.weight_B.repeat_interleave(times),
+        )
 
     def with_inputs(self, **inputs: Tensors) -> Batch:
         """The same examples with other tensors for some inputs, on their way through a network."""

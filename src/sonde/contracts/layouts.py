@@ -6,7 +6,9 @@ A layout is a word of the language that inputs, targets and networks share. This
 |---------|------------------------------------------------------------------------------------|--------------------|
 | grid    | "grid" float (B, channels, *size); 2-D or 3-D                                       | size of the grid   |
 | tokens  | "tokens" int64 (B, T), "length" int64 (B,); T <= size[0] + 1. "clean_tokens" (B, T) | longest, -         |
-|         | too where augmentation hid some                                                    |                    |
+|         | too where augmentation hid some. "subwords" (B, T, P) where a token is the sum of   |                    |
+|         | itself and its parts (0: no part). "starts" (B, W) and "words" (B,) where records   |                    |
+|         | are lists of words: the first token of each, and how many there are                |                    |
 | frames  | "frames" float (B, T, channels), "length" int64 (B,); T <= size[0]                  | longest, channels  |
 | vector  | "vector" float (B, channels)                                                       | -, channels        |
 | columns | "numbers" float (B, channels), "categories" int64 (B, len(categories))              | -, channels        |
@@ -52,7 +54,7 @@ def _row(tensors: Tensors, index: int) -> Tensors:
 def _sequence(main: str, tensors: Tensors, index: int) -> Tensors:
     row = _row(tensors, index)
     length = max(1, int(row["length"]))
-    return {**row, main: row[main][:, :length]}
+    return {**row, **{name: row[name][:, :length] for name in (main, "subwords") if name in row}}
 
 
 def _graph(tensors: Tensors, index: int) -> Tensors:
@@ -82,13 +84,17 @@ def _random_values(main: str, spec: InputSpec, count: int, generator: Generator)
 
 def _random_tokens(spec: InputSpec, count: int, generator: Generator) -> Tensors:
     tokens = torch.randint(1, spec.vocabulary, (count, spec.size[0]), generator=generator)
-    return {"tokens": tokens, "length": torch.full((count,), spec.size[0])}
+    tensors = {"tokens": tokens, "length": torch.full((count,), spec.size[0])}
+    if spec.subwords:
+        tensors["subwords"] = torch.randint(0, spec.subwords, (count, spec.size[0], 3), generator=generator)
+    return tensors
 
 
 def _random_columns(spec: InputSpec, count: int, generator: Generator) -> Tensors:
-    columns = [torch.randint(0, size, (count,), generator=generator) for size in spec.categories]
-    numbers = torch.randn(count, spec.channels, generator=generator)
-    return {"numbers": numbers, "categories": torch.stack(columns, dim=1)}
+    categories = torch.empty(count, len(spec.categories), dtype=torch.int64)
+    for column, size in zip(categories.T, spec.categories, strict=True):
+        column.copy_(torch.randint(0, size, (count,), generator=generator))
+    return {"numbers": torch.randn(count, spec.channels, generator=generator), "categories": categories}
 
 
 def _random_graphs(spec: InputSpec, count: int, generator: Generator) -> Tensors:
@@ -132,9 +138,24 @@ def _check_grid(spec: InputSpec, tensors: Tensors, count: int) -> None:
 def _check_tokens(spec: InputSpec, tensors: Tensors, count: int) -> None:
     tokens = tensors["tokens"]
     assert tokens.dtype == torch.int64
-    assert int(tokens.max()) < spec.vocabulary, "a token is outside the vocabulary"
+    assert 0 <= int(tokens.min()) <= int(tokens.max()) < spec.vocabulary, "a token is outside the vocabulary"
     assert tokens.shape[1] <= spec.size[0] + 1, "more tokens than the spec promises"
     assert tensors["length"].shape == (count,), "not one length per example"
+    assert int(tensors["length"].max()) <= tokens.shape[1], "a length beyond the tensor"
+    if spec.subwords:
+        assert tensors["subwords"].shape[:2] == tokens.shape, "not the subwords of every token"
+        assert int(tensors["subwords"].max()) < spec.subwords, "a subword is outside its range"
+    if "starts" in tensors:
+        _check_starts(tensors, count)
+
+
+def _check_starts(tensors: Tensors, count: int) -> None:
+    starts, words, length = tensors["starts"], tensors["words"], tensors["length"]
+    assert starts.dtype == words.dtype == torch.int64
+    assert words.shape == (count,), "not one number of words per example"
+    assert int(words.max()) <= starts.shape[1], "more words than starts"
+    inside = torch.arange(starts.shape[1]) < words[:, None]
+    assert bool((starts < length[:, None])[inside].all()), "a word starts beyond the tokens"
 
 
 def _check_sequence(main: str, spec: InputSpec, tensors: Tensors, count: int) -> None:
@@ -150,7 +171,7 @@ def _check_columns(spec: InputSpec, tensors: Tensors, count: int) -> None:
     _check_numbers(tensors["numbers"], (count, spec.channels), "numbers")
     assert tensors["categories"].shape == (count, len(spec.categories))
     for column, size in zip(tensors["categories"].T, spec.categories, strict=True):
-        assert int(column.max()) < size, "a category is outside its range"
+        assert 0 <= int(column.min()) <= int(column.max()) < size, "a category is outside its range"
 
 
 def _check_graph(spec: InputSpec, tensors: Tensors, count: int) -> None:

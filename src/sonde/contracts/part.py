@@ -30,6 +30,10 @@ class Part(abc.ABC):
         """The fields of a record that it reads."""
         return [config.field]
 
+    def texts(self) -> list[str]:
+        """The fields whose numbers are written in a way of their own ("1.013,50"): a table must leave them as texts."""
+        return []
+
     def collate(self, columns: Columns) -> Tensors:
         """Tensors from encoded examples. A ragged column is padded at its end; "length" (B,) says how far it goes."""
         return collate(columns)

@@ -8,6 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from sonde.base import number_formats
+from sonde.base.number_formats import PLAIN, NumberFormat
+
 Record = Mapping[str, Any]
 
 
@@ -97,3 +100,35 @@ def is_missing(field: np.ndarray) -> np.ndarray:
     if field.dtype.kind == "M":
         return np.isnat(field)
     return np.zeros(len(field), dtype=bool)
+
+
+def numbers_of(values: np.ndarray, format: NumberFormat = PLAIN) -> np.ndarray:
+    """A field as float64 (N,); NaN where a value is missing or no number. A text such as "1.5" is a number; in another
+    `format` so is "$1,234.00"."""
+    if values.ndim == 1 and values.dtype.kind in "iufb":
+        return values.astype(np.float64)
+    if format != PLAIN:
+        return number_formats.parse_many(values, format)
+    try:
+        numbers = np.array([np.nan if value is None else value for value in values], dtype=np.float64)
+    except (TypeError, ValueError):
+        numbers = None
+    if numbers is None or numbers.ndim != 1:
+        numbers = np.array([_number(value) for value in values], dtype=np.float64)
+    return numbers
+
+
+def format_of(values: np.ndarray) -> NumberFormat:
+    """How the texts of a field write numbers; plain where they are none, or no one format."""
+    if values.dtype != object:
+        return PLAIN
+    texts = [value for value in values if isinstance(value, str) and value.strip().lower() not in MISSING_NUMBERS]
+    found = number_formats.detect(texts)
+    return PLAIN if found is None else found[0]
+
+
+def _number(value: Any) -> float:
+    try:
+        return float("nan") if isinstance(value, np.ndarray) else float(value)
+    except (TypeError, ValueError):
+        return float("nan")

@@ -18,14 +18,16 @@ class InputSpec:
     """What an input offers, and what a backbone has to accept; `sonde.contracts.layouts` says what each layout holds.
 
     `channels` are numbers per pixel, frame, node or element; `size` is that of a grid, or the largest length of a
-    sequence or set; `vocabulary` the number of tokens; `categories` how many values each categorical column has;
-    `edge_channels` the numbers per edge of a graph.
+    sequence or set; `vocabulary` the number of tokens, `subwords` the number of parts that tokens are made of (0: they
+    are not taken apart); `categories` how many values each categorical column has; `edge_channels` the numbers per edge
+    of a graph.
     """
 
     layout: LayoutName
     channels: int = 0
     size: tuple[int, ...] = ()
     vocabulary: int = 0
+    subwords: int = 0
     categories: tuple[int, ...] = ()
     edge_channels: int = 0
 
@@ -59,11 +61,13 @@ class Features:
     """What a backbone made of one input.
 
     `values`: (B, W) per example, (B, T, W) per position, (M, W) per node, or grids (B, W_i, *size_i) per pixel, finest
-    first. `inside_BT` says which positions are real (None: all of them), `size` is that of the grid that went in.
+    first. `inside_BT` says which positions are real (None: all of them), `length_B` how many nodes each example has,
+    `size` is that of the grid that went in.
     """
 
     values: Tensor | tuple[Tensor, ...]
     inside_BT: Tensor | None = None
+    length_B: Tensor | None = None
     size: tuple[int, ...] = ()
 
 
@@ -73,8 +77,13 @@ FeatureWidth = int | tuple[int, ...]
 
 @dataclass(frozen=True, kw_only=True)
 class Advice:
-    """Settings that do well unedited on some data: sections of a recipe, as TOML holds them."""
+    """Settings that do well unedited on some data: sections of a recipe, as TOML holds them.
 
+    `data` is for targets: how records have to be split so that its scores mean what they say. A split that the data
+    set gives itself stays.
+    """
+
+    data: Mapping[str, Any] = field(default_factory=dict)
     input: Mapping[str, Any] = field(default_factory=dict)
     target: Mapping[str, Any] = field(default_factory=dict)
     network: Mapping[str, Any] = field(default_factory=dict)

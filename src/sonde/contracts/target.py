@@ -30,12 +30,18 @@ class Target(Part):
 
     # The score that picks the best checkpoint, and which way is better.
     best: ClassVar[tuple[str, Literal["max", "min"]]]
+    # A score that tells apart what `best` cannot on few examples, and which way is better: a proper score.
+    tie_break: ClassVar[tuple[str, Literal["max", "min"]] | None] = None
     # The scores of which a lower one is better, for `training.monitor`; "rmse" also stands for "rmse/<field>".
     lower_is_better: ClassVar[frozenset[str]] = frozenset()
     # What is asked of the input that it belongs to, as far as it is known before anything is fitted.
     asks: ClassVar[OutputSpec] = OutputSpec(per=("example",))
     # The layouts of the inputs that it can belong to; all that can give what is asked if left out.
     accepts: ClassVar[tuple[LayoutName, ...]] = ()
+    # What the answer of `baseline` is, in the field's words.
+    baseline_name: ClassVar[str] = ""
+    # Whether a record without a value in its fields has no truth (else a missing value is one: no labels at all).
+    needs_truth: ClassVar[bool] = True
     # Whether `remember` wants the outputs of the training split.
     remembers: ClassVar[bool] = False
 
@@ -56,6 +62,11 @@ class Target(Part):
     def recommend(cls, config: Any, inputs: Mapping[str, Config], records: Records) -> Advice:
         """Settings that do well unedited, laid over the advice of the inputs."""
         return Advice()
+
+    @property
+    def monitor(self) -> tuple[str, Literal["max", "min"]]:
+        """`best`, unless that hangs on what was fitted."""
+        return self.best
 
     @property
     def width(self) -> int:
@@ -117,8 +128,13 @@ class Target(Part):
     def predict(self, network: nn.Module, batch: Batch) -> list[Prediction]:
         """The answers for a batch, JSON-able, one per example. The batch has no truth."""
 
-    def decode(self, predictions: list[Prediction], inputs: Mapping[str, Input]) -> list[Prediction]:
-        """The answers put into words with the help of the inputs: token ids become text. Most need none."""
+    def decode(
+        self, predictions: list[Prediction], inputs: Mapping[str, Input], records: Records | None = None
+    ) -> list[Prediction]:
+        """The answers put into words with the help of the inputs: token ids become text. Most need none.
+
+        `records` are what is answered for, where they are at hand: the words that tags belong to.
+        """
         return predictions
 
     @abc.abstractmethod
@@ -131,6 +147,11 @@ class Target(Part):
 
         Weights make one function serve the plain value (all ones), weighted records and the bootstrap (counts).
         """
+
+    def baseline(self, truth: Columns) -> Columns | None:
+        """What `eval_outputs` would give for an answer that never looks at the inputs (see `baseline_name`), learned
+        from the training split; None where there is none."""
+        return None
 
     def warnings(self, columns: EvalColumns) -> list[str]:
         """What is wrong with the answers for the validation split, in plain words, told while it trains."""

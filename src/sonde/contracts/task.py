@@ -87,9 +87,9 @@ class Task:
         """The batch as a network takes it."""
         return batch.with_inputs(**{name: part.preprocess(batch.inputs[name]) for name, part in self.inputs.items()})
 
-    def predict(self, network: nn.Module, batch: Batch) -> list[Prediction]:
-        """The answers for a preprocessed batch."""
-        return self.target.decode(self.target.predict(network, batch), self.inputs)
+    def predict(self, network: nn.Module, batch: Batch, records: Records | None = None) -> list[Prediction]:
+        """The answers for a preprocessed batch; `records` are what it was made from, for answers that quote them."""
+        return self.target.decode(self.target.predict(network, batch), self.inputs, records)
 
 
 def _without(columns: Columns, bad: Mapping[int, RecordError], good: list[int], count: int) -> Columns:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -94,7 +95,8 @@ class Batches:
         """The examples of an epoch's batches, int64 (batches, size)."""
         seed = key(self.seed, "order", epoch)
         if self.codes is not None:
-            return _rows(_meeting(self.codes, self.of_a_code, seed), self.size, self.per_epoch)
+            groups = max(1, self.size // self.of_a_code)
+            return _rows(_meeting(self.codes, self.of_a_code, groups, seed), self.size, self.per_epoch)
         rows = shuffled(len(self.examples), seed)[: self.per_epoch * self.size].reshape(-1, self.size)
         if self.lengths is None:
             return rows
@@ -132,8 +134,9 @@ def _groups_in(codes: np.ndarray, size: int) -> int:
     return int(np.maximum(1, counts // size).sum())
 
 
-def _meeting(codes: np.ndarray, size: int, seed: int) -> np.ndarray:
-    """An epoch's order in which `size` examples of one code always follow each other, and codes take turns.
+def _meeting(codes: np.ndarray, size: int, per_batch: int, seed: int) -> np.ndarray:
+    """An epoch's order in which `size` examples of one code always follow each other, and codes take turns: of
+    `per_batch` such groups in a row no two are of one code, as long as so many codes have a turn left.
 
     A code with fewer examples repeats them, one with a single example has no partner and is left out; what is left
     over of a code waits for another epoch, which has another shuffle.
@@ -149,7 +152,19 @@ def _meeting(codes: np.ndarray, size: int, seed: int) -> np.ndarray:
     groups = order[starts[code][:, None] + members % counts[code][:, None]]
     # Every code has its first turn before any has its second, in a shuffled order each time.
     shuffle = shuffled(len(groups), key(seed, "groups"))
-    return groups[shuffle][np.argsort(turn[shuffle], kind="stable")].reshape(-1)
+    order = shuffle[np.argsort(turn[shuffle], kind="stable")]
+    starts = np.flatnonzero(np.diff(turn[order])) + 1
+    place = np.full(len(names), -1)
+    for start, stop in pairwise([*starts, len(order)]):
+        if stop - start < per_batch:
+            break
+        # Those at the end of the last turn come last in this one, in the same order.
+        last = code[order[max(0, start - per_batch + 1) : start]]
+        place[last] = np.arange(len(last))
+        mine = order[start:stop]
+        order[start:stop] = mine[np.argsort(place[code[mine]], kind="stable")]
+        place[last] = -1
+    return groups[order].reshape(-1)
 
 
 def _alike(rows: np.ndarray, lengths: np.ndarray) -> np.ndarray:

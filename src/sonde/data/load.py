@@ -14,7 +14,7 @@ import numpy as np
 from sonde.base import lookup
 from sonde.base.config import Config
 from sonde.base.errors import UserError, near
-from sonde.contracts.records import Records
+from sonde.contracts.records import Records, is_missing
 from sonde.data.settings import DataConfig
 from sonde.data.snapshot import Snapshot, snapshot
 from sonde.data.source import Source
@@ -26,10 +26,11 @@ SPLITS = ("train", "validation", "test")
 
 @dataclass(frozen=True, kw_only=True)
 class Dataset:
-    """The records of each split that has any, and the fingerprint of the whole."""
+    """The records of each split that has any, the fingerprint of the whole, and what people should know of it."""
 
     splits: dict[str, Records]
     snapshot: Snapshot
+    notes: tuple[str, ...] = ()
 
 
 def locate(source: str, base: Path) -> Path:
@@ -91,17 +92,24 @@ def _suggestion(path: Path) -> str | None:
     if folders and all(any(one.suffix.lower() == ".txt" for one in folder.iterdir()) for folder in folders):
         return "texts are classified from a table with a column of texts and one of labels"
     if len(folders) == 1 and not tables:
-        return f"a class is learnt beside others: one folder ({folders[0].name}) is not enough"
+        return f"a class is learned beside others: one folder ({folders[0].name}) is not enough"
     return None
 
 
 def load(
-    data: DataConfig, source: Config, *, files: Collection[str], used: Collection[str], label: str | None, seed: int
+    data: DataConfig,
+    source: Config,
+    *,
+    files: Collection[str],
+    used: Collection[str],
+    label: str | None,
+    needed: Collection[str] = (),
+    seed: int,
 ) -> Dataset:
     """Read, split and fingerprint a data set.
 
     `files` are the fields that hold files: texts in them become paths beside the data set. `used` are the fields that
-    the task reads, `label` the one that a stratified split balances.
+    the task reads, `label` the one that a stratified split balances, `needed` those without which there is no truth.
     """
     path = Path(data.source)
     if ":" not in data.source and not path.exists():
@@ -118,6 +126,7 @@ def load(
                 expected="one of: " + ", ".join(records.fields),
                 hint=_near(field, records),
             )
+    records, notes = _labelled(records, needed, drop=data.drop_unlabelled)
     root = path if path.is_dir() else path.parent
     records = records.with_fields(**{name: as_paths(records.fields[name], root) for name in files})
     splits = assign(records, data.split, label=None if label is None else records.fields[label], seed=seed)
@@ -127,7 +136,31 @@ def load(
     return Dataset(
         splits={name: records.take(indices) for name, indices in parts.items() if len(indices)},
         snapshot=snapshot(records, splits, used=wanted),
+        notes=notes,
     )
+
+
+def _labelled(records: Records, needed: Collection[str], *, drop: bool) -> tuple[Records, tuple[str, ...]]:
+    """The records whose truth is there, and what was left out.
+
+    Raises:
+        UserError: some have none, and are not to be left out; or all have none.
+    """
+    missing = np.zeros(len(records), dtype=bool)
+    for field in needed:
+        missing |= is_missing(records.fields[field])
+    if not missing.any():
+        return records, ()
+    fields = ", ".join(repr(field) for field in needed)
+    what = f"{int(missing.sum()):,} of {len(records):,} records have no value in {fields}"
+    if missing.all() or not drop:
+        first = records.ids[int(np.flatnonzero(missing)[0])]
+        raise UserError(
+            f"{what}, such as {first}",
+            expected="a truth for every record",
+            hint=None if missing.all() else "data.drop_unlabelled = true leaves such records out",
+        )
+    return records.take(np.flatnonzero(~missing)), (f"left out {what.replace(' have no', ' that have no')}",)
 
 
 def _near(field: str, records: Records) -> str | None:

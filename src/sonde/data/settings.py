@@ -14,7 +14,10 @@ class DataConfig(Config):
     split: Split = Field(default=Split(by="random"), description="which records train, validate and test")
     weight: str | None = Field(default=None, description="a column that says how much each record counts")
     max_unreadable: float = Field(
-        default=0.01, ge=0, le=1, description="share of records that may be unreadable and set aside"
+        default=0.01, ge=0, le=1, description="share of records that may be unreadable and are then skipped"
+    )
+    drop_unlabelled: bool = Field(
+        default=False, description="leave out records whose target is missing, instead of stopping at the first"
     )
     memory: float = Field(
         default=4.0, gt=0, description="GiB that encoded examples may take; more goes to a mapped file"

@@ -21,7 +21,8 @@ class Guess:
 
     Every table is a section of the recipe as TOML would hold it. `about` says in one line what was found ("1,500
     photos in 5 class folders"), `count` is the number of records, `notes` maps a dotted setting ("target.kind") to a
-    comment that explains the choice, `warnings` are things a person should look at before training.
+    comment that explains the choice, `read_as` says which texts are read as numbers, `warnings` are things a person
+    should look at before training.
     """
 
     about: str
@@ -30,6 +31,7 @@ class Guess:
     inputs: Mapping[str, Mapping[str, Any]]
     target: Mapping[str, Any]
     notes: Mapping[str, str] = field(default_factory=dict)
+    read_as: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 
 

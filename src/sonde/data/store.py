@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from sonde.base.files import cannot_write, make_folder
 from sonde.contracts.batch import Examples
 from sonde.contracts.columns import Columns, Ragged, num_bytes, take
 from sonde.contracts.part import Part
-from sonde.contracts.records import Records
+from sonde.contracts.records import Records, numbers_of
 from sonde.contracts.task import Task
 
 # Records encoded at a time: enough to keep every thread busy, few enough to show progress and bound memory. Values are
@@ -26,11 +26,16 @@ CHUNK_OF_FILES = 2048
 
 @dataclass(frozen=True, kw_only=True)
 class Encoded:
-    """Examples, the ids of the records that they come from, and what could not be read, by record id."""
+    """Examples, and the ids of the records that they come from.
+
+    By record id what was skipped and why: `unreadable` inputs, and `unseen` truths, which training never showed.
+    """
 
     examples: Examples
     ids: list[str]
     unreadable: dict[str, str]
+    unseen: dict[str, str]
+    count: int
 
     @property
     def weight(self) -> np.ndarray | None:
@@ -42,7 +47,6 @@ def encode(
     records: Records,
     *,
     weight: str | None = None,
-    max_unreadable: float = 0.0,
     memory: float = float("inf"),
     cache: Path | None = None,
     on_progress: Callable[[int], None] = lambda done: None,
@@ -50,16 +54,18 @@ def encode(
     """Encode a split. `memory` is in bytes; what would exceed it goes to files under `cache`.
 
     Raises:
-        UserError: a truth is wrong, or more than the share `max_unreadable` of the records cannot be read.
+        UserError: a truth is wrong, or not one record can be read.
     """
+    weights_N = None if weight is None else _weights(records, weight)
     parts: dict[str, Part] = {**{f"inputs.{name}": part for name, part in task.inputs.items()}, "target": task.target}
     writers: dict[str, _ColumnWriter] = {}
     kept: list[np.ndarray] = []
     unreadable: dict[str, str] = {}
+    unseen: dict[str, str] = {}
     size = CHUNK_OF_FILES if any(part.reads_file for part in parts.values()) else CHUNK
     for start in range(0, len(records), size):
         chunk = records.part(start, start + size)
-        columns, good = _encode_chunk(task, chunk, unreadable)
+        columns, good = _encode_chunk(task, chunk, unreadable, unseen)
         if not writers:
             forecast = sum(num_bytes(each) for each in columns.values()) * len(records) / max(1, len(chunk))
             folder = cache if forecast > memory else None
@@ -68,7 +74,8 @@ def encode(
             writers[name].add(each)
         kept.append(start + good)
         on_progress(start + len(chunk))
-    _check_unreadable(unreadable, len(records), max_unreadable)
+    if len(unreadable) + len(unseen) == len(records):
+        raise UserError(f"none of {len(records)} records can be read: {_first(unreadable | unseen)}")
     positions = np.concatenate(kept)
     whole = {name: writer.finish() for name, writer in writers.items()}
     inputs = {name: part.make_windows(whole[f"inputs.{name}"]) for name, part in task.inputs.items()}
@@ -79,15 +86,22 @@ def encode(
             f"the inputs arrange {len(positions)} records as {count} windows, and the target has a truth per record",
             hint="leave out the input's window, or learn next-token",
         )
-    weights = torch.from_numpy(records.fields[weight][positions].astype(np.float32)) if weight else None
+    weights = None if weights_N is None else torch.from_numpy(weights_N[positions])
+    if weights is not None and count != len(positions):
+        raise UserError(
+            f"data.weight gives a weight per record, and the inputs make {count} windows of {len(positions)} records",
+            hint="leave out data.weight, or the input's window",
+        )
     examples = Examples(inputs=inputs, truth=whole["target"], weight=weights, count=count)
     places: list[int] = positions.tolist()
     windows = count != len(places)
     ids = [f"window {n}" for n in range(count)] if windows else [records.ids[place] for place in places]
-    return Encoded(examples=examples, ids=ids, unreadable=unreadable)
+    return Encoded(examples=examples, ids=ids, unreadable=unreadable, unseen=unseen, count=len(records))
 
 
-def _encode_chunk(task: Task, chunk: Records, unreadable: dict[str, str]) -> tuple[dict[str, Columns], np.ndarray]:
+def _encode_chunk(
+    task: Task, chunk: Records, unreadable: dict[str, str], unseen: dict[str, str]
+) -> tuple[dict[str, Columns], np.ndarray]:
     """The columns of every part for the records that all parts can read, and the positions of those."""
     inputs, good, errors = task.encode_inputs(chunk)
     positions = np.array(good, dtype=np.int64)
@@ -101,7 +115,7 @@ def _encode_chunk(task: Task, chunk: Records, unreadable: dict[str, str]) -> tup
                 expected=error.expected,
                 hint=error.hint or "correct the record, or leave it out of the data set",
             )
-        unreadable[name] = str(error)
+        unseen[name] = str(error)
     if wrong:
         kept = torch.tensor([index for index in range(len(good)) if index not in wrong], dtype=torch.int64)
         inputs = {name: take(columns, kept) for name, columns in inputs.items()}
@@ -109,14 +123,47 @@ def _encode_chunk(task: Task, chunk: Records, unreadable: dict[str, str]) -> tup
     return {**{f"inputs.{name}": columns for name, columns in inputs.items()}, "target": truth}, positions
 
 
-def _check_unreadable(unreadable: dict[str, str], count: int, limit: float) -> None:
-    if len(unreadable) > limit * count or len(unreadable) == count:
-        first = "; ".join(f"{name}: {error}" for name, error in list(unreadable.items())[:5])
+def _weights(records: Records, field: str) -> np.ndarray:
+    """How much each record counts, float32 (N,).
+
+    Raises:
+        UserError: one has no weight, or a weight that is no finite number from 0 up; or all weights are 0.
+    """
+    values = records.fields[field]
+    weights = numbers_of(values)
+    wrong = np.flatnonzero(~(np.isfinite(weights) & (weights >= 0)))
+    if len(wrong):
+        more = f", and {len(wrong) - 1} more" if len(wrong) > 1 else ""
         raise UserError(
-            f"{len(unreadable)} of {count} records cannot be read: {first}",
-            expected=f"at most a share of {limit:g} unreadable records",
-            hint="repair them, or raise data.max_unreadable to set them aside",
+            f"the weight of {records.ids[wrong[0]]} in column {field!r} is {values[wrong[0]]!r}{more}",
+            expected="a number from 0 up for every record",
+            hint="correct the column, or leave out data.weight",
         )
+    if len(weights) and not weights.any():
+        raise UserError(f"all weights in column {field!r} are 0", hint="correct the column, or leave out data.weight")
+    return weights.astype(np.float32)
+
+
+def check_unreadable(sets: Mapping[str, Encoded], limit: float) -> None:
+    """That no more than a share of a data set cannot be read: of the whole, as a split may be small.
+
+    Raises:
+        UserError: there are more; names how many of each split, and the first of them.
+    """
+    count = sum(each.count for each in sets.values())
+    unreadable = {name: why for each in sets.values() for name, why in each.unreadable.items()}
+    if len(unreadable) <= limit * count:
+        return
+    where = ", ".join(f"{len(each.unreadable)} of {each.count} in {split}" for split, each in sets.items())
+    raise UserError(
+        f"{len(unreadable)} of {count} records cannot be read ({where}): {_first(unreadable)}",
+        expected=f"at most a share of {limit:g} unreadable records",
+        hint="repair them, or raise data.max_unreadable to skip them",
+    )
+
+
+def _first(errors: Mapping[str, str]) -> str:
+    return "; ".join(f"{name}: {error}" for name, error in list(errors.items())[:5])
 
 
 class _ColumnWriter:
@@ -135,7 +182,7 @@ class _ColumnWriter:
             values = column
             if isinstance(column, Ragged):
                 self.lengths.setdefault(name, []).append(column.lengths)
-                # Only what was taken apart (records set aside) has to be put together again.
+                # Only what was taken apart (records skipped) has to be put together again.
                 whole = len(column.values) == int(column.lengths.sum())
                 pieces = (column[index] for index in range(len(column)))
                 values = column.values if whole else torch.cat([column.values[:0], *pieces])

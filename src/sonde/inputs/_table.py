@@ -1,10 +1,11 @@
-"""The columns of a table: what is learnt of a number, a category and a date, and how whole columns become numbers.
+"""The columns of a table: what is learned of a number, a category and a date, and how whole columns become numbers.
 
 Every column is a dictionary that JSON can hold, so that an artifact holds it as it is.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -15,8 +16,10 @@ from typing import Literal, NamedTuple, TypedDict
 import numpy as np
 import torch
 
+from sonde.base import number_formats
 from sonde.base.errors import RecordError, UserError
-from sonde.contracts.records import MISSING_NUMBERS, is_missing
+from sonde.base.number_formats import PLAIN, NumberFormat
+from sonde.contracts.records import MISSING_NUMBERS, format_of, is_missing
 
 # A quantile transform knows this many points of a distribution; more would not change the third digit.
 POINTS = 1000
@@ -37,6 +40,7 @@ class Number(TypedDict):
     spread: float
     knots: list[float]
     heights: list[float]
+    format: NumberFormat
 
 
 class Category(TypedDict):
@@ -135,7 +139,8 @@ def kind_of(field: str, values: np.ndarray) -> Literal["number", "category", "da
         raise _wrong_kind(field, "files" if issubclass(wrong, Path) else f"values of type {wrong.__name__}")
     if types == {str} and all(map(_DATE.match, there)) and not encode_as_dates(field, there)[1]:
         return "date"
-    return "category"
+    # Plain numbers have been read as such by the source: as texts they name something.
+    return "number" if types == {str} and format_of(there) != PLAIN else "category"
 
 
 def _wrong_kind(field: str, what: str) -> UserError:
@@ -157,7 +162,8 @@ def learn_number(field: str, values: np.ndarray, scale: Literal["standard", "qua
     The latter evens out long tails and outliers; as scikit-learn's QuantileTransformer, which Gorishniy et al. 2021
     ("Revisiting Deep Learning Models for Tabular Data") use throughout.
     """
-    numbers, _ = _as_numbers(field, values)
+    format = format_of(values)
+    numbers, _ = _as_numbers(field, values, format)
     there = numbers[np.isfinite(numbers)]
     if not len(there):
         raise UserError(
@@ -172,6 +178,7 @@ def learn_number(field: str, values: np.ndarray, scale: Literal["standard", "qua
         "spread": _spread(there),
         "knots": knots,
         "heights": heights,
+        "format": format,
     }
 
 
@@ -191,7 +198,7 @@ def _quantiles(numbers: np.ndarray) -> tuple[list[float], list[float]]:
 
 def encode_number(column: Number, values: np.ndarray) -> Encoded:
     """float32 (N, 1), or (N, 2) with a second number that is 1 where the first is missing."""
-    numbers, errors = _as_numbers(column["field"], values)
+    numbers, errors = _as_numbers(column["field"], values, column["format"])
     absent = np.isnan(numbers)
     if column["knots"]:
         scaled = np.interp(np.where(absent, column["knots"][0], numbers), column["knots"], column["heights"])
@@ -203,16 +210,19 @@ def encode_number(column: Number, values: np.ndarray) -> Encoded:
     return Encoded(np.stack(parts, axis=1).astype(np.float32), absent, errors)
 
 
-def _as_numbers(field: str, values: np.ndarray) -> tuple[np.ndarray, Errors]:
+def _as_numbers(field: str, values: np.ndarray, format: NumberFormat) -> tuple[np.ndarray, Errors]:
     """float64 (N,), NaN where missing or wrong."""
     errors: Errors = {}
     try:
-        numbers = values.astype(np.float64)
+        # "1.013" is a thousand where points stand between thousands.
+        numbers = values.astype(np.float64) if format == PLAIN else None
     except (TypeError, ValueError):
+        numbers = None
+    if numbers is None:
         numbers = np.full(len(values), np.nan)
         for index, value in enumerate(values):
             try:
-                numbers[index] = np.nan if value is None else float(value)
+                numbers[index] = _number(value, format)
             except (TypeError, ValueError):
                 # A table of few rows may not show that a column holds numbers: what stands for none comes as text.
                 if isinstance(value, str) and value.strip().lower() in MISSING_NUMBERS:
@@ -222,6 +232,17 @@ def _as_numbers(field: str, values: np.ndarray) -> tuple[np.ndarray, Errors]:
         errors[int(index)] = RecordError(f"field {field!r} is infinite", expected="a finite number, or none")
     numbers[np.isinf(numbers)] = np.nan
     return numbers, errors
+
+
+def _number(value: object, format: NumberFormat) -> float:
+    if value is None:
+        return math.nan
+    if isinstance(value, str) and format != PLAIN:
+        found = number_formats.parse(value, format)
+        if found is None:
+            raise ValueError(value)
+        return found
+    return float(value)  # type: ignore[arg-type]
 
 
 def learn_category(field: str, values: np.ndarray, min_count: int, *, listed: bool) -> Category:

@@ -42,6 +42,11 @@ class Vocabulary(abc.ABC):
         """The ids of all texts one after another, int32 (total,), and the length of each, int64 (N,)."""
 
     @abc.abstractmethod
+    def encode_words(self, sentences: Sequence[Sequence[str]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The ids and lengths of words with spaces between them, and the place of each word's first token in its
+        sentence, int32 (all words,)."""
+
+    @abc.abstractmethod
     def decode(self, ids: Sequence[int]) -> str:
         """The text of some ids; reserved ones are left out, bytes that are no UTF-8 become U+FFFD."""
 
@@ -57,6 +62,10 @@ class Bytes(Vocabulary):
         encoded = [text.encode("utf-8") for text in texts]
         ids = np.frombuffer(b"".join(encoded), dtype=np.uint8).astype(np.int32) + len(RESERVED)
         return ids, _lengths(encoded)
+
+    def encode_words(self, sentences: Sequence[Sequence[str]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        sizes = [[len(word.encode("utf-8")) for word in words] for words in sentences]
+        return *self.encode([" ".join(words) for words in sentences]), _starts(sizes)
 
     def decode(self, ids: Sequence[int]) -> str:
         return bytes(one - len(RESERVED) for one in ids if one >= len(RESERVED)).decode("utf-8", errors="replace")
@@ -78,6 +87,10 @@ class Characters(Vocabulary):
         place = np.searchsorted(self._codes, codes).clip(max=len(self._codes) - 1)
         ids = np.where(self._codes[place] == codes, place + len(RESERVED), UNKNOWN).astype(np.int32)
         return ids, _lengths(texts)
+
+    def encode_words(self, sentences: Sequence[Sequence[str]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        sizes = [[len(word) for word in words] for words in sentences]
+        return *self.encode([" ".join(words) for words in sentences]), _starts(sizes)
 
     def decode(self, ids: Sequence[int]) -> str:
         known = [*[""] * len(RESERVED), *self.known]
@@ -120,8 +133,33 @@ class Trained(Vocabulary):
         lengths = _lengths(encoded)
         return np.fromiter(chain.from_iterable(encoded), np.int32, int(lengths.sum())), lengths
 
+    def encode_words(self, sentences: Sequence[Sequence[str]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        # As one text, whatever a tokenizer does with spaces: the first token of a word is the first that ends in it.
+        texts = [" ".join(words) for words in sentences]
+        found = self._tokenizer.encode_batch(texts, add_special_tokens=False)
+        lengths = _lengths([one.ids for one in found])
+        ids = np.fromiter(chain.from_iterable(one.ids for one in found), np.int32, int(lengths.sum()))
+        starts = []
+        for words, one in zip(sentences, found, strict=True):
+            ends = [stop for _, stop in one.offsets]
+            place = np.searchsorted(ends, _starts([[len(word) for word in words]]), side="right")
+            # A tokenizer may leave nothing of a last word.
+            starts.append(place.clip(max=max(0, len(ends) - 1)).astype(np.int32))
+        return ids, lengths, np.concatenate(starts)
+
     def decode(self, ids: Sequence[int]) -> str:
         return self._tokenizer.decode(list(ids), skip_special_tokens=True)
+
+
+class WholeWords(Trained):
+    """A tokenizer that gives one token for each word, whatever the word is made of."""
+
+    def encode_words(self, sentences: Sequence[Sequence[str]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        ids, _ = self.encode([word for words in sentences for word in words])
+        # A word that is spelt like a reserved token is none.
+        ids[ids < len(RESERVED)] = UNKNOWN
+        lengths = _lengths(sentences)
+        return ids, lengths, np.concatenate([np.arange(length, dtype=np.int32) for length in lengths])
 
 
 def frequent_characters(texts: Sequence[str], size: int) -> str:
@@ -131,18 +169,22 @@ def frequent_characters(texts: Sequence[str], size: int) -> str:
     return kept.astype("<u4").tobytes().decode("utf-32-le")
 
 
-def train(tokens: Literal["words", "bpe"], texts: Sequence[str], size: int, min_count: int) -> str:
+def train(
+    tokens: Literal["words", "bpe"], texts: Sequence[str], size: int, min_count: int, *, whole: bool = False
+) -> str:
     """A tokenizer.json trained on the texts: the same texts give the same tokenizer.
 
-    Words are runs of letters and digits, and single marks; all digits become 0, so that numbers of a kind are one word.
-    BPE is that of GPT-2 (Radford et al. 2019), over bytes: nothing is unknown to it and no text is changed.
+    Words are runs of letters and digits, and single marks, unless each text is a `whole` word already; all digits
+    become 0, so that numbers of a kind are one word. BPE is that of GPT-2 (Radford et al. 2019), over bytes: nothing
+    is unknown to it and no text is changed.
     """
     library = _tokenizers()
     if tokens == "words":
         tokenizer = library.Tokenizer(library.models.WordLevel(unk_token=RESERVED[UNKNOWN]))
         tokenizer.normalizer = library.normalizers.Replace(library.Regex(r"\d"), "0")
         words = library.Regex(r"\w+|[^\w\s]")
-        tokenizer.pre_tokenizer = library.pre_tokenizers.Split(words, "removed", invert=True)
+        if not whole:
+            tokenizer.pre_tokenizer = library.pre_tokenizers.Split(words, "removed", invert=True)
         trainer = library.trainers.WordLevelTrainer(
             vocab_size=size, min_frequency=min_count, special_tokens=list(RESERVED), show_progress=False
         )
@@ -190,6 +232,11 @@ def _tokenizers() -> ModuleType:
 
 def _code_points(text: str) -> np.ndarray:
     return np.frombuffer(text.encode("utf-32-le"), dtype="<u4")
+
+
+def _starts(sizes: Sequence[Sequence[int]]) -> np.ndarray:
+    """Where each word starts in its sentence if there is a space after each, int32 (all words,)."""
+    return np.concatenate([np.cumsum([0, *(size + 1 for size in row[:-1])], dtype=np.int32) for row in sizes])
 
 
 def _lengths(parts: Sequence[Sequence[object]]) -> np.ndarray:

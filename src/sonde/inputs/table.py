@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 
 from sonde.base.config import Config
 from sonde.base.errors import RecordError, UserError, near
+from sonde.base.number_formats import PLAIN
 from sonde.base.threads import each
 from sonde.contracts.columns import Columns, Tensors, take
 from sonde.contracts.input import Input
@@ -127,6 +128,9 @@ class Table(Input):
     def spec(self) -> InputSpec:
         sizes = tuple(len(column["values"]) + 1 for column in self.columns if column["kind"] == "category")
         return InputSpec(layout="columns", channels=sum(map(_table.width, self.columns)), categories=sizes)
+
+    def texts(self) -> list[str]:
+        return [column["field"] for column in self.columns if column["kind"] == "number" and column["format"] != PLAIN]
 
     def encode(self, record: Record) -> Tensors:
         columns, errors = self.encode_many(Records.of([record]))

@@ -39,6 +39,7 @@ from sonde.metrics.ranking import (
     roc_auc_macro,
 )
 from sonde.metrics.sequences import (
+    UNNAMED,
     EntityCounts,
     EntityScores,
     Scheme,
@@ -48,11 +49,13 @@ from sonde.metrics.sequences import (
     per_unit,
     perplexity,
     spans,
+    tally_words,
 )
 
 __all__ = [
     "BLOCK",
     "SMALLEST",
+    "UNNAMED",
     "EntityCounts",
     "EntityScores",
     "Scheme",
@@ -93,5 +96,6 @@ __all__ = [
     "tally",
     "tally_labels",
     "tally_of_confusion",
+    "tally_words",
     "top_accuracy",
 ]

@@ -150,6 +150,27 @@ def entity_f1(
     )
 
 
+def tally_words(
+    true: Sequence[np.ndarray], predicted: Sequence[np.ndarray], num_classes: int, weights_RN: np.ndarray
+) -> Tally:
+    """Count the classes of N sequences of any lengths, int64 codes in 0..K-1: a word weighs what its sequence does."""
+    example_P = np.repeat(np.arange(len(true)), [len(codes) for codes in true])
+    true_P, predicted_P = np.concatenate([*true]), np.concatenate([*predicted])
+    right_P = true_P == predicted_P
+
+    def counted(example_P: np.ndarray, code_P: np.ndarray) -> np.ndarray:
+        # A sentence has few of all tags: each is counted once for all rows.
+        cells, times = np.unique(example_P * num_classes + code_P, return_counts=True)
+        example, code = np.divmod(cells, num_classes)
+        return np.stack([np.bincount(code, row_N[example] * times, num_classes) for row_N in weights_RN])
+
+    return Tally(
+        hit_RK=counted(example_P[right_P], true_P[right_P]),
+        true_RK=counted(example_P, true_P),
+        answered_RK=counted(example_P, predicted_P),
+    )
+
+
 def per_unit(sums_N: np.ndarray, units_N: np.ndarray, weights_RN: np.ndarray) -> np.ndarray:
     """Sums per example over the number of things summed (positions, bytes, pixels): the loss per token, say."""
     return ratio(weights_RN @ np.asarray(sums_N, np.float64), weights_RN @ np.asarray(units_N, np.float64))

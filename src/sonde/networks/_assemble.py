@@ -50,7 +50,7 @@ class Network(nn.Module):
         self.head = head
         self.frozen = frozen
         for name in frozen:
-            self.backbones[name].requires_grad_(False)
+            self.backbones[name].requires_grad_(False).eval()
         # What steers a backbone comes after the backbones that it is steered by.
         self.order = sorted(backbones, key=lambda name: outputs[name].condition > 0)
 
@@ -66,10 +66,35 @@ class Network(nn.Module):
             if self.outputs[name].condition:
                 tensors = {**tensors, "condition": self._condition(tensors, found)}
             found[name] = self._featured(name, tensors, self.backbones[name](tensors))
-        return {name: found[name] for name in self.backbones}
+        return self._by_members({name: found[name] for name in self.backbones})
+
+    @property
+    def members(self) -> int:
+        """How many answers each example gets in training: that of every member of a backbone that is several in one."""
+        if not self.training:
+            return 1
+        return max(self._members(name) for name in self.backbones)
+
+    def _members(self, name: str) -> int:
+        backbone = self.backbones[name]
+        return backbone.members if isinstance(backbone, Backbone) else 1
+
+    def _by_members(self, features: dict[str, Features]) -> dict[str, Features]:
+        """Features of one network beside those of several: each of them gets the same."""
+        most = max(map(self._members, features))
+        if most == 1:
+            return features
+        return {
+            name: each if self._members(name) == most else Features(values=_repeated(each.values, most))
+            for name, each in features.items()
+        }
 
     def answer(self, features: Mapping[str, Features], *extra: Any) -> Any:
-        return self.head(features, *extra)
+        answer = self.head(features, *extra)
+        most = max(map(self._members, features))
+        if most > 1 and not self.training:
+            return answer.unflatten(0, (-1, most)).mean(1)
+        return answer
 
     def extend(self, inputs: Mapping[str, Tensors], cache: Any) -> tuple[Tensor, Any]:
         """Answers at further positions, given the cache of the earlier ones (None at the start).
@@ -105,8 +130,14 @@ class Network(nn.Module):
         return Features(
             values=values,
             inside_BT=inside(tensors, values.shape[1]) if chosen == "position" else None,
+            length_B=tensors["length"] if chosen == "node" else None,
             size=tuple(tensors["grid"].shape[2:]) if chosen == "pixel" else (),
         )
+
+
+def _repeated(values: Tensor | tuple[Tensor, ...], times: int) -> Tensor:
+    assert isinstance(values, Tensor)
+    return values.repeat_interleave(times, dim=0)
 
 
 def assemble(

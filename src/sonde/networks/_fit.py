@@ -91,6 +91,11 @@ def _check_backbone(
             f"network {kind!r} looks ahead; the target's answers may depend on earlier positions only",
             hint=_instead(spec, output),
         )
+    if output.width == 0 and backbone.ensemble:
+        raise UserError(
+            f"network {kind!r} is several networks in one, and the target answers with a head of its own",
+            hint=_instead(spec, output),
+        )
     if output.condition and not backbone.conditions:
         raise UserError(f"network {kind!r} cannot be steered by a condition", hint=_instead(spec, output))
 
@@ -104,6 +109,7 @@ def fits(spec: InputSpec, output: OutputSpec, backbone: type[Backbone]) -> bool:
         and bool(answerable)
         and (backbone.causal or not output.causal)
         and (backbone.conditions or not output.condition)
+        and (output.width > 0 or not backbone.ensemble)
     )
 
 

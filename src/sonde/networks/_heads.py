@@ -66,7 +66,7 @@ class StandardHead(nn.Module):
         if self.fusion is not None:
             values = self.fusion([features[name].values for name in self.others])
         elif self.broadcast is not None:
-            values = self.broadcast(values, [features[name].values for name in self.others])
+            values = self.broadcast(values, [features[name].values for name in self.others], main.length_B)
         if at_N is not None:
             assert isinstance(values, Tensor)
             values = values.flatten(0, 1).index_select(0, at_N)
@@ -170,9 +170,14 @@ class Broadcast(nn.Module):
         self.mix = nn.ModuleList(nn.Linear(sum(widths), each) for each in targets)
         initialize(self)
 
-    def forward(self, values: Tensor | tuple[Tensor, ...], others: Sequence[Tensor]) -> Tensor | tuple[Tensor, ...]:
-        """`values` (B, T, W) or grids (B, W_i, *size_i), and the same with the others added."""
+    def forward(
+        self, values: Tensor | tuple[Tensor, ...], others: Sequence[Tensor], length_B: Tensor | None = None
+    ) -> Tensor | tuple[Tensor, ...]:
+        """`values` (B, T, W), nodes (M, W) of which each example has `length_B`, or grids (B, W_i, *size_i): the same
+        with the others added."""
         normalized = torch.cat([norm(each) for norm, each in zip(self.norms, others, strict=True)], dim=1)
+        if isinstance(values, Tensor) and length_B is not None:
+            return values + self.mix[0](normalized).repeat_interleave(length_B, dim=0, output_size=len(values))
         if isinstance(values, Tensor):
             return values + self.mix[0](normalized)[:, None]
         mixed = [layer(normalized) for layer in self.mix]

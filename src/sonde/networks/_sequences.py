@@ -42,7 +42,10 @@ def pool(features_BTW: Tensor, inside_BT: Tensor | None, how: Literal["mean", "m
 
 
 class Entry(nn.Module):
-    """Tokens (B, T) or frames (B, T, channels) to (B, T, width)."""
+    """Tokens (B, T) or frames (B, T, channels) to (B, T, width).
+
+    A token that is taken apart is the sum of itself and its subwords (Bojanowski et al. 2017, fastText).
+    """
 
     def __init__(self, spec: InputSpec, width: int) -> None:
         super().__init__()
@@ -50,13 +53,15 @@ class Entry(nn.Module):
         self.layer = (
             nn.Embedding(spec.vocabulary, width) if spec.layout == "tokens" else nn.Linear(spec.channels, width)
         )
+        self.subwords = nn.Embedding(spec.subwords, width) if spec.subwords else None
 
     def forward(self, tensors: Tensors) -> Tensor:
         values = tensors[self.layout]
         if values.shape[1] == 0:
             # Batches of nothing but empty examples: one position of padding stands for each.
             values = torch.cat([values, values.new_zeros(len(values), 1, *values.shape[2:])], dim=1)
-        return self.layer(values)
+        embedded = self.layer(values)
+        return embedded if self.subwords is None else embedded + self.subwords(tensors["subwords"]).sum(2)
 
 
 def answers_in_tokens(spec: InputSpec, output: OutputSpec) -> bool:

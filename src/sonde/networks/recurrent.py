@@ -126,8 +126,12 @@ def _initialize(backbone: Recurrent, config: RecurrentConfig) -> None:
     (Jozefowicz et al. 2015)."""
     if isinstance(backbone.entry.layer, nn.Embedding):
         # Words that are hardly ever seen keep their first vectors: loud ones cost 8 points of accuracy in 20,000 words.
-        # Letters are all learnt, and soonest from loud ones.
+        # Letters are all learned, and soonest from loud ones.
         std = 1.0 if backbone.entry.layer.num_embeddings <= LETTERS else 0.05
+        if backbone.entry.subwords is not None:
+            # A word and its parts, ten or so, add up to a vector of size one; the parts of a rare word are learned.
+            std = 0.3
+            nn.init.normal_(backbone.entry.subwords.weight, std=std)
         nn.init.normal_(backbone.entry.layer.weight, std=config.embedding**-0.5 if backbone.tied else std)
     else:
         nn.init.xavier_uniform_(backbone.entry.layer.weight)

@@ -157,7 +157,7 @@ class Transformer(Backbone):
         """Features that know their place, counted from `start`, or the rotations (T, R) that tell attention."""
         stop = start + x_BTW.shape[1]
         if self.position_embedding is not None and stop > self.steps:
-            raise ValueError(f"position {stop} is beyond the {self.steps} positions that were learnt")
+            raise ValueError(f"position {stop} is beyond the {self.steps} positions that were learned")
         place_T = torch.arange(start, stop, device=x_BTW.device)
         if self.position_embedding is not None:
             return x_BTW + self.position_embedding(place_T), None

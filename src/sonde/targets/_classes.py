@@ -61,7 +61,7 @@ def wrong_label(label: Any, names: Sequence[str], field: str) -> RecordError:
             return RecordError(
                 f"{label!r} in field {field!r} is not a label",
                 expected=expected,
-                hint='several labels a record are learnt by the target kind "labels"',
+                hint='several labels a record are learned by the target kind "labels"',
             )
         return RecordError(f"the label in field {field!r} is missing", expected=expected)
     close = near(text, names)

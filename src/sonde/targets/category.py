@@ -54,6 +54,8 @@ class Category(Target):
 
     Config = CategoryConfig
     best: ClassVar = ("accuracy", "max")
+    baseline_name: ClassVar = "majority class"
+    tie_break: ClassVar = ("log_loss", "min")
     lower_is_better: ClassVar = frozenset({"log_loss", "ece"})
 
     config: CategoryConfig
@@ -170,6 +172,12 @@ class Category(Target):
     def eval_outputs(self, network: nn.Module, batch: Batch) -> Columns:
         return {"probabilities": network(batch.inputs).float().softmax(1), "class": batch.truth["class"]}
 
+    def baseline(self, truth: Columns) -> Columns:
+        """The shares of the classes in training: the majority class is predicted."""
+        share_K = torch.tensor(self.class_counts, dtype=torch.float32)
+        share_K /= share_K.sum()
+        return {"probabilities": share_K.expand(len(truth["class"]), -1), "class": truth["class"]}
+
     def metrics(self, columns: Mapping[str, np.ndarray], weights_RN: np.ndarray) -> dict[str, np.ndarray]:
         probabilities_NK, true_N = columns["probabilities"], columns["class"]
         num_classes = len(self.classes)
@@ -215,5 +223,5 @@ def _require_classes(field: str, labels: np.ndarray, names: list[str], counts: l
         raise UserError(
             f"field {field!r} holds {len(names):,} different numbers, such as {names[0]}",
             expected="the names of classes",
-            hint='quantities are learnt by the target kind "number"',
+            hint='quantities are learned by the target kind "number"',
         )

@@ -21,10 +21,9 @@ from sonde.contracts.augment import AugmentParams, partner
 from sonde.contracts.batch import Batch
 from sonde.contracts.columns import Columns, Tensors
 from sonde.contracts.input import Input
-from sonde.contracts.records import Record, Records
+from sonde.contracts.records import Record, Records, numbers_of
 from sonde.contracts.target import Prediction, Target
 from sonde.targets._classes import MOST, codes_of, objects, require_names, text_of, wrong_label
-from sonde.targets._numbers import numbers_of
 from sonde.targets._sums import examples, weighted_sum
 
 
@@ -34,7 +33,7 @@ class LabelsConfig(Config):
         default="labels", description='the field that holds a list of labels, or a text such as "red;round"'
     )
     separator: str = Field(default=";", min_length=1, description="what stands between the labels of a text")
-    min_count: int = Field(default=1, ge=1, description="labels that fewer training records have are passed over")
+    min_count: int = Field(default=1, ge=1, description="labels that fewer training records have are ignored")
     fields: list[str] = Field(default=[], description="instead of field: several fields of 0 and 1, one a label")
     loss: Literal["binary-cross-entropy", "focal"] = Field(
         default="binary-cross-entropy", description="focal: easy answers count less"
@@ -58,11 +57,14 @@ class Labels(Target):
     """
 
     Config = LabelsConfig
+    needs_truth: ClassVar = False
+    baseline_name: ClassVar = "label frequencies"
     best: ClassVar = ("mean_average_precision", "max")
 
     config: LabelsConfig
     classes: list[str]
     class_counts: list[int]
+    num_records: int
     weights: list[float] | None
 
     @classmethod
@@ -89,7 +91,7 @@ class Labels(Target):
                 )
             classes, counts = found[often].tolist(), how_often[often].tolist()
         weights = _positive_weights(config, classes, counts, len(records))
-        return cls(config=config, classes=classes, class_counts=counts, weights=weights)
+        return cls(config=config, classes=classes, class_counts=counts, num_records=len(records), weights=weights)
 
     @classmethod
     def sample(cls, count: int, rng: np.random.Generator, given: Records) -> tuple[LabelsConfig, Records]:
@@ -132,7 +134,7 @@ class Labels(Target):
         row = np.repeat(np.arange(len(lists)), [len(texts or ()) for texts in lists])
         every = [text for texts in lists for text in texts or ()]
         code = codes_of(every, self.classes)
-        # Where rare labels are passed over, one that training never showed is the rarest.
+        # Where rare labels are ignored, one that training never showed is the rarest.
         for place in np.flatnonzero(code < 0)[::-1] if self.config.min_count == 1 else ():
             errors[int(row[place])] = wrong_label(every[place], self.classes, self.config.field)
         present_NK = np.zeros((len(lists), len(self.classes)), dtype=np.uint8)
@@ -184,6 +186,11 @@ class Labels(Target):
     @torch.no_grad()
     def eval_outputs(self, network: nn.Module, batch: Batch) -> Columns:
         return {"probabilities": network(batch.inputs).float().sigmoid(), "labels": batch.truth["labels"]}
+
+    def baseline(self, truth: Columns) -> Columns:
+        """The share of the training records that have each label."""
+        share_K = torch.tensor(self.class_counts, dtype=torch.float32) / max(1, self.num_records)
+        return {"probabilities": share_K.expand(len(truth["labels"]), -1), "labels": truth["labels"]}
 
     def metrics(self, columns: Mapping[str, np.ndarray], weights_RN: np.ndarray) -> dict[str, np.ndarray]:
         probabilities_NK, true_NK = columns["probabilities"], columns["labels"] > 0

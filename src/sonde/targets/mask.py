@@ -56,7 +56,7 @@ class MaskConfig(Config):
     @model_validator(mode="after")
     def _some_loss(self) -> Self:
         if not self.cross_entropy and not self.dice:
-            raise ValueError("cross_entropy and dice are both 0: nothing would be learnt")
+            raise ValueError("cross_entropy and dice are both 0: nothing would be learned")
         return self
 
 
@@ -80,6 +80,7 @@ class Mask(Target):
 
     Config = MaskConfig
     reads_file: ClassVar[bool] = True
+    baseline_name: ClassVar = "commonest class"
     best: ClassVar = ("miou", "max")
     asks: ClassVar = OutputSpec(per=("pixel",))
     accepts: ClassVar = ("grid",)
@@ -215,6 +216,16 @@ class Mask(Target):
         cell_BHW = torch.where(true_BHW == IGNORED, last, cell_BHW)
         cells = torch.bincount(cell_BHW.flatten(), minlength=last + 1)[:last]
         return {"confusion": cells.reshape(count, num_classes, num_classes)}
+
+    def baseline(self, truth: Columns) -> Columns:
+        """The commonest class of training, everywhere."""
+        masks_NHW, num_classes = truth["mask"], len(self.classes)
+        common = int(np.argmax(self.pixels))
+        confusion = torch.zeros(len(masks_NHW), num_classes, num_classes, dtype=torch.int64)
+        for index in range(len(masks_NHW)):
+            counts = torch.bincount(masks_NHW[index].flatten().long(), minlength=IGNORED + 1)
+            confusion[index, :, common] = counts[:num_classes]
+        return {"confusion": confusion}
 
     def metrics(self, columns: Mapping[str, np.ndarray], weights_RN: np.ndarray) -> dict[str, np.ndarray]:
         """miou and class_accuracy are means over the classes that occur; pixels of all pictures are thrown together."""

@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from sonde import metrics
 from sonde.base.config import Config
-from sonde.base.errors import RecordError
+from sonde.base.errors import RecordError, UserError
 from sonde.base.rng import BatchRng, generator
 from sonde.contracts.batch import Batch
 from sonde.contracts.columns import Columns, Tensors
@@ -93,6 +93,11 @@ class NextToken(Target):
     def fit(cls, config: NextTokenConfig, records: Records, inputs: Mapping[str, Input]) -> Self:
         name = the_input(inputs, "tokens", config.input, "next-token")
         part = inputs[name]
+        if part.spec.subwords:
+            raise UserError(
+                f"target 'next-token' predicts whole tokens; input {name!r} takes them apart",
+                hint="leave subwords out",
+            )
         return cls(
             config=config,
             input=name,
@@ -162,7 +167,9 @@ class NextToken(Target):
         """{"tokens": [...]}: the ids that go on from each prompt, without the prompt itself."""
         return [{"tokens": ids} for ids in self.generate(network, batch.inputs)]
 
-    def decode(self, predictions: list[Prediction], inputs: Mapping[str, Input]) -> list[Prediction]:
+    def decode(
+        self, predictions: list[Prediction], inputs: Mapping[str, Input], records: Records | None = None
+    ) -> list[Prediction]:
         """Adds "text" where the input can read its own tokens back."""
         part = inputs[self.input]
         if not isinstance(part, Decodes):

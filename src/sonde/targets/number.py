@@ -15,15 +15,15 @@ from torch.nn import functional
 from sonde import metrics
 from sonde.base.config import Config
 from sonde.base.errors import RecordError, UserError, unknown
+from sonde.base.number_formats import PLAIN, NumberFormat
 from sonde.base.rng import BatchRng
 from sonde.contracts.augment import AugmentParams, partner
 from sonde.contracts.batch import Batch
 from sonde.contracts.columns import Columns, Tensors
 from sonde.contracts.input import Input
-from sonde.contracts.records import Record, Records
+from sonde.contracts.records import Record, Records, format_of, numbers_of
 from sonde.contracts.target import Prediction, Target
 from sonde.targets._classes import objects, text_of
-from sonde.targets._numbers import numbers_of
 from sonde.targets._sums import examples, weighted_sum
 
 # The interquartile range of a normal distribution, in deviations.
@@ -33,7 +33,7 @@ NORMAL_RANGE = 1.349
 class NumberConfig(Config):
     kind: Literal["number"] = "number"
     field: str = Field(default="value", description="the field that holds the number")
-    fields: list[str] = Field(default=[], description="instead of field: several fields, learnt together")
+    fields: list[str] = Field(default=[], description="instead of field: several fields, learned together")
     loss: Literal["mse", "huber", "mae"] = Field(default="mse", description="huber and mae mind outliers less")
     delta: float = Field(default=1.0, gt=0, description="where huber turns from square to straight, in deviations")
     scale: Literal["standard", "robust"] = Field(
@@ -54,6 +54,7 @@ class Number(Target):
     """
 
     Config = NumberConfig
+    baseline_name: ClassVar = "mean"
     best: ClassVar = ("rmse", "min")
     lower_is_better: ClassVar = frozenset({"rmse", "mae"})
 
@@ -61,21 +62,28 @@ class Number(Target):
     names: list[str]
     centre: list[float]
     scale: list[float]
+    formats: list[NumberFormat]
 
     @classmethod
     def fit(cls, config: NumberConfig, records: Records, inputs: Mapping[str, Input]) -> Self:
         names = cls.fields(config)
         places = []
+        formats: list[NumberFormat] = []
         for name in names:
             if name not in records.fields:
                 raise unknown(name, records.fields, what="the field")
-            values = numbers_of(records.fields[name])
+            formats.append(format_of(records.fields[name]))
+            values = numbers_of(records.fields[name], formats[-1])
             # What is no number is named, record by record, when it is encoded.
             good = values[_is_good(values, config.transform)]
             _require_spread(name, records.fields[name], good)
             places.append(_place(_transformed(good, config.transform), config.scale))
         return cls(
-            config=config, names=names, centre=[centre for centre, _ in places], scale=[scale for _, scale in places]
+            config=config,
+            names=names,
+            centre=[centre for centre, _ in places],
+            scale=[scale for _, scale in places],
+            formats=formats,
         )
 
     @classmethod
@@ -86,6 +94,9 @@ class Number(Target):
     @staticmethod
     def fields(config: NumberConfig) -> list[str]:
         return config.fields or [config.field]
+
+    def texts(self) -> list[str]:
+        return [name for name, format in zip(self.names, self.formats, strict=True) if format != PLAIN]
 
     @property
     def width(self) -> int:
@@ -103,7 +114,7 @@ class Number(Target):
         errors: dict[int, RecordError] = {}
         for column, name in enumerate(self.names):
             field = records.fields.get(name, objects([None] * len(records)))
-            values = numbers_of(field)
+            values = numbers_of(field, self.formats[column])
             good = _is_good(values, self.config.transform)
             for index in np.flatnonzero(~good):
                 errors.setdefault(int(index), _wrong_number(field[index], values[index], name))
@@ -133,7 +144,7 @@ class Number(Target):
 
     @torch.no_grad()
     def predict(self, network: nn.Module, batch: Batch) -> list[Prediction]:
-        """{"value": x}, or {"values": {field: x}} where several fields are learnt; in the units of the data."""
+        """{"value": x}, or {"values": {field: x}} where several fields are learned; in the units of the data."""
         rows = self._in_units(network(batch.inputs).float().cpu().numpy()).tolist()
         if not self.config.fields:
             return [{"value": row[0]} for row in rows]
@@ -143,6 +154,11 @@ class Number(Target):
     def eval_outputs(self, network: nn.Module, batch: Batch) -> Columns:
         """Answers and values (B, F), both on the scale of the loss, where float32 keeps their digits."""
         return {"answer": network(batch.inputs).float(), "value": batch.truth["value"]}
+
+    def baseline(self, truth: Columns) -> Columns:
+        """The mean (or the median, where scaling is robust) of training."""
+        zeros_NF = torch.zeros(len(truth["value"]), len(self.names))
+        return {"answer": zeros_NF, "value": truth["value"]}
 
     def _in_units(self, standard_BF: np.ndarray) -> np.ndarray:
         """From the scale of the loss to the units of the data; float64, for large numbers that differ little."""
@@ -187,7 +203,7 @@ def _require_spread(name: str, field: np.ndarray, good: np.ndarray) -> None:
         raise UserError(
             f"field {name!r} has no usable number in the training split; it holds {shown}",
             expected="finite numbers, above zero where target.transform is log",
-            hint='names are learnt by the target kind "category"',
+            hint='names are learned by the target kind "category"',
         )
     if (good == good[0]).all():
         raise UserError(

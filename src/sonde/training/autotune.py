@@ -117,8 +117,7 @@ def choose(workload: Workload, asked: Asked) -> ExecutionPlan:
 
 
 def compiled(network: nn.Module) -> nn.Module:
-    """The network as torch compiles it at its first call. What was compiled is kept for other runs."""
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(_cache() / "compiled"))
+    """The network as torch compiles it at its first call."""
     whole = torch.compile(network)
     assert isinstance(whole, nn.Module)
     return whole

@@ -16,7 +16,18 @@ from sonde.training.schedules import Schedule
 
 KEPT = 2
 # The plain numbers of a state.
-VALUES = ("step", "micro_batch", "best", "best_step", "evals_since_best", "loss_ema", "lr_scale", "rolled_back")
+VALUES = (
+    "step",
+    "micro_batch",
+    "best",
+    "best_step",
+    "evals_since_best",
+    "best_peak",
+    "best_tie",
+    "loss_ema",
+    "lr_scale",
+    "rolled_back",
+)
 # And what the schedule remembers.
 SCHEDULE = ("factor", "best", "evals_since_best")
 
@@ -162,6 +173,9 @@ def _put(state: State, held: dict[str, Tensor], values: dict[str, Any]) -> None:
     owner = {
         one: optimizer for optimizer in state.optimizers for group in optimizer.param_groups for one in group["params"]
     }
+    for optimizer in state.optimizers:
+        # Rolling back: what was seen since is forgotten, also where the checkpoint is of a time before any step.
+        optimizer.state.clear()
     for name, value in _under(held, "optimizer.").items():
         slot, _, parameter_name = name.partition(".")
         parameter = by_name[parameter_name]

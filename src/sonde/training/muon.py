@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sonde.training.light import unwrapped
+
 
 class Muon(torch.optim.Optimizer):
     """Momentum orthogonalized by Newton-Schulz (Jordan 2024), for weights of two or more dimensions.
@@ -19,6 +21,8 @@ class Muon(torch.optim.Optimizer):
 
     # As torch's fused optimizers have it: 1 (0-d, on the device) leaves weights and momentum as they are.
     found_inf: Tensor | None = None
+
+    add_param_group = unwrapped(torch.optim.Optimizer.add_param_group)
 
     def __init__(
         self,

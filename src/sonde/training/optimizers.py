@@ -11,6 +11,7 @@ from torch import nn
 
 from sonde.base.config import Config
 from sonde.base.errors import UserError
+from sonde.training.light import SGD, Adam, AdamW
 from sonde.training.muon import Muon
 
 
@@ -102,11 +103,11 @@ def build(
     if groups:
         if config.kind == "sgd":
             nesterov = config.nesterov and config.momentum > 0
-            optimizers.append(torch.optim.SGD(groups, lr=lr, momentum=config.momentum, nesterov=nesterov, fused=True))
+            optimizers.append(SGD(groups, lr=lr, momentum=config.momentum, nesterov=nesterov, fused=True))
         elif config.kind == "adam":
-            optimizers.append(torch.optim.Adam(groups, lr=lr, betas=config.betas, eps=config.eps, fused=True))
+            optimizers.append(Adam(groups, lr=lr, betas=config.betas, eps=config.eps, fused=True))
         else:
-            optimizers.append(torch.optim.AdamW(groups, lr=lr, betas=config.betas, eps=config.eps, fused=True))
+            optimizers.append(AdamW(groups, lr=lr, betas=config.betas, eps=config.eps, fused=True))
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["initial_lr"] = group["lr"]

@@ -5,11 +5,14 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import platform
 import shutil
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self
+
+from filelock import FileLock, Timeout
 
 from sonde import __version__
 from sonde.base import dist, files
@@ -20,6 +23,8 @@ from sonde.loop import Plan, Step
 
 # Seconds after which lines of the log are there for others to read.
 FLUSH_EVERY = 0.5
+# Held while a process owns the folder, and who that is.
+LOCK, OWNER = ".lock", ".owner"
 
 
 class RunFolder:
@@ -44,50 +49,67 @@ class RunFolder:
     def open(cls, path: Path, *, resume: bool) -> Iterator[RunFolder]:
         """A folder for a new run, or with `resume` that of a run to go on with, for as long as the block lasts.
 
+        With `resume` a run begins where there is none yet: a job that is started again and again can always pass it.
+
         Raises:
-            UserError: it holds another run or other files, cannot be written, or has nothing to resume.
+            UserError: it holds another run or other files, cannot be written, or another process uses it.
         """
         folder = cls(path)
-        if dist.is_main() and not (resume and folder.recipe.is_file()):
-            folder._claim(resume=resume)
-        try:
-            yield folder
-        finally:
-            folder._close(keep=resume)
+        with contextlib.ExitStack() as held:
+            if dist.is_main():
+                held.enter_context(folder._owned())
+                folder._check_usable(resume=resume)
+            try:
+                yield folder
+            finally:
+                shutil.rmtree(folder.cache, ignore_errors=True)
+                with contextlib.suppress(OSError):
+                    folder.cache.parent.rmdir()
 
-    def _claim(self, *, resume: bool) -> None:
-        path = self.path
-        if resume and not (path.is_dir() and self._is_fresh()):
-            raise UserError(f"{path} holds no run to resume", hint="leave out --resume to start one there")
+    @contextlib.contextmanager
+    def _owned(self) -> Iterator[None]:
+        """While it lasts no other process can own the folder; one in which no run has begun is removed at the end."""
+        there = self.path.is_dir()
+        lock = FileLock(self.path / LOCK, timeout=0)
+        owner = self.path / OWNER
         try:
-            path.mkdir(parents=True, exist_ok=True)
-            if not self._is_fresh():
-                held = "another run" if self.recipe.exists() else "other files"
-                raise UserError(
-                    f"the run folder {path} already holds {held}",
-                    expected="a new or an empty folder",
-                    hint="choose another with --out, or go on with that run by --resume",
-                )
-            probe = path / ".writable"
-            probe.touch()
-            probe.unlink()
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock.acquire()
+            files.write_bytes(owner, f"process {os.getpid()} on {platform.node()}".encode())
+        except Timeout:
+            who = owner.read_text(encoding="utf-8") if owner.is_file() else "another process"
+            raise UserError(
+                f"the run folder {self.path} is in use by {who}",
+                expected="one process (or one torchrun job) for a run folder",
+                hint="wait until it has ended, or choose another folder with --out",
+            ) from None
         except OSError as error:
-            raise files.cannot_write(path, error) from error
+            raise files.cannot_write(self.path, error) from error
+        try:
+            yield
+        finally:
+            files.remove(owner)
+            lock.release()
+            if not there and {each.name for each in self.path.iterdir()} <= {LOCK}:
+                shutil.rmtree(self.path, ignore_errors=True)
+
+    def _check_usable(self, *, resume: bool) -> None:
+        if (resume and self.recipe.is_file()) or self._is_fresh():
+            return
+        held = "another run" if self.recipe.exists() else "other files"
+        raise UserError(
+            f"the run folder {self.path} already holds {held}",
+            expected="a new or an empty folder",
+            hint="choose another with --out" + (", or go on with that run by --resume" if self.recipe.exists() else ""),
+        )
 
     def _is_fresh(self) -> bool:
         """Whether nothing lies there but what a run leaves that was killed before it began: its recipe comes last."""
-        known = {self.snapshot.name, f".{self.snapshot.name}.writing", f".{self.recipe.name}.writing", ".writable"}
+        known = {self.snapshot.name, f".{self.snapshot.name}.writing", f".{self.recipe.name}.writing"}
+        known |= {LOCK, OWNER, f".{OWNER}.writing"}
         if all(each.is_dir() or each.suffix == ".bin" for each in self.cache.parent.rglob("*")):
             known.add(self.cache.parent.name)
         return {each.name for each in self.path.iterdir()} <= known
-
-    def _close(self, *, keep: bool) -> None:
-        """Remove what only this process needed; unless `keep`, also a folder in which no run has begun."""
-        shutil.rmtree(self.cache, ignore_errors=True)
-        with contextlib.suppress(OSError):
-            self.cache.parent.rmdir()
-        if dist.is_main() and not keep and self.path.is_dir() and not any(self.path.iterdir()):
-            self.path.rmdir()
 
     def record_inputs(self, recipe: str, snapshot: Snapshot) -> None:
         """Write down what the run is made from; when resuming, check that it is still the same.
@@ -155,7 +177,7 @@ class Log:
         """The first lines: what is about to happen, to how many examples."""
         self.write({"version": __version__, "steps": plan.steps, "precision": plan.precision.kind})
         for split, each in sets.items():
-            self.write({"split": split, "examples": len(each.examples), "skipped": each.unreadable})
+            self.write({"split": split, "examples": len(each.examples), "skipped": each.unreadable | each.unseen})
 
     def step(self, step: Step) -> str:
         """Log a step; give the line that people see. Reading the loss waits for the device."""

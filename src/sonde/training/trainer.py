@@ -9,6 +9,7 @@ from sonde import evaluation, loop
 from sonde.base import dist, signals
 from sonde.base.errors import Interrupted
 from sonde.base.progress import Progress
+from sonde.contracts.columns import EvalColumns
 from sonde.contracts.task import Task
 from sonde.data.batches import Batches
 from sonde.data.store import Encoded
@@ -20,6 +21,10 @@ from sonde.training.settings import TrainingConfig
 
 # Log lines of a whole run, unless the recipe says how often.
 LINES = 500
+# Validations of a run that people are told of.
+TOLD = 12
+# Up to so many validation examples scores that differ by less than this share of their standard error are equal.
+NOISY, NEAR = 5000, 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,7 +126,9 @@ class Trainer:
         ema = state.ema if isinstance(state.ema, EMA) else None
         if ema:
             ema.swap(state.network)
-        columns = evaluation.eval_outputs(self.task, state.network, held_out.examples, precision=self.plan.precision)
+        columns = evaluation.eval_outputs(
+            self.task, state.network, held_out.examples, precision=self.plan.precision, size=state.micro_batch
+        )
         if ema:
             ema.swap(state.network)
         if not evaluation.all_finite(columns):
@@ -133,7 +140,7 @@ class Trainer:
         for warning in target.warnings(columns):
             self.log.write({"step": state.step, "warning": warning})
             self.progress.message(f"step {state.step}: warning: {warning}")
-        monitor, better = target.best
+        monitor, better = target.monitor
         if self.training.monitor:
             monitor = self.training.monitor
             better = "min" if monitor.partition("/")[0] in target.lower_is_better else "max"
@@ -143,8 +150,45 @@ class Trainer:
         if defined and isinstance(state.schedule, Schedule):
             state.schedule.observe(value, better)
         state.evals_since_best += 1
-        if defined and (state.best is None or (value > state.best if better == "max" else value < state.best)):
-            state.best, state.best_step, state.evals_since_best = value, state.step, 0
+        if defined and self._is_best(columns, found, monitor, better):
             checkpoint.save_best(self.folder.checkpoints, state)
-        best = " (best)" if state.evals_since_best == 0 else ""
-        self.progress.message(f"step {state.step}: validation {monitor} {value:.4g}{best}")
+        if self._is_told():
+            best = ""
+            if state.best is not None:
+                kept = f"best {state.best:.4g} at step {state.best_step}"
+                best = " (the best)" if state.best_step == state.step else f" ({kept})"
+            self.progress.message(f"step {state.step}: validation {monitor} {value:.4g}{best}")
+
+    def _is_best(self, columns: EvalColumns, found: dict[str, float], monitor: str, better: str) -> bool:
+        """Note whether this state is the best so far; scores that a small split cannot tell apart go by the target's
+        finer score (`Target.tie_break`): the first of equal accuracies is hardly trained."""
+        state, sign = self.state, 1.0 if better == "max" else -1.0
+        score, peak, kept = sign * found[monitor], state.best_peak, state.best
+        improved = peak is None or score > sign * peak
+        if improved:
+            state.best_peak, state.evals_since_best = found[monitor], 0
+        assert state.best_peak is not None
+        tie = self.task.target.tie_break
+        if (
+            self.training.monitor is None
+            and tie is not None
+            and kept is not None
+            and len(self.sets["validation"].examples) <= NOISY
+        ):
+            margin = NEAR * evaluation.standard_error(self.task, columns, monitor, seed=self.training.seed)
+            near = sign * state.best_peak - margin
+            name, direction = tie
+            finer = found[name] if direction == "max" else -found[name]
+            kept_finer = state.best_tie if state.best_tie is not None else -math.inf
+            improved = score >= near and (sign * kept < near or finer > kept_finer)
+        if improved:
+            state.best, state.best_step = found[monitor], state.step
+            if tie is not None:
+                state.best_tie = found[tie[0]] if tie[1] == "max" else -found[tie[0]]
+        return improved
+
+    def _is_told(self) -> bool:
+        """Whether people are told of this validation: a dozen of a run are enough."""
+        every = self.training.evaluate_every or self.batches.per_epoch
+        turns = max(1, -(-self.plan.steps // every) // TOLD)
+        return (self.state.step // every) % turns == 0 or self.state.step == self.plan.steps

@@ -118,6 +118,11 @@ def _inner_pairs(split: str | None, pictures: Path, masks: Path) -> Iterator[tup
             yield inner, part, partner
 
 
+def is_role(name: str) -> bool:
+    """Whether a folder's name says that it holds pictures or masks, and not what is on them."""
+    return name.lower() in _PICTURE_FOLDERS + _MASK_FOLDERS
+
+
 def relative(paths: list[Path], root: Path) -> list[str]:
     """Names of records: where their files lie in the data set, alike on every system."""
     return [path.relative_to(root).as_posix() for path in paths]
@@ -137,7 +142,7 @@ def given_split(splits: Set[str]) -> tuple[dict[str, object], str | None]:
         setting["validation"] = 0.1
     if "test" not in splits:
         setting["test"] = 0.1
-        return setting, "there is no test split: a tenth of the training records is set aside as one"
+        return setting, "there is no test split: a tenth of the training records becomes one"
     return setting, None
 
 

@@ -8,14 +8,15 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import PurePath
 from typing import Any, Literal
 
 import numpy as np
 
+from sonde.base import number_formats
 from sonde.base.errors import UserError, unknown
-from sonde.contracts.records import Records, is_missing
+from sonde.contracts.records import MISSING_NUMBERS, Records, is_missing
 from sonde.data.sources import _folders
 from sonde.data.sources._leaks import gives_away, sample
 from sonde.data.split import part_of
@@ -58,6 +59,7 @@ class Roles:
     split: Mapping[str, Any]
     notes: dict[str, str] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
+    read_as: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,15 +75,18 @@ def guess(records: Records, target: str | None) -> Roles:
     """The roles of the fields of a table; `target` is the user's choice of what to learn.
 
     Raises:
-        UserError: there is no such column, or nothing can be learnt about it or from the others.
+        UserError: there is no such column, or nothing can be learned about it or from the others.
     """
     given = _split_field(records)
+    notes_of_formats: list[str] = []
+    unsure: list[str] = []
     columns = {name: _column(name, values) for name, values in records.fields.items() if name != given}
     if target is not None and target not in columns:
         raise unknown(target, columns, what="--target: the column")
+    columns = {name: _as_numbers(column, notes_of_formats, unsure) for name, column in columns.items()}
     chosen, why = (target, "") if target is not None else _choose(columns)
     notes = {"target.field": f"{why}; --target chooses another"} if why else {}
-    warnings: list[str] = []
+    warnings = list(unsure)
     learn = _target(columns[chosen], notes)
     if columns[chosen].missing:
         warnings.append(f"{_records(columns[chosen].missing)} no value in {chosen!r}: remove them, or fit stops there")
@@ -92,7 +97,27 @@ def guess(records: Records, target: str | None) -> Roles:
     split = _split(records, given, columns[chosen], learn["kind"], warnings)
     if split["by"] != "given":
         warnings += _other_splits(others)
-    return Roles(inputs=inputs, target=learn, split=split, notes=notes, warnings=warnings)
+    return Roles(inputs=inputs, target=learn, split=split, notes=notes, warnings=warnings, read_as=notes_of_formats)
+
+
+def _as_numbers(column: _Column, notes: list[str], unsure: list[str]) -> _Column:
+    """A column of numbers as people write them ($1,234.00) as what it says; what was found is noted."""
+    values = column.values
+    if values.dtype != object or column.role not in ("feature", "text", "id", "list"):
+        return column
+    texts = [value for value in values if isinstance(value, str) and value.strip().lower() not in MISSING_NUMBERS]
+    found = number_formats.detect(texts)
+    if found is None or found[0] == number_formats.PLAIN:
+        return column
+    shown = f"{texts[0]!r} as {number_formats.parse(texts[0], found[0]):g}"
+    notes.append(f"{column.name}: {shown}")
+    if found[1]:
+        unsure.append(
+            f"{column.name!r} is read with commas between thousands ({shown}); if they are decimal commas, set "
+            'data.decimal = ","'
+        )
+    numbers = number_formats.parse_many(values, found[0])
+    return replace(_column(column.name, numbers), missing=column.missing)
 
 
 def names_for(columns: Sequence[np.ndarray]) -> list[str]:
@@ -209,7 +234,7 @@ def _labels(name: str, values: np.ndarray, separator: str | None, notes: dict[st
     # One that only the test split has would stop the training; and a handful of records teaches nothing.
     if 0 < rare < len(counts):
         setting["min_count"] = _RARE_LABEL
-        notes["target.min_count"] = f"{rare:,} of {len(counts):,} labels are rarer, and are passed over"
+        notes["target.min_count"] = f"{rare:,} of {len(counts):,} labels are rarer, and are ignored"
     return setting
 
 

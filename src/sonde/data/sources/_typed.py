@@ -29,6 +29,11 @@ _FORMATS = (
 _AMBIGUOUS = ("%m/%d/%Y", "%d/%m/%Y")
 
 
+def as_written(texts: Series) -> np.ndarray:
+    """A column of texts as they are written: 01 stays 01."""
+    return _objects(texts.to_list())
+
+
 def from_texts(texts: Series) -> np.ndarray:
     """A column that came as texts (CSV), null where it was empty."""
     if texts.null_count() == len(texts):

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar, Literal
 
 import numpy as np
 from PIL import Image
+from pydantic import Field
 
 from sonde.base.config import Config
 from sonde.base.errors import UserError
@@ -23,10 +26,18 @@ _IMBALANCE = 10
 
 class ClassFoldersConfig(Config):
     kind: Literal["class-folders"] = "class-folders"
+    nested: bool | None = Field(
+        default=None,
+        description="whether folders of class folders are names of groups, and a class is called by its path; "
+        "seen from the layout if left out",
+    )
 
 
 class ClassFolders(Source):
-    """ROOT/class/file or ROOT/train/class/file: fields "file" (Path), "label" (the folder's name) and maybe "split"."""
+    """ROOT/class/file or ROOT/train/class/file: fields "file" (Path), "label" (the folder's name) and maybe "split".
+
+    Or nested, ROOT/group/class/file: then the label is "group/class".
+    """
 
     Config: ClassVar = ClassFoldersConfig
 
@@ -39,7 +50,7 @@ class ClassFolders(Source):
             return False
         # Two folders with media right in them are enough to know.
         names = {folder.name for _, folder in inner if _folders.holds(folder, _MEDIA)}
-        return len(names) >= 2
+        return len(names) >= 2 or (not names and _is_nested(inner))
 
     @staticmethod
     def guess(path: Path, target: str | None) -> Guess:
@@ -57,13 +68,14 @@ class ClassFolders(Source):
         rare, often = min(classes, key=classes.__getitem__), max(classes, key=classes.__getitem__)
         if classes[often] >= _IMBALANCE * classes[rare]:
             warnings.append(f"the class {rare!r} has {classes[rare]} records and {often!r} has {classes[often]}")
+        nested = any("/" in name for name in classes)
         return Guess(
-            about=f"{len(records):,} {noun} in {len(classes)} class folders",
+            about=f"{len(records):,} {noun} in {len(classes)} {'nested ' if nested else ''}class folders",
             count=len(records),
             data={"source": str(path), "kind": "class-folders", "split": split},
             inputs={kind: {"kind": kind, "field": "file"}},
             target={"kind": "category", "field": "label"},
-            notes={"target.field": "the name of the class folder"},
+            notes={"target.field": f"the {'path' if nested else 'name'} of the class folder"},
             warnings=tuple(warnings),
         )
 
@@ -74,8 +86,10 @@ class ClassFolders(Source):
         files: list[Path] = []
         labels: list[str] = []
         splits: list[str | None] = []
-        for split, folder in _class_folders(path):
-            found = _folders.files_below(folder, _MEDIA)
+        folders = _class_folders(path)
+        nested = _is_nested(folders) if config.nested is None else config.nested
+        for split, folder, label in _nested(folders) if nested else _named(folders):
+            found = [file for file in _folders.files_below(folder, _MEDIA) if not nested or file.parent == folder]
             if not found:
                 raise UserError(
                     f"the class folder {folder} has no pictures or sounds",
@@ -83,7 +97,7 @@ class ClassFolders(Source):
                     hint="fill it, or move it away if it is no class",
                 )
             files += found
-            labels += [folder.name] * len(found)
+            labels += [label] * len(found)
             splits += [split] * len(found)
         if not files:
             raise UserError(
@@ -110,3 +124,39 @@ def _class_folders(root: Path) -> list[tuple[str | None, Path]]:
     inside = [(split, folder) for split, part in parts for folder in _folders.folders(part)]
     # A class may itself be called "train": only folders within it make it a split.
     return [*inside] if inside else [(None, folder) for folder in _folders.folders(root)]
+
+
+def _named(folders: list[tuple[str | None, Path]]) -> list[tuple[str | None, Path, str]]:
+    return [(split, folder, folder.name) for split, folder in folders]
+
+
+def _nested(folders: list[tuple[str | None, Path]]) -> list[tuple[str | None, Path, str]]:
+    """Every folder with media right in it: its split, and its path within the root or the split's folder."""
+    return [
+        (split, inner, inner.relative_to(group.parent).as_posix())
+        for split, group in folders
+        for inner in _holding_media(group)
+    ]
+
+
+def _is_nested(folders: list[tuple[str | None, Path]]) -> bool:
+    """Whether class folders lie in folders that are groups of them, and in nothing else: two groups at least, no media
+    outside the innermost folders, which all lie equally deep and are not pictures and their masks."""
+    found = {group: [inner.relative_to(group) for inner in _holding_media(group)] for _, group in folders}
+    inner = [path for paths in found.values() for path in paths]
+    return (
+        len({group.name for group, paths in found.items() if paths}) >= 2
+        and all(found.values())
+        and len({len(path.parts) for path in inner}) == 1
+        and len(inner[0].parts) >= 1
+        and len(set(inner)) >= 2
+        and not any(_folders.is_role(path.name) for path in inner)
+    )
+
+
+def _holding_media(folder: Path) -> Iterator[Path]:
+    """The folder itself and those within it that have media right in them, sorted."""
+    for parent, inner, _ in os.walk(folder):
+        inner[:] = sorted(name for name in inner if not name.startswith((".", "__MACOSX")))
+        if _folders.holds(Path(parent), _MEDIA):
+            yield Path(parent)

@@ -39,6 +39,9 @@ class TableConfig(Config):
         description="what stands between the values; seen from the first line if left out",
     )
     decimal: Literal[".", ","] = Field(default=".", description="the decimal point of the numbers in a CSV file")
+    texts: list[str] = Field(
+        default=[], description="columns of a CSV file that stay as they are written: codes such as 00123"
+    )
     columns: list[str] = Field(default=[], description="the names of the columns, for a CSV file without a header")
 
     @property
@@ -79,6 +82,7 @@ class Table(Source):
             inputs=roles.inputs,
             target=roles.target,
             notes=roles.notes | _NOTES if "quoting" in options else roles.notes,
+            read_as=tuple(roles.read_as),
             warnings=tuple(roles.warnings),
         )
 
@@ -88,7 +92,10 @@ class Table(Source):
         if files[0][1].suffix.lower() in _CSV:
             frames = [_csv.read(file, config.dialect) for _, file in files]
             whole = _joined(files, frames)
-            fields = {column.name: _typed.from_texts(column) for column in whole}
+            fields = {
+                column.name: _typed.as_written(column) if column.name in config.texts else _typed.from_texts(column)
+                for column in whole
+            }
         elif files[0][1].suffix.lower() == ".parquet":
             frames = [_parquet(file) for _, file in files]
             whole = _joined(files, frames)

@@ -20,8 +20,8 @@ from sonde.data.sources._tagged_json import read_json
 
 # A tag with fewer words than this is hardly learned, and its score says little.
 _FEW = 5
-# How many tags a note or a warning names.
-_SHOWN = 6
+# How many tags a note or a warning names, and the line that says what was found.
+_SHOWN, _LISTED = 6, 20
 
 
 class TaggedTextConfig(Config):
@@ -59,7 +59,7 @@ class TaggedText(Source):
         tags: list[list[str]] = records.fields["tags"].tolist()
         counts = Counter(tag for each in tags for tag in each)
         scheme, warnings = _scheme(tags, counts)
-        notes["target.field"] = _named(counts, scheme)
+        notes["target.field"] = _named(counts, scheme, _SHOWN)
         split: dict[str, object] = {"by": "random", "validation": 0.1, "test": 0.1}
         if "split" in records.fields:
             split, warning = _folders.given_split(set(records.fields["split"]))
@@ -67,8 +67,9 @@ class TaggedText(Source):
         warnings += _rare(counts)
         if options.get("tag") == "xpos" and NO_VALUE in counts:
             warnings.append(f"words without an xpos ({counts[NO_VALUE]:,}) have the tag {NO_VALUE!r}")
+        listed = _named(counts, scheme, _LISTED)
         return Guess(
-            about=f"{len(records):,} sentences of {sum(counts.values()):,} words with {len(counts)} different tags",
+            about=f"{len(records):,} sentences of {sum(counts.values()):,} words with {listed}",
             count=len(records),
             data={"source": str(path), "kind": "tagged-text", "split": split, **options},
             inputs={"text": {"kind": "text", "field": "words"}},
@@ -199,9 +200,9 @@ def _scheme(tags: list[list[str]], counts: Counter[str]) -> tuple[str | None, li
     return "BIO", [f"{late} of {usual + late} spans begin with I-, where BIO has B-"] if late else []
 
 
-def _named(counts: Counter[str], scheme: str | None) -> str:
+def _named(counts: Counter[str], scheme: str | None, shown: int) -> str:
     names = sorted(counts if scheme is None else {tag[2:] for tag in counts if tag != "O"})
-    listing = ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
+    listing = ", ".join(names[:shown]) + (", ..." if len(names) > shown else "")
     if scheme is None:
         return f"{len(counts)} tags: {listing}"
     return f"{len(counts)} tags in the {scheme} scheme, of {len(names)} label{'s' if len(names) > 1 else ''}: {listing}"

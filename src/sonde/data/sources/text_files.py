@@ -15,7 +15,7 @@ from sonde.data.source import Guess, Source
 from sonde.data.sources import _folders, _tagged
 
 _SUFFIXES = frozenset({".txt", ".text", ".md"})
-# Files about a data set, not in it; in a folder they are passed over.
+# Files about a data set, not in it; in a folder they are ignored.
 _ABOUT = re.compile(
     r"(read\W?me|licen[cs]e|copying|notice|changelog|citation|authors|requirements|class(es|_names))\b", re.I
 )
@@ -49,13 +49,13 @@ class TextFiles(Source):
         if target is not None:
             raise UserError(
                 f"plain text has no field {target!r} to learn",
-                expected="no --target: the next token is learnt",
+                expected="no --target: the next token is learned",
                 hint="to classify texts, put text and label into a CSV or JSONL file",
             )
         records = TextFiles.read(path, TextFilesConfig())
         characters = sum(map(len, records.fields["text"]))
         count = len({name.rpartition(" ")[0] for name in records.ids})
-        # In order, so that no page stands between two that were learnt; little for scores, much to learn from.
+        # In order, so that no page stands between two that were learned; little for scores, much to learn from.
         split: dict[str, object] = {"by": "order", "validation": 0.05, "test": 0.05}
         warnings: tuple[str, ...] = ()
         if "split" in records.fields:

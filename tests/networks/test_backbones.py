@@ -1,16 +1,16 @@
-"""What every network holds, for every kind on disk, every form that it accepts and every answer that it gives."""
+"""What every network holds, for every kind on disk, every layout that it accepts and every answer that it gives."""
 
 from __future__ import annotations
 
 import pytest
 import torch
-from network_fakes import SHAPES, Offer, alone, features
+from network_fakes import SPECS, Offer, alone, asking, features
 
 from sonde.base import lookup
 from sonde.contracts.backbone import Backbone
+from sonde.contracts.layouts import LAYOUTS
 from sonde.contracts.specs import OutputSpec
 from sonde.networks import assemble
-from sonde.networks._fit import FORMS
 
 KINDS = {kind: lookup.find("networks", kind, Backbone) for kind in lookup.kinds("networks")}
 CASES = [
@@ -18,8 +18,8 @@ CASES = [
     for kind, backbone in KINDS.items()
     for layout in backbone.accepts
     for per in backbone.gives
-    for causal in ((False, True) if backbone.causal and per == "position" else (False,))
-    if layout in FORMS[per]
+    if per in LAYOUTS[layout].gives
+    for causal in ((False, True) if backbone.causal and per == "position" and layout != "grid" else (False,))
 ]
 # Settings beyond `tiny` under which the same has to hold.
 VARIANTS = [
@@ -46,21 +46,25 @@ def network(kind, layout, per="example", causal=False, **settings):
     torch.manual_seed(0)
     backbone = KINDS[kind]
     config = backbone.Config.model_validate({**backbone.tiny, **settings})
-    ask = OutputSpec(per=per, width=13 if form == "tokens" else 5, causal=causal)
-    return assemble({"given": Offer(offered=SHAPES[layout])}, ask, {"given": config}, {"given": backbone})
+    output = OutputSpec(per=(per,), width=13 if layout == "tokens" else 5, causal=causal)
+    return assemble(asking(output, {"given": Offer(offered=SPECS[layout])}), {"given": config}, {"given": backbone})
 
 
 def answer_shape(layout, per, width):
     if per == "pixel":
-        return (4, width, *SHAPES[layout].size)
-    return (4, SHAPES[layout].size[0], width) if per == "position" else (4, width)
+        return (4, width, *SPECS[layout].size)
+    if per == "position":
+        # The positions of a picture are its patches, here of 3 pixels.
+        return (4, 8 * 11 if layout == "grid" else SPECS[layout].size[0], width)
+    return (4, width)
 
 
 def check(net, layout, per):
     """The answer's shape, a gradient for every parameter, the same answers alone, and after saving and loading."""
-    tensors = features(SHAPES[layout])
+    tensors = features(SPECS[layout])
     answer = net.train()({"given": tensors})
-    assert answer.shape == answer_shape(layout, per, 13 if form == "tokens" else 5)
+    count, *rest = answer_shape(layout, per, 13 if layout == "tokens" else 5)
+    assert answer.shape == (count * net.members, *rest)
     (answer**2).sum().backward()
     for name, parameter in net.named_parameters():
         assert parameter.grad is not None, name
@@ -76,7 +80,7 @@ def check(net, layout, per):
     return together
 
 
-@pytest.mark.parametrize(("kind", "form", "per", "causal"), CASES)
+@pytest.mark.parametrize(("kind", "layout", "per", "causal"), CASES)
 def test_every_network_answers_what_is_asked(kind, layout, per, causal):
     net = network(kind, layout, per, causal)
     before = check(net, layout, per)
@@ -84,18 +88,18 @@ def test_every_network_answers_what_is_asked(kind, layout, per, causal):
     again = network(kind, layout, per, causal)
     again.load_state_dict(net.state_dict())
     with torch.inference_mode():
-        assert torch.equal(again.eval()({"given": features(SHAPES[layout])}), before)
+        assert torch.equal(again.eval()({"given": features(SPECS[layout])}), before)
 
 
-@pytest.mark.parametrize(("kind", "form", "settings"), VARIANTS)
+@pytest.mark.parametrize(("kind", "layout", "settings"), VARIANTS)
 def test_every_setting_answers_what_is_asked(kind, layout, settings):
     check(network(kind, layout, **settings), layout, "example")
 
 
-@pytest.mark.parametrize(("kind", "form"), [(kind, layout) for kind, layout, _, causal in CASES if causal])
+@pytest.mark.parametrize(("kind", "layout"), [(kind, layout) for kind, layout, _, causal in CASES if causal])
 def test_causal_answers_see_no_later_position_and_extending_equals_the_whole(kind, layout):
     net = network(kind, layout, "position", causal=True).eval()
-    tensors = {**features(SHAPES[layout]), "length": torch.full((4,), 9)}
+    tensors = {**features(SPECS[layout]), "length": torch.full((4,), 9)}
     with torch.inference_mode():
         whole = net({"given": tensors})
         changed = {**tensors, layout: torch.cat([tensors[layout][:, :6], tensors[layout][:, 6:].flip(0)], dim=1)}
@@ -115,7 +119,7 @@ def test_causal_answers_see_no_later_position_and_extending_equals_the_whole(kin
 @pytest.mark.parametrize("kind", [kind for kind, backbone in KINDS.items() if "tokens" in backbone.accepts])
 def test_no_length_means_no_padding(kind):
     net = network(kind, "tokens").eval()
-    tokens = features(SHAPES["tokens"])["tokens"]
+    tokens = features(SPECS["tokens"])["tokens"]
     with torch.inference_mode():
         full = net({"given": {"tokens": tokens, "length": torch.full((4,), 9)}})
         assert torch.equal(net({"given": {"tokens": tokens}}), full)
@@ -133,12 +137,12 @@ def test_an_empty_text_has_an_answer(kind):
     torch.testing.assert_close(by_itself, beside[:1], rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize(("kind", "form"), sorted({(kind, layout) for kind, layout, _, _ in CASES}))
+@pytest.mark.parametrize(("kind", "layout"), sorted({(kind, layout) for kind, layout, _, _ in CASES}))
 def test_half_precision_trains(kind, layout):
     per = KINDS[kind].gives[0]
     net = network(kind, layout, per)
     with torch.autocast("cpu", torch.bfloat16):
-        answer = net({"given": features(SHAPES[layout])})
+        answer = net({"given": features(SPECS[layout])})
     answer.float().square().sum().backward()
     assert all(torch.isfinite(parameter.grad).all() for parameter in net.parameters())
 
