@@ -35,16 +35,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sonde import artifact
-from sonde.artifact import folder as artifact_folder
+from sonde import artifact, stages
+from sonde.artifact import folder
 from sonde.base import files, tensors
 from sonde.base.errors import UserError
 from sonde.contracts.task import Task
 from sonde.loop import State
 from sonde.recipe import Recipe
-from sonde.stages import build_network, fit_task, load_data
 from sonde.training import checkpoint, optimizers, run_folder
 from sonde.training.ema import EMA
+from sonde.training.run_folder import Log
 from sonde.training.schedules import Schedule
 
 # An artifact is written at every so many steps.
@@ -52,7 +52,7 @@ ARTIFACT_EVERY = 3
 # A child is killed at the latest after so many steps.
 AHEAD = 4
 # The code whose lines are places to be killed at.
-TRACED = tuple(str(module.__file__) for module in (files, tensors, checkpoint, artifact_folder, run_folder, shutil))
+TRACED = tuple(str(module.__file__) for module in (files, tensors, checkpoint, folder, run_folder, shutil))
 
 
 class Run:
@@ -60,7 +60,7 @@ class Run:
 
     def __init__(self, path: Path, recipe: Recipe, task: Task) -> None:
         self.path, self.recipe, self.task = path, recipe, task
-        self.network = build_network(recipe, task)
+        self.network = stages.build_network(recipe, task)
         self.checkpoints, self.log, self.model = path / "checkpoints", path / "log.jsonl", path / "model"
         path.mkdir()
 
@@ -70,8 +70,8 @@ class Run:
         return State(
             network=network,
             optimizers=optimizers.build(self.recipe.training.optimizer, network),
+            schedule=Schedule(self.recipe.training.schedule, 1),
             ema=EMA(network, 0.9),
-            schedule=Schedule(self.recipe.training.schedule, steps=100),
         )
 
     def at(self, step: int) -> State:
@@ -97,7 +97,7 @@ class Run:
     def lines(self, step: int) -> bytes:
         return b"".join(b'{"step": %d}\n' % one for one in range(1, step + 1))
 
-    def save(self, step: int, log: run_folder.Log) -> None:
+    def save(self, step: int, log: Log) -> None:
         """What `run.py` does at a validation."""
         state = self.at(step)
         log.write({"step": step})
@@ -184,7 +184,7 @@ def killed(run: Run, step: int, arm: Callable[[], None], after: float | None = N
         with contextlib.suppress(BaseException):
             os.close(inner)
             os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-            with run_folder.Log(run.log, len(run.lines(step - 1))) as log:
+            with Log(run.log, len(run.lines(step - 1))) as log:
                 os.write(ready_out, b".")
                 arm()
                 for number in range(step, step + 1000):
@@ -241,7 +241,7 @@ def lines_per_step(run: Run) -> int:
             return trace
         return None
 
-    with run_folder.Log(run.log, 0) as log:
+    with Log(run.log, 0) as log:
         before = sys.gettrace()
         sys.settrace(trace)
         try:
@@ -297,7 +297,7 @@ def full(run: Run, step: int, disk: contextlib.AbstractContextManager[None]) -> 
     """Save from `step` on until the disk is full: the last step that was finished, and whether the fault was told."""
     finished, told = step - 1, False
     try:
-        with run_folder.Log(run.log, len(run.lines(step - 1))) as log, disk:
+        with Log(run.log, len(run.lines(step - 1))) as log, disk:
             for number in range(step, step + AHEAD):
                 run.save(number, log)
                 finished = number
@@ -362,7 +362,7 @@ class Case:
 
     def advance(self) -> None:
         """Save two more steps without a fault: what is there afterwards does not depend on what was damaged before."""
-        with run_folder.Log(self.run.log, len(self.run.lines(self.step))) as log:
+        with Log(self.run.log, len(self.run.lines(self.step))) as log:
             for number in (self.step + 1, self.step + 2):
                 self.run.save(number, log)
                 if number % ARTIFACT_EVERY == 0:
@@ -438,7 +438,7 @@ def main() -> None:
     # A child of a process with waiting threads could wait for them for ever.
     torch.set_num_threads(1)
     recipe = Recipe.of(RECIPE)
-    task = fit_task(recipe, load_data(recipe).splits["train"])
+    task = stages.fit_task(recipe, stages.load_data(recipe).splits["train"])
     rng = random.Random(arguments.seed)
     names = [FAULTS[number % len(FAULTS)] for number in range(arguments.count)]
     rng.shuffle(names)

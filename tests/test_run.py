@@ -54,7 +54,34 @@ def test_digits_are_learnt_and_scored_with_intervals(tmp_path):
     line = json.loads(json.dumps(found.to_json()))
     assert set(line) == {"run", "artifact", "scores", "seconds"}
     assert json.loads((tmp_path / "run" / "scores.json").read_text()) == line["scores"]
-    assert set(line["scores"]["test"]["accuracy"]) == {"value", "low", "high", "count", "baseline"}
+    fields = {"value", "low", "high", "count", "baseline", "unit", "units", "chose_checkpoint"}
+    assert set(line["scores"]["test"]["accuracy"]) == fields
+    assert line["scores"]["validation"]["accuracy"]["chose_checkpoint"]
+    assert not line["scores"]["test"]["accuracy"]["chose_checkpoint"]
+    assert "validation (180 examples; chose the checkpoint: optimistic)" in found.to_text()
+
+
+def test_scores_of_grouped_data_have_intervals_by_group(tmp_path):
+    """Clips of speakers whose label is the speaker's own: the text and the JSON say what was resampled."""
+    rng = np.random.default_rng(0)
+    lines = ["x,speaker,label"]
+    for speaker in range(40):
+        lines += [f"{speaker % 2 + rng.normal():.3f},s{speaker},{'ab'[speaker % 2]}" for _ in range(10)]
+    (tmp_path / "clips.csv").write_text("\n".join(lines))
+    tables = {
+        "data": {
+            "source": str(tmp_path / "clips.csv"),
+            "split": {"by": "group", "field": "speaker", "validation": 0.0, "test": 0.5},
+        },
+        "inputs": {"table": {"kind": "table", "fields": ["x"]}},
+        "target": {"kind": "category"},
+        "network": {"kind": "mlp", "hidden": [8]},
+        "training": {"steps": 20},
+    }
+    found = sonde.fit(Recipe.of(tables), out=tmp_path / "run")
+    score = found.scores["test"]["accuracy"]
+    assert (score.unit, score.units, score.count, score.chose_checkpoint) == ("speaker", 20, 200, False)
+    assert "test (200 examples; intervals by speaker: 20 groups)" in found.to_text()
 
 
 def test_the_artifact_answers_as_the_run_scored(tmp_path):

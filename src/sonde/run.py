@@ -41,7 +41,7 @@ class Run:
     def to_text(self) -> str:
         lines = [f"done in {self.seconds:.0f} s"]
         for split, found in self.scores.items():
-            lines.append(f"{split} ({next(iter(found.values())).count} examples)")
+            lines.append(f"{split} ({evaluation.about(next(iter(found.values())))})")
             shown = {name: score for name, score in found.items() if "/" not in name}
             wide = max(18, *map(len, shown))
             lines += [f"  {name:<{wide}} {score!s:<30} {self._beside(score)}".rstrip() for name, score in shown.items()]

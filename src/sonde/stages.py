@@ -84,6 +84,7 @@ def encode_split(
         task,
         records,
         weight=recipe.data.weight,
+        group=recipe.data.group_field,
         memory=recipe.data.memory * 2**30,
         cache=folder.cache / split,
         on_progress=progress.at,
@@ -160,10 +161,15 @@ def check_monitor(recipe: Recipe, task: Task, network: nn.Module, sets: dict[str
 
 def use_best(recipe: Recipe, folder: RunFolder, state: loop.State) -> None:
     """Put the weights that become the artifact into the network."""
-    best = recipe.training.checkpoint == "best" and state.best_step > 0
     weights = checkpoint.weights(state)
     dist.barrier()
+    best = chosen_by_validation(recipe, state)
     checkpoint.put_weights(state.network, checkpoint.read_best(folder.checkpoints, state) if best else weights)
+
+
+def chosen_by_validation(recipe: Recipe, state: loop.State) -> bool:
+    """Whether the artifact's weights are those that did best on the validation split."""
+    return recipe.training.checkpoint == "best" and state.best_step > 0
 
 
 def remember(task: Task, state: loop.State, train: Encoded, progress: Progress) -> Task:
@@ -204,6 +210,8 @@ def score(recipe: Recipe, task: Task, state: loop.State, sets: dict[str, Encoded
                 seed=recipe.training.seed,
                 weight=sets[split].weight,
                 truth=sets[split].examples.truth or None,
+                groups=sets[split].groups,
+                chose_checkpoint=split == "validation" and chosen_by_validation(recipe, state),
             )
     return scores
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 from loop_fakes import Contrastive
 
+from sonde.base.errors import UserError
 from sonde.contracts.batch import Examples
 from sonde.contracts.columns import Ragged
 from sonde.contracts.task import Task
@@ -230,8 +231,15 @@ def test_meeting_is_shared_by_processes_and_decides_before_lengths():
         assert sum((part.at(step).batch.records_B.tolist() for part in parts), []) == rows_of(source)[step]
 
 
-def test_fewer_pairs_than_a_batch_begin_again():
+def test_fewer_pairs_than_a_batch_are_one_batch():
     codes = np.array([0, 0, 1, 1, 2])
     source = meeting(codes, 5, meets=2)
     assert source.per_epoch == 1
-    assert set(source.at(0).batch.records_B.tolist()) == {0, 1, 2, 3}
+    assert sorted(source.at(0).batch.records_B.tolist()) == [0, 1, 2, 3]
+
+
+def test_groups_that_cannot_be_made_are_told():
+    with pytest.raises(UserError, match=r"a batch of 3 examples cannot be made of groups of 2 .* batch_size = 2"):
+        meeting(np.array([0, 0, 1, 1]), 3, meets=2)
+    with pytest.raises(UserError, match="there are no pairs to learn from"):
+        meeting(np.arange(6), 4, meets=2)

@@ -105,6 +105,44 @@ def test_calibration_error_is_the_gap_in_each_bin() -> None:
     np.testing.assert_allclose(metrics.calibration_error(confidence, right, rows), wanted, rtol=1e-6)
 
 
+def slow_rms(confidence: np.ndarray, right: np.ndarray, row: np.ndarray) -> float:
+    """As it is written down: over all pairs of different examples of a bin."""
+    top = bottom = 0.0
+    for low in range(15):
+        members = np.flatnonzero((confidence > low / 15) & (confidence <= (low + 1) / 15) & (row > 0))
+        pairs = [(i, j) for i in members for j in members if i != j]
+        if pairs:
+            products = sum(row[i] * row[j] * (right[i] - confidence[i]) * (right[j] - confidence[j]) for i, j in pairs)
+            top += row[members].sum() * products / sum(row[i] * row[j] for i, j in pairs)
+            bottom += row[members].sum()
+    return np.sqrt(max(0.0, top / bottom))
+
+
+@pytest.mark.parametrize("bias", [0.0, 0.3])
+def test_rms_calibration_error_pairs_different_examples(bias: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(4)
+    confidence, rows = rng.random(60), weights(rng, 60)
+    right = rng.random(60) < confidence - bias
+    wanted = [slow_rms(confidence, right, row) for row in rows]
+    np.testing.assert_allclose(metrics.rms_calibration_error(confidence, right, rows), wanted, rtol=1e-9, atol=1e-9)
+    monkeypatch.setattr("sonde.metrics.classes.CELLS", 60 * 4)  # chunks of four rows
+    np.testing.assert_allclose(metrics.rms_calibration_error(confidence, right, rows), wanted, rtol=1e-9, atol=1e-9)
+
+
+def test_rms_calibration_error_has_no_bias_where_the_plain_one_has() -> None:
+    rng = np.random.default_rng(0)
+    confidence = 0.5 + 0.5 * rng.random(200)
+    one = np.ones((1, 200))
+    rights = [rng.random(200) < confidence for _ in range(300)]
+    plain = [metrics.calibration_error(confidence, right, one)[0] for right in rights]
+    ours = np.array([metrics.rms_calibration_error(confidence, right, one)[0] for right in rights])
+    assert np.mean(plain) > 0.04
+    assert 0.4 < (ours == 0).mean() < 0.75
+    over = [metrics.rms_calibration_error(confidence, rng.random(200) < confidence - 0.2, one)[0] for _ in range(300)]
+    assert np.mean(np.square(over)) == pytest.approx(0.04, abs=0.003)
+    assert np.isnan(metrics.rms_calibration_error(np.array([0.1, 0.9]), np.array([0, 1]), np.ones((1, 2)))).all()
+
+
 def test_what_a_row_leaves_undefined_is_nan_without_a_warning() -> None:
     true_N = np.array([0, 0, 1])
     rows = np.array([[1.0, 1.0, 0.0], [0.0, 0.0, 0.0], [1.0, 0.0, 1.0]])

@@ -257,7 +257,7 @@ def test_metrics():
     assert p.dtype == np.float32
     answered = p.argmax(1)
     assert list(found) == [
-        *("accuracy", "balanced_accuracy", "macro_f1", "roc_auc", "log_loss", "ece"),
+        *("accuracy", "balanced_accuracy", "macro_f1", "roc_auc", "log_loss", "rms_calibration_error"),
         *("recall/a", "recall/b", "recall/c", "precision/a", "precision/b", "precision/c"),
     ]
     assert target.best[0] in found

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from sonde.base.errors import UserError
 from sonde.base.rng import key, shuffled
 from sonde.contracts.batch import Batch, Examples
 from sonde.contracts.columns import Ragged
@@ -63,7 +64,11 @@ class Batches:
         self.seed = seed
         together = task.target.together(examples.truth) if isinstance(task.target, PairwiseTarget) else None
         self.codes, self.of_a_code = (None, 1) if together is None else (together[0].numpy(), together[1])
-        usable = len(examples) if self.codes is None else _groups_in(self.codes, self.of_a_code) * self.of_a_code
+        usable = len(examples)
+        if self.codes is not None:
+            usable = _groups_in(self.codes, self.of_a_code) * self.of_a_code
+            self.size = min(self.size, usable)
+            _check_meeting(usable, self.of_a_code, self.size)
         self.per_epoch = max(1, usable // self.size)
         self.lengths = _lengths(examples) if group_by_length and self.codes is None else None
         self.share = slice(rank * self.size // world, (rank + 1) * self.size // world)
@@ -125,6 +130,25 @@ class _Ahead:
 def _rows(order: np.ndarray, size: int, rows: int) -> np.ndarray:
     """The order as rows of `size`; one that is too short for a single row begins again."""
     return np.resize(order, (rows, size))
+
+
+def _check_meeting(usable: int, of_a_code: int, size: int) -> None:
+    """That batches can be made of groups of one code.
+
+    Raises:
+        UserError: no code has two examples, or groups would be torn over two batches.
+    """
+    if not usable:
+        raise UserError(
+            "every training record has a label of its own: there are no pairs to learn from",
+            expected="labels that several records share",
+            hint="look at target.field",
+        )
+    if size % of_a_code:
+        raise UserError(
+            f"a batch of {size} examples cannot be made of groups of {of_a_code} of one label",
+            hint=f"training.batch_size = {max(1, size // of_a_code) * of_a_code}",
+        )
 
 
 def _groups_in(codes: np.ndarray, size: int) -> int:

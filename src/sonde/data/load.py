@@ -118,7 +118,7 @@ def load(
     records = reader.read(path, source)
     if not len(records):
         raise UserError(f"the data set {path} has no records")
-    wanted = {*used, data.weight} if data.weight else set(used)
+    wanted = {*used, *(name for name in (data.weight, data.group) if name)}
     for field in sorted(wanted):
         if field not in records.fields:
             raise UserError(

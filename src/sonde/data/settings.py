@@ -13,6 +13,11 @@ class DataConfig(Config):
     kind: str | None = Field(default=None, description="how to read it: see `sonde kinds`; recognised if left out")
     split: Split = Field(default=Split(by="random"), description="which records train, validate and test")
     weight: str | None = Field(default=None, description="a column that says how much each record counts")
+    group: str | None = Field(
+        default=None,
+        description="a column whose records hang together (a speaker, a patient): scores' intervals resample whole "
+        "groups; data.split.field if left out and split.by is group",
+    )
     max_unreadable: float = Field(
         default=0.01, ge=0, le=1, description="share of records that may be unreadable and are then skipped"
     )
@@ -22,3 +27,8 @@ class DataConfig(Config):
     memory: float = Field(
         default=4.0, gt=0, description="GiB that encoded examples may take; more goes to a mapped file"
     )
+
+    @property
+    def group_field(self) -> str | None:
+        """The column that says which records hang together, where the recipe knows one."""
+        return self.group or (self.split.field if self.split.by == "group" else None)

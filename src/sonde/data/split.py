@@ -147,7 +147,7 @@ def _stratified(
             f"{records.ids[int(missing.argmax())]} has no class{of_field}, and the split is stratified",
             hint="fill it in, or remove the record",
         )
-    codes, counts = _codes(values)
+    codes, counts = codes_of(values)
     if counts.min() < len(shares):
         rare = int(counts.argmin())
         name = values[int(np.argmax(codes == rare))]
@@ -177,8 +177,8 @@ def _by_class(codes: np.ndarray, counts: np.ndarray, shares: dict[str, float], r
     return parts
 
 
-def _codes(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The number of every record's class, and how many records each class has."""
+def codes_of(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The number of every record's class or group, and how many records each has."""
     if values.dtype == object:
         seen: dict[str, int] = {}
         # Values of a file or of JSON need not be hashable (lists of labels).
@@ -227,7 +227,7 @@ def _taken(
     train: np.ndarray, label: np.ndarray | None, shares: dict[str, float], rng: np.random.Generator
 ) -> np.ndarray:
     if label is not None and label.ndim == 1 and label.dtype.kind != "f":
-        codes, counts = _codes(label)
+        codes, counts = codes_of(label)
         if len(counts) * _RECORDS_PER_CLASS <= len(train):
             return _by_class(codes, counts, shares, rng)
     return _drawn(train, shares, rng)
@@ -242,7 +242,7 @@ def _grouped(
             f"{records.ids[int(missing.argmax())]} has no group in column {name!r}",
             hint="fill it in: a group without a name could be in two parts",
         )
-    codes, counts = _codes(values)
+    codes, counts = codes_of(values)
     if len(counts) < len(shares):
         raise UserError(
             f"the column {name!r} has {len(counts)} groups, too few for {_parts(shares)}",

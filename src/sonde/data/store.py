@@ -17,6 +17,7 @@ from sonde.contracts.columns import Columns, Ragged, num_bytes, take
 from sonde.contracts.part import Part
 from sonde.contracts.records import Records, numbers_of
 from sonde.contracts.task import Task
+from sonde.data.groups import Groups, blocks, by_column
 
 # Records encoded at a time: enough to keep every thread busy, few enough to show progress and bound memory. Values are
 # small where files are large.
@@ -26,7 +27,7 @@ CHUNK_OF_FILES = 2048
 
 @dataclass(frozen=True, kw_only=True)
 class Encoded:
-    """Examples, and the ids of the records that they come from.
+    """Examples, the ids of the records that they come from, and which of them hang together, where that is known.
 
     By record id what was skipped and why: `unreadable` inputs, and `unseen` truths, which training never showed.
     """
@@ -36,6 +37,7 @@ class Encoded:
     unreadable: dict[str, str]
     unseen: dict[str, str]
     count: int
+    groups: Groups | None = None
 
     @property
     def weight(self) -> np.ndarray | None:
@@ -47,11 +49,15 @@ def encode(
     records: Records,
     *,
     weight: str | None = None,
+    group: str | None = None,
     memory: float = float("inf"),
     cache: Path | None = None,
     on_progress: Callable[[int], None] = lambda done: None,
 ) -> Encoded:
     """Encode a split. `memory` is in bytes; what would exceed it goes to files under `cache`.
+
+    `weight` and `group` are columns: how much each record counts, and which records hang together. Windows of a stream
+    have no group of a record: their groups are blocks of neighbours.
 
     Raises:
         UserError: a truth is wrong, or not one record can be read.
@@ -96,7 +102,15 @@ def encode(
     places: list[int] = positions.tolist()
     windows = count != len(places)
     ids = [f"window {n}" for n in range(count)] if windows else [records.ids[place] for place in places]
-    return Encoded(examples=examples, ids=ids, unreadable=unreadable, unseen=unseen, count=len(records))
+    groups = None if group is None else by_column(group, records.fields[group][positions])
+    return Encoded(
+        examples=examples,
+        ids=ids,
+        unreadable=unreadable,
+        unseen=unseen,
+        count=len(records),
+        groups=blocks(count) if windows else groups,
+    )
 
 
 def _encode_chunk(

@@ -1,5 +1,27 @@
 """How good a network is: every metric of its target with an interval."""
 
-from sonde.evaluation.scores import Score, all_finite, eval_outputs, finite, scores, standard_error, to_json, values
+from sonde.evaluation.scores import (
+    RESAMPLES,
+    Score,
+    about,
+    all_finite,
+    eval_outputs,
+    finite,
+    scores,
+    standard_error,
+    to_json,
+    values,
+)
 
-__all__ = ["Score", "all_finite", "eval_outputs", "finite", "scores", "standard_error", "to_json", "values"]
+__all__ = [
+    "RESAMPLES",
+    "Score",
+    "about",
+    "all_finite",
+    "eval_outputs",
+    "finite",
+    "scores",
+    "standard_error",
+    "to_json",
+    "values",
+]

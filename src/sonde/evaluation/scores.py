@@ -1,10 +1,10 @@
-"""Scores with intervals: one pass over a split, then every metric under a bootstrap over its examples."""
+"""Scores with intervals: one pass over a split, then every metric under a bootstrap of its examples or groups."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -17,19 +17,30 @@ from sonde.contracts.batch import Examples
 from sonde.contracts.columns import Columns, EvalColumns, to_numpy
 from sonde.contracts.task import Task
 from sonde.data.batches import in_order
+from sonde.data.groups import BLOCKS, Groups
+from sonde.evaluation import intervals
 
 # Examples evaluated at once, where memory allows.
 EVAL_BATCH = 256
 RESAMPLES = 1000
-# Resamples times examples held at once: bounds the memory of the bootstrap to about 160 MB.
-CELLS = 20_000_000
+# Resamples times examples held at once: the rows of weights take at most 80 MB (one row, where that is more), twice
+# that while groups are spread over their examples; a metric's own products of rows and examples are chunked below that.
+CELLS = 10_000_000
+# Examples from which on fewer resamples are drawn; units up to which the jackknife corrects for skewness.
+LARGE, SKEWED = 100_000, 1000
+# Units that are looked at alone, where a score is 0 or 1.
+ALONE = 200
+EXAMPLES = "examples"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Score:
     """A metric and its 95 % interval; `count` examples stand behind it. None where it is not defined.
 
-    `baseline` is the score of an answer that never looks at the inputs (`Target.baseline`), where there is one.
+    `baseline` is the score of an answer that never looks at the inputs (`Target.baseline`), where there is one. `unit`
+    is what the interval resamples, and `units` how many there are: "examples", "blocks" of a stream's windows, or a
+    column whose records hang together. `chose_checkpoint` marks the split by which the weights were chosen: its scores
+    are optimistic, and the interval does not say how much.
     """
 
     value: float | None
@@ -37,6 +48,9 @@ class Score:
     high: float | None
     count: int
     baseline: float | None = None
+    unit: str = EXAMPLES
+    units: int = 0
+    chose_checkpoint: bool = False
 
     def __str__(self) -> str:
         if self.value is None:
@@ -45,8 +59,24 @@ class Score:
         return f"{self.value:.4g}{interval}"
 
 
+def about(score: Score) -> str:
+    """What stands behind the scores of a split, in words.
+
+    >>> about(Score(value=0.9, low=0.8, high=0.95, count=500, unit="speaker", units=25))
+    '500 examples; intervals by speaker: 25 groups'
+    """
+    parts = [f"{score.count:,} examples"]
+    if score.unit == BLOCKS:
+        parts.append(f"intervals by {score.units:,} blocks of neighbours")
+    elif score.unit != EXAMPLES:
+        parts.append(f"intervals by {score.unit}: {score.units:,} groups")
+    if score.chose_checkpoint:
+        parts.append("chose the checkpoint: optimistic")
+    return "; ".join(parts)
+
+
 def to_json(scores: Mapping[str, Mapping[str, Score]]) -> dict[str, Any]:
-    """split -> metric -> {"value", "low", "high", "count", "baseline"}."""
+    """split -> metric -> the fields of its `Score`."""
     return {split: {name: asdict(score) for name, score in found.items()} for split, found in scores.items()}
 
 
@@ -125,37 +155,129 @@ def values(task: Task, columns: dict[str, np.ndarray], weight: np.ndarray | None
 
 def scores(
     task: Task,
-    columns: dict[str, np.ndarray],
+    columns: EvalColumns,
     *,
     seed: int,
     weight: np.ndarray | None = None,
     truth: Columns | None = None,
+    groups: Groups | None = None,
     resamples: int = RESAMPLES,
+    chose_checkpoint: bool = False,
 ) -> dict[str, Score]:
-    """Every metric with its 95 % percentile interval over bootstrap resamples of the examples (Efron 1979), and beside
-    it what the target's baseline scores on the same `truth`."""
-    plain = values(task, columns, weight)
-    beside = _baseline(task, truth, weight)
+    """Every metric with its 95 % bootstrap interval (see `intervals`), and beside it what the target's baseline scores
+    on the same `truth`.
+
+    Examples are resampled, or whole `groups` where they hang together (the cluster bootstrap, Davison and Hinkley 1997,
+    section 3.8): a resample has as many groups as the split, and about as many examples.
+    """
     count = len(next(iter(columns.values())))
-    rng = np.random.default_rng([seed, count])
-    rows = max(1, min(resamples, CELLS // max(1, count)))
-    drawn: dict[str, list[np.ndarray]] = {name: [] for name in plain}
-    done = 0
+    units = _Units.of(count, groups, weight)
+    plain = values(task, dict(columns), weight)
+    beside = _baseline(task, truth, weight)
     # A set so large that a few rows fill the memory has narrow intervals: fewer resamples say the same there.
-    wanted = resamples if count <= 100_000 else min(resamples, 200)
-    while done < wanted:
-        take = min(rows, wanted - done)
-        picked = rng.integers(count, size=(take, count)) + np.arange(take)[:, None] * count
-        weights = np.bincount(picked.reshape(-1), minlength=take * count).reshape(take, count).astype(np.float64)
-        if weight is not None:
-            weights *= weight
-        for name, value in task.target.metrics(columns, weights).items():
-            drawn[name].append(value)
-        done += take
-    return {
-        name: replace(_score(value, np.concatenate(drawn[name]), count), baseline=beside.get(name))
-        for name, value in plain.items()
-    }
+    wanted = resamples if count <= LARGE else min(resamples, 200)
+    rng = np.random.default_rng([seed, units.count])
+    drawn = _rows(task, columns, (units.resampled(rng, take) for take in units.takes(wanted)))
+    # Skewness matters in small sets only.
+    jackknife = units.count <= SKEWED and count <= LARGE
+    left_out = _rows(task, columns, units.left_out()) if jackknife and units.count > 1 else {}
+    perfect = [name for name, value in plain.items() if _never_differs(value, drawn[name])]
+    trials = _defined_alone(task, columns, units) if perfect else {}
+    found: dict[str, Score] = {}
+    for name, value in plain.items():
+        ends = intervals.interval(value, drawn[name], left_out.get(name, np.empty(0)), units.count)
+        if name in perfect and name.partition("/")[0] not in task.target.lower_is_better:
+            ends = _of_no_exception(value, trials[name])
+        low, high = ends if ends and math.isfinite(value) else (None, None)
+        found[name] = Score(
+            value=finite(value),
+            low=low,
+            high=high,
+            count=count,
+            baseline=beside.get(name),
+            unit=EXAMPLES if groups is None else groups.name,
+            units=units.count,
+            chose_checkpoint=chose_checkpoint,
+        )
+    return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Units:
+    """What is resampled: examples or their groups, as rows of example weights."""
+
+    count: int
+    codes_N: np.ndarray | None
+    num_examples: int
+    weight_N: np.ndarray | None
+
+    @staticmethod
+    def of(num_examples: int, groups: Groups | None, weight_N: np.ndarray | None) -> _Units:
+        codes_N = None if groups is None else groups.codes
+        count = num_examples if groups is None else groups.count
+        return _Units(count=count, codes_N=codes_N, num_examples=num_examples, weight_N=weight_N)
+
+    def takes(self, rows: int) -> Iterator[int]:
+        """How many rows at a time, so that memory stays bounded."""
+        most = max(1, CELLS // max(1, self.num_examples))
+        return (min(most, rows - done) for done in range(0, rows, most))
+
+    def resampled(self, rng: np.random.Generator, rows: int) -> np.ndarray:
+        """Rows of how often each unit was drawn, as weights of its examples."""
+        counts_RU = np.empty((rows, self.count))
+        for row_U in counts_RU:
+            row_U[:] = np.bincount(rng.integers(self.count, size=self.count), minlength=self.count)
+        return self._weights(counts_RU)
+
+    def left_out(self) -> Iterator[np.ndarray]:
+        """Rows that lack one unit each."""
+        done = 0
+        for take in self.takes(self.count):
+            rows_RU = np.ones((take, self.count))
+            rows_RU[np.arange(take), done + np.arange(take)] = 0
+            done += take
+            yield self._weights(rows_RU)
+
+    def alone(self, which_U: np.ndarray) -> Iterator[np.ndarray]:
+        """Rows that have one unit each."""
+        for unit in which_U.tolist():
+            row_1U = np.zeros((1, self.count))
+            row_1U[0, unit] = 1
+            yield self._weights(row_1U)
+
+    def _weights(self, rows_RU: np.ndarray) -> np.ndarray:
+        rows_RN = rows_RU if self.codes_N is None else rows_RU[:, self.codes_N]
+        if self.weight_N is not None:
+            rows_RN *= self.weight_N
+        return rows_RN
+
+
+def _rows(task: Task, columns: EvalColumns, chunks: Iterable[np.ndarray]) -> dict[str, np.ndarray]:
+    """Every metric for chunks of rows of weights."""
+    parts = [task.target.metrics(columns, weights_RN) for weights_RN in chunks]
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def _never_differs(value: float, drawn_R: np.ndarray) -> bool:
+    """Whether a score is all right or all wrong, in the split and so in each resample: the bootstrap cannot tell."""
+    defined_R = drawn_R[np.isfinite(drawn_R)]
+    return value in (0.0, 1.0) and bool(len(defined_R)) and bool((defined_R == value).all())
+
+
+def _defined_alone(task: Task, columns: EvalColumns, units: _Units) -> dict[str, float]:
+    """On how many units each score stands: those that have it when they are alone (the recall of a class: those with
+    the class); found out on some hundred of many."""
+    which_U = np.unique(np.linspace(0, units.count - 1, min(units.count, ALONE)).astype(np.int64))
+    found = _rows(task, columns, units.alone(which_U))
+    return {name: float(np.isfinite(values_U).mean()) * units.count for name, values_U in found.items()}
+
+
+def _of_no_exception(value: float, trials: float) -> intervals.Ends | None:
+    """The exact interval of a share that is 0 or 1 in so many trials; none where single units do not have the score."""
+    if round(trials) < 1:
+        return None
+    least = intervals.without_a_failure(round(trials))
+    return (least, 1.0) if value == 1 else (0.0, 1 - least)
 
 
 def _baseline(task: Task, truth: Columns | None, weight: np.ndarray | None) -> dict[str, float | None]:
@@ -166,21 +288,12 @@ def _baseline(task: Task, truth: Columns | None, weight: np.ndarray | None) -> d
     return {name: finite(value) for name, value in found.items()}
 
 
-def standard_error(task: Task, columns: EvalColumns, name: str, *, seed: int, resamples: int = 50) -> float:
+def standard_error(
+    task: Task, columns: EvalColumns, name: str, *, seed: int, groups: Groups | None = None, resamples: int = 50
+) -> float:
     """How far a score is off by chance, roughly: its deviation over a few bootstrap resamples; 0 if it has none."""
     count = len(next(iter(columns.values())))
-    rng = np.random.default_rng([seed, count])
-    weights = rng.multinomial(count, np.full(count, 1 / count), size=resamples).astype(np.float64)
-    drawn = task.target.metrics(columns, weights)[name]
+    units = _Units.of(count, groups, None)
+    drawn = task.target.metrics(columns, units.resampled(np.random.default_rng([seed, count]), resamples))[name]
     defined = drawn[np.isfinite(drawn)]
     return float(defined.std()) if len(defined) > 1 else 0.0
-
-
-def _score(value: float, resampled: np.ndarray, count: int) -> Score:
-    defined = resampled[np.isfinite(resampled)]
-    if not math.isfinite(value):
-        return Score(value=None, low=None, high=None, count=count)
-    if not len(defined):
-        return Score(value=value, low=None, high=None, count=count)
-    low, high = np.quantile(defined, [0.025, 0.975])
-    return Score(value=value, low=float(low), high=float(high), count=count)

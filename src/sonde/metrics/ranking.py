@@ -45,7 +45,9 @@ def average_precision(scores_N: np.ndarray, positive_N: np.ndarray, weights_RN: 
     levels = _levels(scores_N, np.asarray(positive_N, bool), weights_RN)
     for number, (at_G, below_G, _, negative) in enumerate(levels):
         found_G = np.cumsum(at_G[::-1])[::-1]
-        area_R[number] = at_G @ np.nan_to_num(ratio(found_G, found_G + negative - below_G))
+        above_G = found_G + (negative - below_G)
+        # Where nothing is found yet, a level weighs nothing.
+        area_R[number] = at_G @ np.divide(found_G, above_G, out=np.zeros_like(found_G), where=above_G > 0)
         found_R[number] = at_G.sum()
     return ratio(area_R, found_R)
 

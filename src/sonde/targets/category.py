@@ -56,7 +56,7 @@ class Category(Target):
     best: ClassVar = ("accuracy", "max")
     baseline_name: ClassVar = "majority class"
     tie_break: ClassVar = ("log_loss", "min")
-    lower_is_better: ClassVar = frozenset({"log_loss", "ece"})
+    lower_is_better: ClassVar = frozenset({"log_loss", "rms_calibration_error"})
 
     config: CategoryConfig
     classes: list[str]
@@ -189,7 +189,9 @@ class Category(Target):
             "macro_f1": metrics.macro_f1(counts),
             "roc_auc": _roc_auc(probabilities_NK, true_N, weights_RN),
             "log_loss": metrics.log_loss(probabilities_NK, true_N, weights_RN),
-            "ece": metrics.calibration_error(probabilities_NK.max(axis=1), predicted_N == true_N, weights_RN),
+            "rms_calibration_error": metrics.rms_calibration_error(
+                probabilities_NK.max(axis=1), predicted_N == true_N, weights_RN
+            ),
         }
         if num_classes > 10:
             scores["top5_accuracy"] = metrics.top_accuracy(probabilities_NK, true_N, weights_RN, most=5)

@@ -175,7 +175,9 @@ class Trainer:
             and kept is not None
             and len(self.sets["validation"].examples) <= NOISY
         ):
-            margin = NEAR * evaluation.standard_error(self.task, columns, monitor, seed=self.training.seed)
+            margin = NEAR * evaluation.standard_error(
+                self.task, columns, monitor, seed=self.training.seed, groups=self.sets["validation"].groups
+            )
             near = sign * state.best_peak - margin
             name, direction = tie
             finer = found[name] if direction == "max" else -found[name]

@@ -29,13 +29,10 @@ _FORMATS = (
 _AMBIGUOUS = ("%m/%d/%Y", "%d/%m/%Y")
 
 
-def as_written(texts: Series) -> np.ndarray:
-    """A column of texts as they are written: 01 stays 01."""
-    return _objects(texts.to_list())
-
-
-def from_texts(texts: Series) -> np.ndarray:
-    """A column that came as texts (CSV), null where it was empty."""
+def from_texts(texts: Series, *, as_text: bool = False) -> np.ndarray:
+    """A column that came as texts (CSV), null where it was empty; `as_text` leaves it as it is written."""
+    if as_text:
+        return _objects(texts.to_list())
     if texts.null_count() == len(texts):
         return np.full(len(texts), None, dtype=object)
     # Codes such as 007 or 01234 would lose their zeros as numbers.

@@ -92,10 +92,7 @@ class Table(Source):
         if files[0][1].suffix.lower() in _CSV:
             frames = [_csv.read(file, config.dialect) for _, file in files]
             whole = _joined(files, frames)
-            fields = {
-                column.name: _typed.as_written(column) if column.name in config.texts else _typed.from_texts(column)
-                for column in whole
-            }
+            fields = {column.name: _typed.from_texts(column, as_text=column.name in config.texts) for column in whole}
         elif files[0][1].suffix.lower() == ".parquet":
             frames = [_parquet(file) for _, file in files]
             whole = _joined(files, frames)
