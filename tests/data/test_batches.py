@@ -239,7 +239,7 @@ def test_fewer_pairs_than_a_batch_are_one_batch():
 
 
 def test_groups_that_cannot_be_made_are_told():
-    with pytest.raises(UserError, match=r"a batch of 3 examples cannot be made of groups of 2 .* batch_size = 2"):
+    with pytest.raises(UserError, match=r"a batch of 3 examples cannot be made of groups of 2.*batch_size = 2"):
         meeting(np.array([0, 0, 1, 1]), 3, meets=2)
     with pytest.raises(UserError, match="there are no pairs to learn from"):
         meeting(np.arange(6), 4, meets=2)
