@@ -7,7 +7,7 @@ import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import Field, SerializeAsAny, ValidationError
 
@@ -195,7 +195,7 @@ def _read_kind(room: str, table: Mapping[str, object], place: tuple[str, ...], w
             expected="kind = one of: " + ", ".join(lookup.kinds(room)),
         )
     try:
-        found = lookup.find(room, kind, contract)  # type: ignore[type-abstract]
+        found = lookup.find(room, kind, contract)
     except UserError as error:
         raise UserError(error.what + where.find((*place, "kind")), expected=error.expected, hint=error.hint) from None
     return _validated(found.Config, table, place, where)
@@ -219,9 +219,9 @@ def _validated(config: type[Config], table: Mapping[str, Any], place: tuple[str,
 
 def _config_at(config: type[Config], loc: Sequence[str | int]) -> type[Config] | None:
     """The settings class at a place inside another."""
-    current: Any = config
+    current = config
     for part in loc:
-        field = current.model_fields.get(part)
+        field = current.model_fields.get(str(part))
         nested = [kind for kind in _classes(field.annotation) if issubclass(kind, Config)] if field else []
         if not nested:
             return None
@@ -229,10 +229,10 @@ def _config_at(config: type[Config], loc: Sequence[str | int]) -> type[Config] |
     return current
 
 
-def _classes(annotation: Any) -> list[type]:
+def _classes(annotation: object) -> list[type]:
     if isinstance(annotation, type):
         return [annotation]
-    return [kind for part in getattr(annotation, "__args__", ()) for kind in _classes(part)]
+    return [kind for part in get_args(annotation) for kind in _classes(part)]
 
 
 def _not_a_setting(

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -26,6 +26,8 @@ from sonde.contracts.records import Record, Records
 from sonde.contracts.target import Prediction, Target
 from sonde.contracts.task import Task
 
+Contract = TypeVar("Contract")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Model:
@@ -41,11 +43,12 @@ class Model:
 
         An input is a record (a mapping of fields) or the one field's value: a path for files, a text, an array.
         """
-        found = list(self.answers(inputs, size=size))
-        for answer in found:
+        found: list[Prediction] = []
+        for answer in self.answers(inputs, size=size):
             if isinstance(answer, RecordError):
                 raise answer
-        return found  # type: ignore[return-value]
+            found.append(answer)
+        return found
 
     def answers(self, inputs: Iterable[Any], *, size: int = 64) -> Iterator[Prediction | RecordError]:
         """Answers as they come; an input that cannot be read gives its error in its place."""
@@ -136,7 +139,7 @@ def _network(folder: Path, task: Task, backbones: Mapping[str, Any] | None, own:
     return networks.build(configs, task, restoring=True)
 
 
-def _kind(room: str, kind: str, contract: type[Any]) -> type[Any]:
+def _kind(room: str, kind: str, contract: type[Contract]) -> type[Contract]:
     """A kind that an artifact names. One that is not sonde's must be imported already: an artifact runs no code."""
     if "." in kind and kind not in sys.modules:
         raise UserError(

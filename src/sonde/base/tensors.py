@@ -20,7 +20,7 @@ from sonde.base.errors import UserError
 DIGITS = 32
 
 
-def write(path: Path, tensors: Mapping[str, Tensor], values: Any) -> None:
+def write(path: Path, tensors: Mapping[str, Tensor], values: object) -> None:
     """Replace `path` by a file of these tensors and values, whole or not at all."""
     whole = unshared(tensors)
     text = json.dumps(values, allow_nan=False)

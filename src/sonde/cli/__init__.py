@@ -6,7 +6,7 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -168,7 +168,7 @@ def kinds(as_json: AsJson = False) -> None:
             print(f"  {name:<14} {line}")
 
 
-def _print(result: Any) -> None:
+def _print(result: object) -> None:
     if _rank() == 0:
         print(
             result if isinstance(result, str) else json.dumps(result, ensure_ascii=False, allow_nan=False), flush=True

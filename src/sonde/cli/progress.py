@@ -7,8 +7,12 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from sonde.base.progress import NoProgress, Progress
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as Rich
 
 # A stage that is over within a second shows nothing; a plain log gets a line this often.
 PATIENCE = 1.0
@@ -56,31 +60,30 @@ class Bar:
 
     def __init__(self) -> None:
         self.what, self.total, self.started = "", 0, 0.0
-        self.shown: object = None
+        self.shown: Rich | None = None
 
     def begin(self, what: str, total: int) -> None:
         self.end()
         self.what, self.total, self.started = what, total, time.monotonic()
 
     def at(self, done: int, note: str = "") -> None:
-        if self.shown is None:
-            if time.monotonic() - self.started < PATIENCE:
-                return
-            self._show()
-        self.shown.update(self.task, completed=done, note=note)  # type: ignore[attr-defined]
+        if self.shown is None and time.monotonic() - self.started >= PATIENCE:
+            self.shown = self._show()
+        if self.shown is not None:
+            self.shown.update(self.shown.task_ids[0], completed=done, note=note)
 
     def message(self, line: str) -> None:
         if self.shown is not None:
-            self.shown.console.print(line, highlight=False, markup=False)  # type: ignore[attr-defined]
+            self.shown.console.print(line, highlight=False, markup=False)
         else:
             print(line, file=sys.stderr, flush=True)
 
     def end(self) -> None:
         if self.shown is not None:
-            self.shown.stop()  # type: ignore[attr-defined]
+            self.shown.stop()
             self.shown = None
 
-    def _show(self) -> None:
+    def _show(self) -> Rich:
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
         from rich.progress import Progress as Rich
@@ -94,8 +97,8 @@ class Bar:
         )
         shown = Rich(*columns, console=Console(stderr=True), transient=True)
         shown.start()
-        self.task = shown.add_task(self.what, total=self.total, note="")
-        self.shown = shown
+        shown.add_task(self.what, total=self.total, note="")
+        return shown
 
 
 def _time(seconds: float) -> str:

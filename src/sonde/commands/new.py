@@ -111,7 +111,7 @@ def _records(guess: Guess, path: Path) -> Records:
     kind, reader = source_of(guess.data["kind"], path)
     records = reader.read(path, reader.Config.model_validate({**data, "kind": kind}))
     root = path if path.is_dir() else path.parent
-    parts = [(lookup.find("inputs", each["kind"], Input), each) for each in guess.inputs.values()]  # type: ignore[type-abstract]
+    parts = [(lookup.find("inputs", each["kind"], Input), each) for each in guess.inputs.values()]
     names = [
         name for part, each in parts if part.reads_file for name in part.fields(part.Config.model_validate(dict(each)))
     ]
@@ -170,12 +170,12 @@ def _relative(source: str, path: Path, out: Path) -> str:
 
 def recommend(guess: Guess, records: Records) -> dict[str, dict[str, Any]]:
     """The sections of a recipe: what the source found, and what the inputs and the target recommend for it."""
-    target_kind = lookup.find("targets", guess.target["kind"], Target)  # type: ignore[type-abstract]
+    target_kind = lookup.find("targets", guess.target["kind"], Target)
     target = target_kind.Config.model_validate(dict(guess.target))
     found: dict[str, Config] = {}
     advice: list[Advice] = []
     for section in guess.inputs.values():
-        kind = lookup.find("inputs", section["kind"], Input)  # type: ignore[type-abstract]
+        kind = lookup.find("inputs", section["kind"], Input)
         config = kind.Config.model_validate(dict(section))
         found[section["kind"]] = config
         advice.append(kind.recommend(config, target_kind.asks, records))

@@ -67,7 +67,7 @@ class Records:
         )
 
 
-def as_field(values: Sequence[Any]) -> np.ndarray:
+def as_field(values: Sequence[object]) -> np.ndarray:
     """A field from Python values: numbers as numbers (a missing one is NaN), everything else as objects."""
     kinds = {type(value) for value in values}
     if kinds and kinds <= {int, float, bool, type(None)} and kinds != {type(None)}:
@@ -79,7 +79,7 @@ def as_field(values: Sequence[Any]) -> np.ndarray:
     return _objects(values)
 
 
-def _objects(values: Sequence[Any]) -> np.ndarray:
+def _objects(values: Sequence[object]) -> np.ndarray:
     field = np.empty(len(values), dtype=object)
     field[:] = list(values)
     return field

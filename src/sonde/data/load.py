@@ -43,13 +43,13 @@ def locate(source: str, base: Path) -> Path:
 def source_of(kind: str | None, path: Path) -> tuple[str, type[Source]]:
     """The source of a kind, or the one that recognises the path."""
     if kind is not None:
-        return kind, lookup.find("sources", kind, Source)  # type: ignore[type-abstract]
+        return kind, lookup.find("sources", kind, Source)
     if ":" not in str(path) and not path.exists():
         raise missing(path)
     if re.match(r"\w\w+:/", str(path)):
         raise UserError(f"{path.as_posix().replace(':/', '://', 1)} is not on this machine", hint="download it first")
     for name in lookup.kinds("sources"):
-        source = lookup.find("sources", name, Source)  # type: ignore[type-abstract]
+        source = lookup.find("sources", name, Source)
         if source.recognise(path):
             return name, source
     raise UserError(

@@ -121,7 +121,9 @@ def kind_of(field: str, values: np.ndarray) -> Literal["number", "category", "da
     if values.ndim > 1:
         raise _wrong_kind(field, "arrays")
     if values.dtype != object:
-        return {"b": "category", "U": "category", "M": "date"}.get(values.dtype.kind, "number")  # type: ignore[return-value]
+        if values.dtype.kind == "M":
+            return "date"
+        return "category" if values.dtype.kind in "bU" else "number"
     there = values[~is_missing(values)]
     types = set(map(type, there))
     if not types:

@@ -115,7 +115,7 @@ def fits(spec: InputSpec, output: OutputSpec, backbone: type[Backbone]) -> bool:
 
 def _instead(spec: InputSpec, output: OutputSpec) -> str | None:
     """The networks on disk that fit."""
-    kinds = [kind for kind in lookup.kinds("networks") if fits(spec, output, lookup.find("networks", kind, Backbone))]  # type: ignore[type-abstract]
+    kinds = [kind for kind in lookup.kinds("networks") if fits(spec, output, lookup.find("networks", kind, Backbone))]
     return f"use network {_either([repr(kind) for kind in kinds])}" if kinds else None
 
 

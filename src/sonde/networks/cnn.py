@@ -47,7 +47,7 @@ class Cnn(Backbone):
     tiny: ClassVar[Mapping[str, Any]] = {"widths": [4, 8], "convolutions": 1}
 
     def __init__(self, config: CnnConfig, spec: InputSpec, output: OutputSpec) -> None:
-        nn.Module.__init__(self)
+        super().__init__(config, spec, output)
         channels, _ = picture_shape(spec, config.kind)
         counts = config.convolutions
         counts = (counts,) * len(config.widths) if isinstance(counts, int) else counts
@@ -70,7 +70,7 @@ class Cnn(Backbone):
                 grid, inside = stage(grid, inside, pooled=False)
                 grids.append(grid)
             return tuple(grids)
-        for stage in self.stages[:-1]:  # type: ignore[index]
+        for stage in self.stages[:-1]:
             grid, inside = stage(grid, inside, pooled=True)
         grid, inside = self.stages[-1](grid, inside, pooled=False)
         return self.dropout(mean(grid, inside))
@@ -98,7 +98,8 @@ class Stage(nn.Module):
         """
         last = len(self.layers) - 1
         for number, layer in enumerate(self.layers):
-            convolution, norm, activation = layer  # type: ignore[misc]
+            assert isinstance(layer, nn.Sequential)
+            convolution, norm, activation = layer
             grid = convolution(zero_padding(grid, inside))
             if pooled and number == last:
                 grid, inside = pool(grid, inside)

@@ -33,7 +33,7 @@ class Mlp(Backbone):
     tiny: ClassVar[Mapping[str, Any]] = {"hidden": [16], "embedding": 4, "resolution": 4}
 
     def __init__(self, config: MlpConfig, spec: InputSpec, output: OutputSpec) -> None:
-        nn.Module.__init__(self)
+        super().__init__(config, spec, output)
         self.layout = spec.layout
         if spec.layout == "columns":
             self.columns = ColumnsAsVector(config, spec)

@@ -49,7 +49,7 @@ class Recurrent(Backbone):
     tiny: ClassVar[Mapping[str, Any]] = {"width": 8, "embedding": 8, "layers": 2}
 
     def __init__(self, config: RecurrentConfig, spec: InputSpec, output: OutputSpec) -> None:
-        nn.Module.__init__(self)
+        super().__init__(config, spec, output)
         both = config.bidirectional and not output.causal
         self.width = config.width * (2 if both else 1)
         self.entry = Entry(spec, config.embedding)
@@ -104,7 +104,7 @@ class Recurrent(Backbone):
         if self.backwards:
             raise NotImplementedError("a network that reads backwards cannot be extended")
         values_BTW = self.dropout(self.entry(tensors))
-        states: list[Any] = []
+        states: list[State] = []
         for number, cell in enumerate(self.forwards):
             values_BTW, state = cell(values_BTW, cache[number] if cache else None)
             values_BTW = self.dropout(values_BTW)

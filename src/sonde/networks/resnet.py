@@ -51,7 +51,7 @@ class ResNet(Backbone):
     tiny: ClassVar[Mapping[str, Any]] = {"depth": 10, "width": 0.125}
 
     def __init__(self, config: ResNetConfig, spec: InputSpec, output: OutputSpec) -> None:
-        nn.Module.__init__(self)
+        super().__init__(config, spec, output)
         channels, size = picture_shape(spec, config.kind)
         narrow = len(STAGES[config.depth]) == 3
         first = max(1, round((16 if narrow else 64) * config.width))

@@ -40,7 +40,7 @@ class Timm(Backbone):
     tiny: ClassVar[Mapping[str, Any]] = {"name": "test_efficientnet"}
 
     def __init__(self, config: TimmConfig, spec: InputSpec, output: OutputSpec) -> None:
-        nn.Module.__init__(self)
+        super().__init__(config, spec, output)
         channels, size = picture_shape(spec, config.kind)
         self.model = _create(config, (channels, size), output)
         self.to(memory_format=torch.channels_last)

@@ -67,7 +67,7 @@ class Transformer(Backbone):
     tiny: ClassVar[Mapping[str, Any]] = {"width": 16, "layers": 2, "heads": 2}
 
     def __init__(self, config: TransformerConfig, spec: InputSpec, output: OutputSpec) -> None:
-        nn.Module.__init__(self)
+        super().__init__(config, spec, output)
         self.width = config.width
         self.config = config
         self.is_causal = output.causal

@@ -43,7 +43,7 @@ class UNet(Backbone):
     tiny: ClassVar[Mapping[str, Any]] = {"widths": [4, 8]}
 
     def __init__(self, config: UNetConfig, spec: InputSpec, output: OutputSpec) -> None:
-        nn.Module.__init__(self)
+        super().__init__(config, spec, output)
         channels, _ = picture_shape(spec, config.kind)
         upward = config.widths[::-1]
         self.patch = config.patch

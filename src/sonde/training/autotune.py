@@ -13,7 +13,7 @@ import platform
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, TypeVar
 
 import torch
 from torch import nn
@@ -35,6 +35,10 @@ MARGIN = 0.03
 # What trying to compile may cost of a run whose forecast is known, and the seconds that it takes if nobody knows.
 MAX_COST_SHARE = 0.03
 COMPILING = 60.0
+
+
+# The name of a way to compute: a format, or "compiled".
+Way = TypeVar("Way", bound=str)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,16 +118,18 @@ def choose(workload: Workload, asked: Asked) -> ExecutionPlan:
 
 def compiled(network: nn.Module) -> nn.Module:
     """The network as torch compiles it at its first call."""
-    return torch.compile(network)  # type: ignore[return-value]
+    whole = torch.compile(network)
+    assert isinstance(whole, nn.Module)
+    return whole
 
 
-def measure(workload: Workload, usable: tuple[Format, ...]) -> dict[str, float]:
+def measure(workload: Workload, usable: tuple[Format, ...]) -> dict[Format, float]:
     """Seconds of a forward and backward pass in each format: the least of several, in turns. Nothing is changed."""
     rounds = min(MOST, max(FEWEST, workload.plan.steps // (50 * len(usable))))
     return _timed(workload, {kind: (workload.network, kind) for kind in usable}, rounds)
 
 
-def _timed(workload: Workload, ways: dict[str, tuple[nn.Module, Format]], rounds: int) -> dict[str, float]:
+def _timed(workload: Workload, ways: dict[Way, tuple[nn.Module, Format]], rounds: int) -> dict[Way, float]:
     """The least seconds of each way to call the network, tried in turns; a first round makes kernels ready."""
     buffers = {name: value.clone() for name, value in workload.network.named_buffers()}
     device = workload.plan.precision.device
@@ -154,11 +160,11 @@ def _timed(workload: Workload, ways: dict[str, tuple[nn.Module, Format]], rounds
     return seconds
 
 
-def _decide(seconds: dict[str, float]) -> ExecutionPlan:
+def _decide(seconds: dict[Format, float]) -> ExecutionPlan:
     best = min(seconds, key=lambda kind: seconds[kind])
     if seconds[best] > (1 - MARGIN) * seconds["fp32"]:
         best = "fp32"
-    return ExecutionPlan(format=best, why="the quickest measured here", seconds=seconds)  # type: ignore[arg-type]
+    return ExecutionPlan(format=best, why="the quickest measured here", seconds={**seconds})
 
 
 def _perhaps_compiled(workload: Workload, execution: ExecutionPlan) -> ExecutionPlan:

@@ -75,8 +75,8 @@ class _Sum(torch.autograd.Function):
         return dist.all_reduce_sum(values)
 
     @staticmethod
-    def backward(ctx: object, gradient: Tensor) -> Tensor:  # type: ignore[override]
-        return dist.all_reduce_sum(gradient)
+    def backward(ctx: object, *gradients: Tensor) -> Tensor:
+        return dist.all_reduce_sum(*gradients)
 
 
 class SyncBatchNorm(nn.modules.batchnorm._BatchNorm):

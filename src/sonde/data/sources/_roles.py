@@ -154,9 +154,11 @@ def _role(name: str, values: np.ndarray, present: list[Any], distinct: int) -> R
     texts = [value for value in present if isinstance(value, str)]
     if len(texts) < len(present):
         return "feature" if all(isinstance(value, (str, bool, int, float)) for value in present) else "list"
-    for role, suffixes in (("image", _folders.IMAGES), ("audio", _folders.SOUNDS)):
-        if all(PurePath(text).suffix.lower() in suffixes for text in texts):
-            return role  # type: ignore[return-value]
+    suffixes = {PurePath(text).suffix.lower() for text in texts}
+    if suffixes <= _folders.IMAGES:
+        return "image"
+    if suffixes <= _folders.SOUNDS:
+        return "audio"
     if named or (distinct > _MANY and distinct > _DIFFERENT * len(present)):
         if not named and _separator(texts, _LIST_SEPARATORS):
             return "list"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import polars
@@ -48,7 +47,7 @@ def from_texts(texts: Series, *, as_text: bool = False) -> np.ndarray:
     return _objects(texts.to_list()) if times is None else times
 
 
-def from_values(values: Sequence[Any]) -> np.ndarray:
+def from_values(values: Sequence[object]) -> np.ndarray:
     """A column of Python values (JSON): types stand, only texts may be dates."""
     try:
         field = as_field(values)
@@ -121,7 +120,7 @@ def _microseconds(times: Series) -> np.ndarray:
     return times.cast(polars.Datetime("us")).to_numpy().astype("datetime64[us]")
 
 
-def _objects(values: Sequence[Any]) -> np.ndarray:
+def _objects(values: Sequence[object]) -> np.ndarray:
     field = np.empty(len(values), dtype=object)
     field[:] = values
     return field
