@@ -5,8 +5,8 @@
 Each line draws many data sets of one size, asks `sonde.evaluation.scores` for intervals as a run does, and counts those
 that contain the score of a huge sample (or 0, where the model is calibrated by construction). In brackets: what chance
 alone would leave uncertain about the share (Wilson 1927). "None": data sets whose score has no interval (an AUC of 1).
-Slow simulations draw fewer sets, quick ones more. One core needs some minutes for --sets 100, half an hour for the 500 of
-docs/intervals.md.
+Slow simulations draw fewer sets, quick ones more. One core needs some minutes for --sets 100, and half an hour for the
+500 of docs/intervals.md.
 """
 
 from __future__ import annotations
