@@ -1,11 +1,12 @@
 """How often the 95 % intervals of scores contain the truth: data sets drawn from known distributions.
 
-    OMP_NUM_THREADS=1 python benchmarks/intervals.py [--sets 500] [--quick]
+    OMP_NUM_THREADS=1 python benchmarks/intervals.py [--sets 100] [--only NAME] [--quick]
 
 Each line draws many data sets of one size, asks `sonde.evaluation.scores` for intervals as a run does, and counts those
 that contain the score of a huge sample (or 0, where the model is calibrated by construction). In brackets: what chance
 alone would leave uncertain about the share (Wilson 1927). "None": data sets whose score has no interval (an AUC of 1).
-One core needs about fifteen minutes for 500 data sets a line (slow simulations draw fewer).
+Slow simulations draw fewer sets, quick ones more. One core needs some minutes for --sets 100, and half an hour for the
+500 of docs/intervals.md.
 """
 
 from __future__ import annotations
@@ -211,7 +212,7 @@ def wilson(hits: int, count: int) -> tuple[float, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sets", type=int, default=500, help="data sets of every line")
+    parser.add_argument("--sets", type=int, default=100, help="data sets of every line")
     parser.add_argument("--only", default="", help="simulations whose name has this in it")
     parser.add_argument("--quick", action="store_true", help="a smoke test: a few small data sets")
     arguments = parser.parse_args()
