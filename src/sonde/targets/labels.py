@@ -19,6 +19,7 @@ from sonde.base.errors import RecordError, UserError, unknown
 from sonde.base.rng import BatchRng
 from sonde.contracts.augment import AugmentParams, partner
 from sonde.contracts.batch import Batch
+from sonde.contracts.classical import Problem
 from sonde.contracts.columns import Columns, Tensors
 from sonde.contracts.input import Input
 from sonde.contracts.records import Record, Records, numbers_of
@@ -191,6 +192,11 @@ class Labels(Target):
         """The share of the training records that have each label."""
         share_K = torch.tensor(self.class_counts, dtype=torch.float32) / max(1, self.num_records)
         return {"probabilities": share_K.expand(len(truth["labels"]), -1), "labels": truth["labels"]}
+
+    def classical(self, truth: Columns) -> Problem:
+        labels_NK = truth["labels"]
+        assert isinstance(labels_NK, Tensor)
+        return Problem(kind="labels", width=self.width, truth=labels_NK)
 
     def metrics(self, columns: Mapping[str, np.ndarray], weights_RN: np.ndarray) -> dict[str, np.ndarray]:
         probabilities_NK, true_NK = columns["probabilities"], columns["labels"] > 0

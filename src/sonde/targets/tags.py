@@ -18,6 +18,7 @@ from sonde.base.config import Config
 from sonde.base.errors import RecordError, UnseenError, UserError, near, unknown
 from sonde.base.rng import BatchRng
 from sonde.contracts.batch import Batch
+from sonde.contracts.classical import Problem
 from sonde.contracts.columns import Columns, Ragged, Tensors
 from sonde.contracts.input import Input
 from sonde.contracts.records import Record, Records
@@ -221,6 +222,13 @@ class Tags(Target):
         costs = replace(true, values=cost_K[true.values])
         likeliest = torch.full_like(true.values, int(share_K.argmax()))
         return {"predicted": replace(true, values=likeliest), "true": true, "loss": costs.padded().sum(1)}
+
+    def classical(self, truth: Columns) -> Problem:
+        """A row for each word."""
+        tags = truth["tags"]
+        assert isinstance(tags, Ragged)
+        codes = torch.cat([tags[index] for index in range(len(tags))])
+        return Problem(kind="classes", width=self.width, truth=codes, per="position")
 
     def metrics(self, columns: Mapping[str, np.ndarray], weights_RN: np.ndarray) -> dict[str, np.ndarray]:
         """Over words: accuracy, macro F1, log loss. Over entities, where tags mark them: precision, recall and F1 of
