@@ -1,4 +1,4 @@
-"""The command line says how OpenMP's threads wait, before torch is loaded, where others compute and the user has not said."""
+"""How OpenMP's threads wait: chosen before torch is loaded, where others compute and the user has not said."""
 
 from __future__ import annotations
 
@@ -29,9 +29,7 @@ cli.main()
         (2, {"GOMP_SPINCOUNT": "9"}, "None"),
     ],
 )
-def test_threads_sleep_while_they_wait_where_others_compute(
-    running: int, given: dict[str, str], expected: str
-) -> None:
+def test_threads_sleep_while_they_wait_where_others_compute(running: int, given: dict[str, str], expected: str) -> None:
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("OMP_", "GOMP_", "KMP_"))}
     script = SCRIPT.format(running=running)
     done = subprocess.run([sys.executable, "-c", script], env=clean | given, capture_output=True, text=True, check=True)
