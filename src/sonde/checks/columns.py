@@ -91,9 +91,9 @@ def _alone(values: np.ndarray, answers: np.ndarray) -> float:
     if len(np.unique(answers)) < 2:
         return 0.0
     tree = DecisionTreeClassifier(min_samples_leaf=3, random_state=0)
-    told = cross_val_predict(tree, column, answers, cv=folds)
+    told = np.array(cross_val_predict(tree, column, answers, cv=folds))  # pyright: ignore
     majority = np.bincount(answers).max() / len(answers)
-    right = float(np.mean(np.equal(told, answers)))
+    right = float(np.mean(told == answers))
     return max(0.0, float((right - majority) / (1 - majority)))
 
 

@@ -29,6 +29,8 @@ FEW, SECONDS, STEPS = 100, 60.0, 1500
 LEARNED, HARDLY = 0.15, 0.6
 # Steps of the range test, and the factors on the recipe's rate that it goes through.
 RANGE_STEPS, LOWEST, HIGHEST = 60, 1e-3, 1e3
+# So many times below where the loss falls fastest a rate wastes most of its steps.
+FAR = 300.0
 # Steps that the forecast is made of.
 TIMED = 8
 
@@ -244,26 +246,40 @@ def learning_rate(flight: Flight) -> Iterator[Finding]:
                 break
     except loop.DivergedAtStep:
         pass
+    lr = float(getattr(recipe.training.optimizer, "lr", 1.0))
+    burst = len(losses) < RANGE_STEPS
+    highest = float(factors[len(losses) - 1]) if burst and losses else LOWEST if burst else math.inf
+    peak = f"; the loss bursts at {highest * lr:.2g}" if burst else ""
     if len(losses) < 10:
+        yield Finding(
+            check="learning rate",
+            verdict="fail",
+            text=f"the recipe's is {lr:.2g}{peak}",
+            fix=f"--set training.optimizer.lr={highest * lr / 30:.1g}",
+            numbers={"lr": lr, "bursts_at": highest * lr},
+        )
         return
     smooth = np.convolve(losses, np.ones(5) / 5, mode="valid")
-    lr = float(getattr(recipe.training.optimizer, "lr", 1.0))
-    best = int(np.argmin(smooth)) + 2
-    burst = len(losses) < RANGE_STEPS
-    highest = float(factors[len(losses) - 1]) if burst else math.inf
-    low, high = float(factors[best]) / 10, float(factors[best])
+    # The curve falls on by the steps made so far, so its lowest place is too far out: the steepest is where to be.
+    lowest = int(np.argmin(smooth))
+    steepest = float(factors[2 + (int(np.argmin(np.diff(smooth[: lowest + 1]))) if lowest else 0)])
     verdict: Verdict = "pass"
     if highest <= 1:
         verdict = "fail"
-    elif high / 100 > 1 or high < 0.1:
+    elif factors[lowest + 2] < 0.5 or steepest > FAR:
         verdict = "warn"
-    peak = f"; the loss bursts at {highest * lr:.2g}" if burst else ""
     yield Finding(
         check="learning rate",
         verdict=verdict,
-        text=f"the recipe's is {lr:.2g}; the loss falls well from {low * lr:.2g} to {high * lr:.2g}{peak}",
-        fix=f"--set training.optimizer.lr={math.sqrt(low * high) * lr:.1g}",
-        numbers={"lr": lr, "low": low * lr, "high": high * lr, "bursts_at": highest * lr if burst else None},
+        text=f"the recipe's is {lr:.2g}; the loss falls fastest at {steepest * lr:.2g}, and no longer beyond "
+        f"{factors[lowest + 2] * lr:.2g}{peak}",
+        fix=f"--set training.optimizer.lr={steepest * lr / 3:.1g}",
+        numbers={
+            "lr": lr,
+            "steepest": steepest * lr,
+            "lowest": float(factors[lowest + 2]) * lr,
+            "bursts_at": highest * lr if burst else None,
+        },
     )
 
 

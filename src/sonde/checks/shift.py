@@ -38,7 +38,7 @@ def splits_differ(subject: Subject) -> Iterator[Finding]:
         values, side = np.concatenate(sides), np.repeat([0, 1], count)
         model = ExtraTreesClassifier(60, min_samples_leaf=5, random_state=seed, n_jobs=1)
         folds = StratifiedKFold(3, shuffle=True, random_state=seed)
-        told = np.asarray(cross_val_predict(model, values, side, cv=folds, method="predict_proba"))[:, 1]
+        told = np.array(cross_val_predict(model, values, side, cv=folds, method="predict_proba"))[:, 1]  # pyright: ignore
         area = float(roc_auc_score(side, told))
         # The area of no difference has this deviation (Hanley and McNeil 1982), so small splits need more.
         chance = 3 * np.sqrt((2 * count + 1) / (12 * count**2))

@@ -18,7 +18,8 @@ Better = Literal["max", "min"]
 FEWEST = 4
 # A loss that spikes: this many times the median of its neighbours, in more than a hundredth of the steps.
 SPIKE, SPIKES = 3.0, 0.01
-# Overfits: a proper validation score this share worse at the end than at its best, which lies before so much of the way.
+# Overfits: a proper validation score is this share worse at the end than at its best, which lies before so much of
+# the way.
 WORSE, EARLY = 0.1, 0.6
 # Too short: of all that validation improved, this share came in the last fifth.
 LATE = 0.1
@@ -45,9 +46,7 @@ class Curves:
                 found = row["validation"]
                 validations[row["step"]] = {name: value for name, value in found.items() if value is not None}
         steps = sorted(losses)
-        return Curves(
-            steps=np.array(steps), losses=np.array([losses[step] for step in steps]), validations=validations
-        )
+        return Curves(steps=np.array(steps), losses=np.array([losses[step] for step in steps]), validations=validations)
 
     def score(self, name: str) -> tuple[np.ndarray, np.ndarray]:
         """The steps at which a validation score is known, and its values."""
@@ -103,8 +102,8 @@ def judge(
     if late > LATE and _falls(curves.losses):
         return _finding(
             "warn",
-            f"too short: {late:.0%} of all that {name} improved came in the last fifth of the steps, and the loss still "
-            "falls",
+            f"too short: {late:.0%} of all that {name} improved came in the last fifth of the steps, and the loss "
+            "still falls",
             "twice the steps (training.steps or training.epochs), or a higher rate",
             numbers | {"late": late},
         )

@@ -119,9 +119,7 @@ def fit(
         read = Recipe.read(recipe, changes=change or [])
         folder = out or default_folder(recipe)
         # torchrun starts a job again by the same words.
-        run = run_fit(
-            read, out=folder, resume=resume or dist.restarted(), despite=despite or [], progress=progress
-        )
+        run = run_fit(read, out=folder, resume=resume or dist.restarted(), despite=despite or [], progress=progress)
     _print(run.to_json() if as_json else run.to_text())
 
 
