@@ -44,7 +44,7 @@ def test_copies_of_a_whole_table_are_no_chance() -> None:
     copied = Records(fields={name: values[:100] for name, values in train.fields.items()}, ids=test.ids)
     assert only(list(duplicates.across_splits(subject(train, copied)))).verdict == "fail"
     coarse = [each.with_fields(**{name: np.sign(each.fields[name]) for name in "abc"}) for each in (train, test)]
-    assert only(list(duplicates.across_splits(subject(*coarse)))).verdict == "warn"
+    assert only(list(duplicates.across_splits(subject(coarse[0], coarse[1])))).verdict == "warn"
 
 
 def test_one_record_with_two_labels() -> None:
@@ -61,7 +61,7 @@ def test_one_record_with_two_labels() -> None:
 def test_a_column_that_gives_the_target_away() -> None:
     train, test = table(300), table(100, seed=1)
     leaky = [each.with_fields(b=(each.fields["label"] == "yes").astype(float)) for each in (train, test)]
-    found = only(list(columns.leaks(subject(*leaky))))
+    found = only(list(columns.leaks(subject(leaky[0], leaky[1]))))
     assert found.verdict == "fail"
     assert "'b'" in found.text
     assert only(list(columns.leaks(subject(train, test)))).verdict == "pass"

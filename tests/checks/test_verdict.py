@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ FALLING = 2 * np.exp(-STEPS / 100) + 0.1
 AT = np.arange(25, 501, 25)
 
 
-def verdict(losses: np.ndarray, accuracy: np.ndarray, log_loss: np.ndarray | None = None, **more: object) -> Finding:
+def verdict(losses: np.ndarray, accuracy: np.ndarray, log_loss: np.ndarray | None = None, **more: Any) -> Finding:
     found = {int(step): {"accuracy": float(value)} for step, value in zip(AT, accuracy, strict=True)}
     if log_loss is not None:
         for step, value in zip(AT, log_loss, strict=True):
@@ -24,7 +25,7 @@ def verdict(losses: np.ndarray, accuracy: np.ndarray, log_loss: np.ndarray | Non
     curves = Curves(steps=STEPS, losses=losses, validations=found)
     return judge(
         curves, monitor=("accuracy", "max"), proper=("log_loss", "min") if log_loss is not None else None, **more
-    )  # type: ignore[arg-type]
+    )
 
 
 def test_a_curve_that_rises_and_stays_is_healthy() -> None:

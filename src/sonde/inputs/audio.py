@@ -199,7 +199,7 @@ class Audio(Input):
                 verdict=judged(len(silent) / len(ids), warn=0.001, fail=0.5),
                 text=f"{len(silent):,} of {len(ids):,} recordings are silent",
                 fix="listen to them; leave them out if the sound was lost on the way",
-                records=[ids[index] for index in silent],
+                records=[ids[int(index)] for index in silent],
             ),
             Finding(
                 check="cut recordings",

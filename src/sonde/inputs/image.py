@@ -220,7 +220,7 @@ class Image(Input):
                 verdict=judged(len(blank) / len(ids), warn=0.001, fail=0.5),
                 text=f"{len(blank):,} of {len(ids):,} pictures are of one colour",
                 fix="look at them; leave them out if the pictures were lost on the way",
-                records=[ids[index] for index in blank],
+                records=[ids[int(index)] for index in blank],
             )
         ]
 
