@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from sonde.base.progress import Progress
@@ -10,9 +11,11 @@ from sonde.ladder.picture import draw
 from sonde.recipe import Recipe
 
 
-def ladder(recipe: Recipe, *, out: Path, resume: bool = False, progress: Progress) -> Ladder:
+def ladder(
+    recipe: Recipe, *, out: Path, resume: bool = False, despite: Sequence[str] = (), progress: Progress
+) -> Ladder:
     """Climb the ladder of a recipe, and write the picture of score against cost beside ladder.json."""
-    found = climb(recipe, out=out, resume=resume, progress=progress)
+    found = climb(recipe, out=out, resume=resume, despite=despite, progress=progress)
     if draw(found) is None:
         progress.message('no picture: it needs the package matplotlib (pip install "sonde[ladder]")')
     return found

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from sonde import classical, evaluation, stages
+from sonde import checks, classical, evaluation, stages
 from sonde.base import files, rng
 from sonde.base.errors import UserError, unknown
 from sonde.base.progress import NoProgress, Progress
@@ -38,14 +38,22 @@ RECIPE, RESULT, LOCK, CACHE = "recipe.toml", "ladder.json", ".lock", "cache"
 MEASURED = "measured.json"
 
 
-def climb(recipe: Recipe, *, out: str | Path, resume: bool = False, progress: Progress | None = None) -> Ladder:
+def climb(
+    recipe: Recipe,
+    *,
+    out: str | Path,
+    resume: bool = False,
+    despite: Sequence[str] = (),
+    progress: Progress | None = None,
+) -> Ladder:
     """The cheapest approach that meets `ladder.bar`, or that cannot be told from the best one, with the evidence.
 
     Every rung is a run in its own folder under `out`. With `resume` a ladder that was stopped goes on where it stood;
-    its bar, budget and price may be others then.
+    its bar, budget and price may be others then. `despite` names checks of the data that may fail.
 
     Raises:
         UserError: the recipe, the bar or the folder are wrong, or there is no validation split.
+        CheckFailed: a check of the data failed.
         Interrupted: the user stopped a run; its state is saved.
     """
     progress, folder = progress or NoProgress(), Path(out)
@@ -59,9 +67,11 @@ def climb(recipe: Recipe, *, out: str | Path, resume: bool = False, progress: Pr
                 "a ladder chooses by the validation split, and there is none", hint="data.split = { validation = 0.1 }"
             )
         task = stages.fit_task(recipe, data.splits["train"])
-        held_out, train = (_encode(recipe, task, data, split, folder) for split in ("validation", "train"))
+        sets = {split: _encode(recipe, task, data, split, folder) for split in data.splits}
+        held_out, train = sets["validation"], sets["train"]
         metric, better = _metric(recipe, task, held_out, bar)
         planned = rungs(recipe, task, train.examples)
+        checks.before_training(recipe, data, task, sets, despite, progress)
         # What the first classical rung would be charged for.
         classical.import_libraries()
         _record(folder, recipe)
@@ -154,7 +164,7 @@ class _Climber:
     def _fit(self, recipe: Recipe, run: Path, clock: Clock) -> None:
         if _finished(run):
             return
-        fit(recipe, out=run, resume=True, progress=clock)
+        fit(recipe, out=run, resume=True, audited=True, progress=clock)
         clock.save()
 
     def _measure(self, rung: Rung, runs: list[Path], seconds: float) -> Tried:
