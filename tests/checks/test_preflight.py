@@ -71,6 +71,12 @@ class Squashed(Small):
         return 0.01 * super().forward(grid).softmax(1)
 
 
+@pytest.fixture(autouse=True)
+def _no_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Steps decide here, not the speed of the machine."""
+    monkeypatch.setattr(preflight, "SECONDS", 1e9)
+
+
 def verdict_of(check: Callable[[Flight], object], network: nn.Module | None, **training: object) -> Finding:
     flight = Flight(subject(pictures(200), pictures(40, seed=1), training=training), network)
     (found,) = check(flight)  # type: ignore[misc]
