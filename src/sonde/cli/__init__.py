@@ -124,6 +124,23 @@ def fit(
 
 
 @app.command()
+def report(
+    run: Annotated[Path, typer.Argument(help="The folder of a finished run.")],
+    out: Annotated[Path | None, typer.Option(help="The page (default: report.html in the run's folder).")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """One HTML page of a run: how good, how sure, where it fails, what to do next."""
+    from sonde.cli.progress import terminal
+
+    with terminal() as progress:
+        progress.begin("start", 1)
+        from sonde.report import write
+
+        place = write(run, out or run / "report.html", progress)
+    _print({"report": str(place)} if as_json else str(place))
+
+
+@app.command()
 def predict(
     artifact: Annotated[Path, typer.Argument(help="An artifact, or a run that holds one.")],
     inputs: Annotated[

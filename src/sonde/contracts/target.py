@@ -159,8 +159,8 @@ class Target(Part):
         return []
 
     def costs(self, columns: EvalColumns) -> np.ndarray | None:
-        """How wrong each answer is, (N,), higher is worse: what sorts the cases of a report; None where examples have no
-        cost of their own."""
+        """How wrong each answer is, (N,), higher is worse: what sorts the cases of a report; None where single examples
+        have none."""
         return None
 
     def warnings(self, columns: EvalColumns) -> list[str]:
