@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from sonde import __version__, checks, evaluation, stages
+from sonde import __version__, evaluation, stages
 from sonde.artifact import Model
 from sonde.artifact import load as load_artifact
 from sonde.base import files
@@ -23,7 +23,7 @@ from sonde.contracts.records import Records
 from sonde.contracts.task import Task
 from sonde.data.load import Dataset
 from sonde.data.store import Encoded, encode
-from sonde.evaluation.slices import slices
+from sonde.evaluation.slices import VALUES, slices
 from sonde.recipe import Recipe
 from sonde.training.run_folder import RunFolder
 
@@ -113,7 +113,7 @@ def _answers(recipe: Recipe, model: Model, progress: Progress) -> dict[str, Any]
     found: dict[str, Any] = {"split": held.split, "panels": panels}
     if cost_N is None or len(cost_N) != len(held.encoded.ids) or not _are_records(held):
         return found
-    found["slices"] = [one.to_json() for one in slices(cost_N, _fields(model.task, data, held))]
+    found["slices"] = [one.to_json() for one in slices(cost_N, _fields(model.task, held))]
     order = np.argsort(-cost_N, kind="stable")
     found["cases"] = {
         "worst": _cases(model, held, order[:CASES], cost_N),
@@ -146,8 +146,8 @@ def _are_records(held: _Held) -> bool:
     return bool(held.encoded.ids) and not held.encoded.ids[0].startswith("window ")
 
 
-def _fields(task: Task, data: Dataset, held: _Held) -> dict[str, np.ndarray]:
-    """What slices are made of: the columns that inputs name, fields that nothing reads, and plain facts of the input."""
+def _fields(task: Task, held: _Held) -> dict[str, np.ndarray]:
+    """What slices are made of: fields of the records, the class, and plain facts of the inputs."""
     names = {name: place for place, name in enumerate(held.records.ids)}
     places = np.array([names[name] for name in held.encoded.ids])
     found: dict[str, np.ndarray] = {}
@@ -158,14 +158,12 @@ def _fields(task: Task, data: Dataset, held: _Held) -> dict[str, np.ndarray]:
             if values.dtype == object and (name in read and any(part.reads_file for part in task.inputs.values())):
                 continue
             chosen = values[places]
-            found[name] = (
-                chosen.astype(np.float64) if chosen.dtype.kind == "i" and len(np.unique(chosen)) > 12 else chosen
-            )
+            found[name] = chosen.astype(np.float64) if chosen.dtype.kind == "i" and _is_many(chosen) else chosen
     truth = held.encoded.examples.truth.get("class")
     classes = getattr(task.target, "classes", None)
     if isinstance(truth, torch.Tensor) and truth.ndim == 1 and classes:
         found["class"] = np.array(classes, dtype=object)[truth.numpy()]
-    for key, part in task.inputs.items():
+    for key in task.inputs:
         columns = held.encoded.examples.inputs[key]
         lengths = columns.get("length", getattr(columns.get("tokens"), "lengths", None))
         if isinstance(lengths, torch.Tensor) and lengths.ndim == 1:
@@ -174,8 +172,11 @@ def _fields(task: Task, data: Dataset, held: _Held) -> dict[str, np.ndarray]:
         if isinstance(grid, torch.Tensor):
             found[f"brightness of {key}"] = grid.flatten(1).float().mean(1).numpy().astype(np.float64)
             found[f"contrast of {key}"] = grid.flatten(1).float().std(1).numpy().astype(np.float64)
-        del part
     return found
+
+
+def _is_many(values: np.ndarray) -> bool:
+    return len(np.unique(values)) > VALUES
 
 
 def _cases(model: Model, held: _Held, places: np.ndarray, cost_N: np.ndarray) -> list[dict[str, Any]]:
@@ -236,6 +237,3 @@ def _cells(target: Any, held: _Held, order: np.ndarray) -> dict[str, list[int]]:
             found[name].append(place)
     worst = sorted(found, key=lambda name: -len(found[name]))[:40]
     return {name: found[name] for name in worst}
-
-
-__all__ = ["checks", "gather"]

@@ -28,8 +28,8 @@ def heatmap(counts_KK: np.ndarray, names: Sequence[str], what: str) -> Panel:
     return Panel(
         kind="heatmap",
         title="Confusion",
-        note=f"Each row is a true class: where its {what} were put. What is off the diagonal is wrong; choose a cell to "
-        "see records.",
+        note=f"Each row is a true class: where its {what} were put. Off the diagonal they are wrong; choose a cell to see "
+        "some.",
         rows=rows,
         x="answered",
         y="true",
@@ -56,8 +56,8 @@ def reliability(confidence_N: np.ndarray, right_N: np.ndarray) -> Panel:
     return Panel(
         kind="lines",
         title="Reliability",
-        note="How often answers of each confidence are right: on the dashed line confidence means what it says, below it "
-        "the model is too sure. Each point stands for as many records.",
+        note="How often answers of each confidence are right: on the dashed line confidence means what it says, below "
+        "it the model is too sure. Each point stands for as many records.",
         rows=rows,
         x="confidence",
         y="right",
@@ -66,7 +66,7 @@ def reliability(confidence_N: np.ndarray, right_N: np.ndarray) -> Panel:
 
 
 def curves(classes: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> list[Panel]:
-    """Precision over recall, and the true over the false positive rate, of each class that has both kinds of records."""
+    """Precision over recall, and the true over the false positive rate, of each class that has both kinds."""
     precision: list[dict[str, object]] = []
     rates: list[dict[str, object]] = []
     for name, (score_N, true_N) in classes.items():
