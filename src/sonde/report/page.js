@@ -137,7 +137,8 @@
       width = now;
       holder.replaceChildren(draw(width));
     };
-    new ResizeObserver(again).observe(holder);
+    // Drawn in the next frame: a picture that changes its size while sizes are told would be told of again.
+    new ResizeObserver(() => requestAnimationFrame(again)).observe(holder);
     return holder;
   }
   function panel(title, note, draw) {

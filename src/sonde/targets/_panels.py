@@ -28,8 +28,8 @@ def heatmap(counts_KK: np.ndarray, names: Sequence[str], what: str) -> Panel:
     return Panel(
         kind="heatmap",
         title="Confusion",
-        note=f"Each row is a true class: where its {what} were put. Off the diagonal they are wrong; choose a cell to see "
-        "some.",
+        note=f"Each row is a true class: where its {what} were put. Off the diagonal they are wrong; choose a cell to "
+        "see some.",
         rows=rows,
         x="answered",
         y="true",
