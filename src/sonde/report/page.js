@@ -103,7 +103,8 @@
   }
 
   function scoreTable() {
-    const rows = Object.entries(facts.scores).flatMap(([name, found]) => Object.entries(found).map(([metric, one]) => ({ split: name, metric, ...one })));
+    const splits = Object.entries(facts.scores).sort(([name]) => (name === split ? -1 : 1));
+    const rows = splits.flatMap(([name, found]) => Object.entries(found).map(([metric, one]) => ({ split: name, metric, ...one })));
     if (!rows.length) return;
     const span = (row) => {
       const all = [row.low, row.high, row.value, row.baseline].filter((value) => value !== null && value !== undefined);
@@ -127,7 +128,7 @@
 
   // Pictures.
   const style = { background: "none", fontFamily: "inherit", fontSize: "13px", color: "currentColor" };
-  const colours = ["#01779b", "#d1495b", "#2a9d63", "#b8860b", "#7a5ea8", "#5b6670", "#e07a3f", "#3b6fd4", "#8c564b", "#00a6a6"];
+  const colours = ["#1c93bd", "#e0566a", "#2a9d63", "#b8860b", "#7a5ea8", "#5b6670", "#e07a3f", "#3b6fd4", "#8c564b", "#00a6a6"];
   function figure(draw, label) {
     const holder = el("figure", { role: "img", "aria-label": label });
     let width = 0;
@@ -168,7 +169,7 @@
         marginLeft: side, marginBottom: spec.domain.length > 6 ? side : 40, padding: 0.04,
         x: { domain: spec.domain, label: spec.x, tickRotate: spec.domain.length > 6 ? -60 : 0, tickFormat: cut },
         y: { domain: spec.domain, label: spec.y, tickFormat: cut },
-        color: { type: "linear", range: ["rgba(1,119,155,0.05)", "#01779b"], domain: [0, 1], interpolate: "rgb" },
+        color: { type: "linear", range: ["rgba(28,147,189,0.06)", "#1c7fa6"], domain: [0, 1], interpolate: "rgb" },
         marks: [
           Plot.cell(spec.rows, { x: "x", y: "y", fill: "value", title: (row) => `${row.y} answered as ${row.x}: ${count(row.count)} (${percent(row.value)})`, tip: true }),
           spec.domain.length <= 14 ? Plot.text(spec.rows.filter((row) => row.count), { x: "x", y: "y", text: (row) => count(row.count), fill: (row) => (row.value > 0.55 ? "white" : "currentColor") }) : null,
