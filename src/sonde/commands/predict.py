@@ -12,11 +12,11 @@ from sonde.artifact import Model
 from sonde.base.errors import RecordError, UserError
 from sonde.base.errors import near as near_miss
 from sonde.base.progress import NoProgress, Progress
+from sonde.data.sources._content import table_format
 
 if TYPE_CHECKING:
     from sonde.data.sources.table import TableConfig
 
-TABLES = (".csv", ".tsv", ".parquet", ".jsonl", ".ndjson")
 # Records answered at once: enough for the network, few enough to stream.
 BATCH = 64
 
@@ -55,7 +55,7 @@ def _records(model: Model, path: Path) -> list[tuple[str, Any]]:
     tagged = _tagged(model, path)
     if tagged is not None:
         return tagged
-    if path.suffix.lower() in TABLES:
+    if path.is_file() and table_format(path) is not None:
         return _rows(model, path)
     parts = list(model.task.inputs.values())
     if len(parts) != 1 or not parts[0].takes_file:

@@ -10,11 +10,16 @@ from pathlib import Path
 import numpy as np
 
 from sonde.base.errors import UserError
+from sonde.data.sources._content import PACKED, table_format, table_stem
 from sonde.data.split import split_name
 
-IMAGES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
+IMAGES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm"})
 SOUNDS = frozenset({".wav", ".flac", ".ogg", ".mp3"})
-TABLES = frozenset({".csv", ".tsv", ".parquet", ".jsonl", ".ndjson"})
+TEXTS = frozenset({".txt", ".text", ".md"})
+# Tables beside a data set that are not part of it: an empty answer to hand in, lists of classes.
+_ASIDE = re.compile(
+    r"(sample|gender|example)?[-_ ]?submission|class[-_ ]?(dict|names|es)|label[-_ ]?(colou?rs|map)", re.I
+)
 
 # Splits as people read them.
 ORDER = ("train", "validation", "test")
@@ -73,11 +78,18 @@ def in_order(named: list[tuple[str, Path]]) -> list[tuple[str, Path]]:
 
 def tables_in(root: Path) -> list[tuple[str | None, Path]]:
     """The table of a folder, or its tables of train, validation and test; nothing when they are not clearly one set."""
-    found = [path for path in entries(root) if path.suffix.lower() in TABLES and path.is_file()]
+    found = tables(root)
     if len(found) == 1:
         return [(None, found[0])]
-    named = [(split, path) for path in found if (split := split_in(path.stem))]
+    named = [(split, path) for path in found if (split := split_in(table_stem(path)))]
     return [*in_order(named)] if len(named) == len(found) else []
+
+
+def tables(root: Path) -> list[Path]:
+    """The tables right in a folder that hold its data; of one that is there packed and unpacked, the latter."""
+    found = [path for path in entries(root) if path.is_file() and table_format(path) and not _ASIDE.match(path.name)]
+    plain = {path.name.lower() for path in found}
+    return [path for path in found if path.suffix.lower() not in PACKED or path.stem.lower() not in plain]
 
 
 def split_in(stem: str) -> str | None:
