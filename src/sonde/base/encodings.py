@@ -70,7 +70,7 @@ def decode(content: bytes, encoding: str | None = None) -> str:
     Raises:
         UnicodeDecodeError: not in this encoding; or none is given, and the bytes are neither UTF-8 nor certain.
     """
-    known = encoding or detect(content) or "utf-8"
+    known = encoding or ("utf-8" if content.isascii() else detect(content)) or "utf-8"
     return content.decode(known).removeprefix("\ufeff")
 
 

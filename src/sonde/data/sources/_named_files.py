@@ -4,26 +4,20 @@ from __future__ import annotations
 
 import os
 import re
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import Literal
 
 import numpy as np
 
 from sonde.base.errors import UserError
 from sonde.contracts.records import is_missing
 from sonde.data.sources import _content, _folders
+from sonde.data.sources._folders import MEDIA, Medium
 from sonde.data.split import split_name
 
-Medium = Literal["image", "audio", "text"]
-MEDIA: Mapping[Medium, frozenset[str]] = {
-    "image": _folders.IMAGES,
-    "audio": _folders.SOUNDS,
-    "text": _folders.TEXTS,
-}
 _ALL = _folders.IMAGES | _folders.SOUNDS | _folders.TEXTS
 # Values of a column that are looked for before all are.
 _SAMPLE = 200
@@ -112,11 +106,15 @@ def find(values: np.ndarray, table: Path, files: Files) -> Found | None:
     if folder is None:
         return None
     within = [[path for path in files.of(name) if _lies_in(path, folder)] for name in names]
-    media = [medium_of(paths[0]) for paths in within if len(paths) == 1]
-    if len(media) < _ENOUGH * len(names):
+    media = commonest([medium_of(paths[0]) for paths in within if len(paths) == 1])
+    count = sum(len(paths) == 1 for paths in within)
+    if media is None or count < _ENOUGH * len(names):
         return None
-    medium = max(set(media), key=media.count)
-    return Found(folder=folder or ".", medium=medium or "image", found=len(media), looked_for=len(names))
+    return Found(folder=folder or ".", medium=media, found=count, looked_for=len(names))
+
+
+def commonest(media: Sequence[Medium | None]) -> Medium | None:
+    return Counter(media).most_common(1)[0][0] if media else None
 
 
 def _lies_in(path: str, folder: str) -> bool:

@@ -19,11 +19,11 @@ from sonde.base import number_formats
 from sonde.base.errors import UserError, unknown
 from sonde.contracts.records import MISSING_NUMBERS, Records, is_missing
 from sonde.data.sources import _folders
+from sonde.data.sources._folders import Medium
 from sonde.data.sources._leaks import gives_away, sample, tells_of
 from sonde.data.split import part_of
 
 Role = Literal["feature", "text", "image", "audio", "document", "id", "time", "constant", "list", "unclear"]
-Medium = Literal["image", "audio", "text"]
 
 
 _SPLIT_NAMES = frozenset({"split", "fold", "subset", "set", "partition"})

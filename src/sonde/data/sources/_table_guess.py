@@ -15,6 +15,7 @@ from sonde.base.errors import UserError
 from sonde.contracts.records import Records, is_missing
 from sonde.data.source import Guess
 from sonde.data.sources import _content, _csv, _dates, _folders, _named_files, _roles, _tables, _typed
+from sonde.data.sources._folders import Medium
 from sonde.data.sources._named_files import Files, Found
 
 Options = dict[str, Any]
@@ -61,7 +62,7 @@ def guess(path: Path, target: str | None, read: Read) -> Guess:
         options["folders"] = folders
         said += [_said_of_files(column, each) for column, each in found.items() if each.folder]
     warnings = [_not_there(column, each) for column, each in found.items() if each.found < each.looked_for]
-    files = {column: each.medium for column, each in found.items()}
+    files: dict[str, Medium] = {column: each.medium for column, each in found.items()}
     roles = _roles.guess(records, target, files=files, unclear=unclear, looked=looked)
     no_class = _no_class(records, roles.target)
     if no_class:
@@ -235,8 +236,7 @@ def _as_they_stand(values: np.ndarray, root: Path) -> Found | None:
     if not _endings(values) or not names:
         return None
     there = sum((root / name).is_file() for name in names)
-    media = [_named_files.medium_of(name) for name in names]
-    medium = max(set(media), key=media.count)
+    medium = _named_files.commonest([_named_files.medium_of(name) for name in names])
     if 2 * there < len(names) or medium is None:
         return None
     return Found(folder="", medium=medium, found=there, looked_for=len(names))
