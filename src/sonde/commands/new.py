@@ -60,6 +60,8 @@ class NewRecipe:
             fields = section.get("fields") or [section.get("field", name), *section.get("also", [])]
             shown = ", ".join(fields[:SHOWN]) + (f", ... ({len(fields)})" if len(fields) > SHOWN else "")
             lines.append(f"  input     {section['kind']}: {shown}")
+        if "inputs" in notes:
+            lines.append(f"            {notes['inputs']}")
         lines += [f"  left out  {note.removeprefix(LEFT_OUT)}" for note in notes.values() if note.startswith(LEFT_OUT)]
         lines += [f"  reads     {each}" for each in self.guess.read_as]
         lines.append(f"  split     {_split_in_words(self.sections['data'].get('split', {}))}")
@@ -214,6 +216,8 @@ def to_toml(sections: Mapping[str, Any], guess: Guess) -> str:
     for name in ("data", "inputs", "target", "network", "training"):
         section = sections[name]
         nested = name in ("inputs", "network") and "kind" not in section
+        if name in guess.notes:
+            lines += ["", f"# {guess.notes[name]}"]
         for path, table in (
             ((f"{name}.{key}", value) for key, value in section.items()) if nested else [(name, section)]
         ):

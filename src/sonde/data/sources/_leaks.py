@@ -48,9 +48,18 @@ def _as_number(name: str, values: np.ndarray, target: np.ndarray) -> str | None:
     correlation = float(np.corrcoef(ours, theirs)[0, 1])
     if abs(correlation) >= _COPY:
         return f"repeats the target (correlation {correlation:.3f})"
+    ranks = float(np.corrcoef(_ranks(ours), _ranks(theirs))[0, 1])
+    if abs(ranks) >= _COPY:  # its logarithm or its square
+        return f"repeats the target (correlation of ranks {ranks:.3f})"
     if abs(correlation) >= _PREDICTED and _PREDICTION.search(name):
         return f"is named a prediction (correlation {correlation:.2f})"
     return None
+
+
+def _ranks(values: np.ndarray) -> np.ndarray:
+    """The place of each value in their order; equal ones share the middle of their places."""
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    return (counts.cumsum() - counts / 2)[inverse]
 
 
 def _as_class(values: np.ndarray, target: np.ndarray) -> str | None:

@@ -31,7 +31,15 @@ _SPLIT_NAMES = frozenset({"split", "fold", "subset", "set", "partition"})
 _TARGETS = frozenset(
     {"label", "labels", "target", "class", "category", "y", "survived", "outcome", "species", "diagnosis", "tags"}
 )
-_TARGET_WORDS = _TARGETS | {"price", "value", "cost", "quality", "sentiment", "churn", "fraud", "spam", "measured"}
+_WORDS_OF_TARGETS = frozenset({"price", "value", "cost", "quality", "sentiment", "churn", "fraud", "spam", "measured"})
+_TARGET_WORDS = _TARGETS | _WORDS_OF_TARGETS
+# And those of well-known data sets, where no other name speaks.
+_USUAL_TARGETS = frozenset({"default", "response", "attrition", "exited", "approved", "converted"})
+_USUAL_NUMBERS = frozenset({"medv", "mpg", "wage", "salary", "yield", "charges"})
+# When and where something was is known before, though it stand last.
+_WHEN_OR_WHERE = re.compile(
+    r"(?i)(.*[_\W])?(day|month|year|hour|minute|second|week|weekday|time|date|lat|latitude|lon|lng|long|longitude)s?"
+)
 _ID = re.compile(r"(?i:(.*[_\W])?(id|ids|uuid|guid)|key|index|unnamed.*|row_?names?)|.*[a-z](Id|ID)")
 _GROUP = re.compile(
     r"(.*[_\W])?(patient|subject|speaker|user|customer|client|person|household|family|session|author|site)"
@@ -219,8 +227,13 @@ def _role(name: str, values: np.ndarray, present: list[Any], distinct: int) -> R
 def _choose(columns: Mapping[str, _Column]) -> tuple[str, str]:
     """The column to learn where the user named none, and what speaks for it."""
     able = {name: one for name, one in columns.items() if one.role in ("feature", "list")}
+    lower = {name.lower() for name in able}
     for name in able:
-        if name.lower() in _TARGETS:
+        # Beside x and z, y is a length or a place.
+        if name.lower() in _TARGETS and not (name.lower() == "y" and "z" in lower):
+            return name, "chosen by its name"
+    for name in able:
+        if name.lower() in _WORDS_OF_TARGETS:
             return name, "chosen by its name"
     for name in reversed(able):
         if _TARGET_WORDS & set(re.split(r"[\W_]+", name.lower())):
@@ -231,8 +244,17 @@ def _choose(columns: Mapping[str, _Column]) -> tuple[str, str]:
             expected="a column of classes or numbers",
             hint="sonde new --target names it",
         )
-    common = [name for name, one in able.items() if one.values.dtype != object or not _rare(one.values)]
+    for name, column in able.items():
+        if name.lower() in _USUAL_TARGETS or (name.lower() in _USUAL_NUMBERS and not _is_text(column)):
+            return name, "chosen by its name"
+    able = {name: one for name, one in able.items() if not _WHEN_OR_WHERE.fullmatch(name)} or able
+    # Many classes, some of them rare, are rather names.
+    common = [name for name, one in able.items() if one.distinct <= _MANY or not (_is_text(one) and _rare(one.values))]
     return [*able, *common][-1], "the last column with classes or numbers"
+
+
+def _is_text(column: _Column) -> bool:
+    return column.values.dtype == object
 
 
 def _target(column: _Column, notes: dict[str, str]) -> dict[str, Any]:

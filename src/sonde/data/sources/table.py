@@ -104,6 +104,29 @@ class Table(Source):
         return path
 
 
+def read_rows(path: Path, config: TableConfig) -> Records:
+    """As `Table.read`, for rows to answer for: the files that columns name may lie in another folder than those of the
+    training data, test_images and not train_images.
+
+    Raises:
+        UserError: there is no folder with the files that a column names.
+    """
+    records = Table.read(path, config.model_copy(update={"folders": {}}))
+    known = [column for column in config.folders if column in records.fields]
+    files = _named_files.Files(path.parent)
+    folders = {}
+    for column in known:
+        found = _named_files.find(records.fields[column], path, files)
+        if found is None:
+            raise UserError(
+                f"the files are not there that column {column!r} of {path} names",
+                expected=f"a folder of them beside the table, as {config.folders[column]} beside the training data",
+                hint=f"looked for {_named_files.tried(records.fields[column], files)}",
+            )
+        folders[column] = found.folder
+    return _with_files(records, path.parent, folders)
+
+
 def _with_files(records: Records, root: Path, folders: Mapping[str, str]) -> Records:
     """The records with the paths of the files that columns name."""
     for column in folders:
