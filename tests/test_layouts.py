@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -38,8 +39,14 @@ def csv_of(records: list[dict[str, object]], separator: str = ",") -> str:
 
 def picture(path: Path, label: int) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    rng = np.random.default_rng(len(str(path)))
+    rng = np.random.default_rng(zlib.crc32(str(path).encode()))
     Image.fromarray((rng.integers(0, 90, (8, 8, 3)) + 140 * label).astype(np.uint8)).save(path)
+
+
+def sentence(n: int, more: str) -> str:
+    """No two alike in the words that come again."""
+    words = ["caf\u00e9", "line", "deep", "sea", "boat", "wave", "shore", "wind", "sail", "rope", "net", "fish", "salt"]
+    return " ".join([KINDS[n % 2], *np.random.default_rng(zlib.crc32(f"{n}{more}".encode())).choice(words, 9)])
 
 
 def new(path: Path, target: str | None = None) -> NewRecipe:
@@ -111,7 +118,7 @@ def test_numbers_that_name_pictures(tmp_path: Path) -> None:
 def test_texts_that_a_table_names(tmp_path: Path) -> None:
     for n in range(COUNT):
         (tmp_path / "data" / "texts").mkdir(parents=True, exist_ok=True)
-        (tmp_path / "data" / "texts" / f"{n}.txt").write_text(f"the {KINDS[n % 2]} is here, and goes")
+        (tmp_path / "data" / "texts" / f"{n}.txt").write_text(sentence(n, "table"))
     table = [{"doc": f"{n}.txt", "length": n % 5, "kind": KINDS[n % 2]} for n in range(COUNT)]
     (tmp_path / "data" / "texts.csv").write_text(csv_of(table))
     made = new(tmp_path / "data")
@@ -125,7 +132,7 @@ def test_a_folder_of_texts_for_each_class(tmp_path: Path, split: str) -> None:
         for part in {split, split and "test/"}:
             file = tmp_path / "data" / f"{part}{KINDS[n % 2]}" / f"{n}.txt"
             file.parent.mkdir(parents=True, exist_ok=True)
-            content = f"caf\u00e9 with the {KINDS[n % 2]} and others"
+            content = sentence(n, part)
             file.write_bytes(content.encode("latin-1" if n % 4 == 0 else "utf-8"))
     (tmp_path / "data" / f"{split}empty").mkdir()
     made = new(tmp_path / "data")
@@ -154,6 +161,10 @@ def test_masks_in_colours(tmp_path: Path) -> None:
     assert made.sections["target"]["palette"] == {"road": "#804080", "walk": "#0000c0", "bike": "#090909"}
     found = run(made, "training.batch_size=4")
     assert set(sonde.load(found.artifact).predict([data / "images" / "0.png"])[0]["shares"]) == {"road", "walk", "bike"}
+    # Without names the colours are the names, which TOML wants in quotes.
+    (data / "class_dict.csv").unlink()
+    made = write_recipe(str(data), tmp_path / "recipe.toml", force=True)
+    assert Recipe.read(made.path).target.palette == {"#0000c0": "#0000c0", "#804080": "#804080"}
 
 
 def test_masks_beside_their_pictures(tmp_path: Path) -> None:
@@ -281,17 +292,17 @@ def test_pictures_and_columns_together(tmp_path: Path) -> None:
 
 def test_days_and_months(tmp_path: Path) -> None:
     table = [
-        {"day": f"{1 + n % 28:02d}/{1 + n % 12:02d}/2020", "unclear": f"{1 + n % 12}/{1 + n % 11}/2020", **row}
+        {"day of it": f"{1 + n % 28:02d}/{1 + n % 12:02d}/2020", "unclear": f"{1 + n % 12}/{1 + n % 11}/2020", **row}
         for n, row in enumerate(rows())
     ]
     (tmp_path / "data.csv").write_text(csv_of(table))
     made = new(tmp_path / "data.csv")
-    assert made.sections["data"]["dates"] == {"day": "%d/%m/%Y"}
+    assert made.sections["data"]["dates"] == {"day of it": "%d/%m/%Y"}
     text = made.to_text()
-    assert "reads     day: '01/01/2020' with the day first (told by days past the twelfth)" in text
+    assert "reads     day of it: '01/01/2020' with the day first (told by days past the twelfth)" in text
     assert "unclear (dates: day or month first? say so with data.dates)" in text
-    assert made.sections["inputs"]["table"]["fields"] == ["day", "x", "place"]
+    assert made.sections["inputs"]["table"]["fields"] == ["day of it", "x", "place"]
     found = run(made)
     # In serving too, where one row shows nothing.
-    (tmp_path / "one.csv").write_text("day,x,place\n03/04/2020,1.5,pond\n")
+    (tmp_path / "one.csv").write_text("day of it,x,place\n03/04/2020,1.5,pond\n")
     assert len(list(predict(sonde.load(found.artifact), [tmp_path / "one.csv"]))) == 1

@@ -295,3 +295,32 @@ def test_a_manifest_of_sounds(tmp_path: Path) -> None:
         "table's folder or in folders within it. hint: looked for 'wav/0.wav', with and without an ending, in .; "
         "data.folders names another folder"
     )
+
+
+def test_targets_of_well_known_tables() -> None:
+    noise = RNG.normal(size=(4, 200))
+    # y is a length beside x and z; a whole name speaks before a word of one; when and where are no answers.
+    assert roles(price=noise[0], x=noise[1], y=noise[2], z=noise[3]).target["field"] == "price"
+    assert roles(x=noise[1], y=noise[2]).target["field"] == "y"
+    assert roles(price=noise[0], min_price=noise[1], max_price=noise[2]).target["field"] == "price"
+    assert roles(default=KIND, balance=noise[0], income=noise[1]).target["field"] == "default"
+    assert roles(wage=noise[0], tenure=noise[1]).target["field"] == "wage"
+    assert roles(wage=["low", "high"] * 100, left=KIND).target["field"] == "left"
+    assert roles(temp=noise[0], month=np.arange(200) % 12, day=np.arange(200) % 30).target["field"] == "temp"
+    assert roles(kind=KIND, latitude=noise[0], longitude=noise[1]).target["field"] == "kind"
+    # One rare class does not make another column the target; many classes, some of them rare, are names.
+    assert roles(place=KIND, kind=[*KIND[1:], "wasp"]).target["field"] == "kind"
+    names = [f"n{number // 8}" for number in range(199)] + ["once"]
+    assert roles(x=noise[0], kind=KIND, name=names).target["field"] == "kind"
+
+
+def test_copies_of_the_target_by_rank() -> None:
+    wage = np.exp(RNG.normal(size=200))
+    found = roles("wage", wage=wage, lwage=np.log(wage), x=X)
+    assert found.inputs["table"]["fields"] == ["x"]
+    assert found.warnings[0].startswith("'lwage' repeats the target (correlation of ranks 1.000), and was left out")
+
+
+def test_values_missing_in_a_few_rows_do_not_stop_a_run() -> None:
+    holes = np.where(np.arange(200) == 7, np.nan, X)
+    assert roles(x=holes, label=KIND).inputs["table"] == {"kind": "table", "fields": ["x"], "allow_missing": True}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -258,9 +259,14 @@ def _under(notes: Mapping[str, str], path: str) -> dict[str, str]:
     return {name.removeprefix(path + "."): note for name, note in notes.items() if name.rpartition(".")[0] == path}
 
 
+def _key(name: str) -> str:
+    """A key of a table: names of columns, classes and colours may need quotes."""
+    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else json.dumps(name, ensure_ascii=False)
+
+
 def _value(value: Any) -> str:
     if isinstance(value, Mapping):
-        return "{ " + ", ".join(f"{key} = {_value(each)}" for key, each in value.items()) + " }"
+        return "{ " + ", ".join(f"{_key(key)} = {_value(each)}" for key, each in value.items()) + " }"
     if isinstance(value, (list, tuple)):
         return "[" + ", ".join(_value(each) for each in value) + "]"
     if isinstance(value, bool):
