@@ -155,11 +155,6 @@ class Target(Part):
         from the training split; None where there is none."""
         return None
 
-    def classical(self, truth: Columns) -> Problem | None:
-        """What these truths ask of a classical model, which answers as the standard head would; None where there is no
-        such model, as for pictures and texts that are made."""
-        return None
-
     def panels(self, columns: EvalColumns) -> list[Panel]:
         """Pictures of the answers for a held-out split, for the report."""
         return []
@@ -167,6 +162,11 @@ class Target(Part):
     def costs(self, columns: EvalColumns) -> np.ndarray | None:
         """How wrong each answer is, (N,), higher is worse: what sorts the cases of a report; None where single examples
         have none."""
+        return None
+
+    def classical(self, truth: Columns) -> Problem | None:
+        """What these truths ask of a classical model, which answers as the standard head would; None where there is no
+        such model, as for pictures and texts that are made."""
         return None
 
     def warnings(self, columns: EvalColumns) -> list[str]:

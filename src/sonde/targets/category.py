@@ -181,12 +181,6 @@ class Category(Target):
         share_K /= share_K.sum()
         return {"probabilities": share_K.expand(len(truth["class"]), -1), "class": truth["class"]}
 
-    def classical(self, truth: Columns) -> Problem:
-        class_N = truth["class"]
-        assert isinstance(class_N, Tensor)
-        weight_N = None if self.weights is None else torch.tensor(self.weights, dtype=torch.float64)[class_N]
-        return Problem(kind="classes", width=self.width, truth=class_N, weight_N=weight_N)
-
     def costs(self, columns: EvalColumns) -> np.ndarray:
         """The negative log probability of the true class."""
         own_N = columns["probabilities"][np.arange(len(columns["class"])), columns["class"]]
@@ -205,6 +199,12 @@ class Category(Target):
             }
             found += panels.curves(one_against_rest)
         return found
+
+    def classical(self, truth: Columns) -> Problem:
+        class_N = truth["class"]
+        assert isinstance(class_N, Tensor)
+        weight_N = None if self.weights is None else torch.tensor(self.weights, dtype=torch.float64)[class_N]
+        return Problem(kind="classes", width=self.width, truth=class_N, weight_N=weight_N)
 
     def metrics(self, columns: Mapping[str, np.ndarray], weights_RN: np.ndarray) -> dict[str, np.ndarray]:
         probabilities_NK, true_N = columns["probabilities"], columns["class"]

@@ -195,11 +195,6 @@ class Labels(Target):
         share_K = torch.tensor(self.class_counts, dtype=torch.float32) / max(1, self.num_records)
         return {"probabilities": share_K.expand(len(truth["labels"]), -1), "labels": truth["labels"]}
 
-    def classical(self, truth: Columns) -> Problem:
-        labels_NK = truth["labels"]
-        assert isinstance(labels_NK, Tensor)
-        return Problem(kind="labels", width=self.width, truth=labels_NK)
-
     def costs(self, columns: EvalColumns) -> np.ndarray:
         """The binary cross-entropy, summed over the labels."""
         true_NK = columns["labels"].astype(bool)
@@ -215,6 +210,11 @@ class Labels(Target):
             panels.reliability(sure_NK.ravel(), right_NK.ravel()),
             *panels.curves({self.classes[code]: (probabilities_NK[:, code], true_NK[:, code]) for code in most}),
         ]
+
+    def classical(self, truth: Columns) -> Problem:
+        labels_NK = truth["labels"]
+        assert isinstance(labels_NK, Tensor)
+        return Problem(kind="labels", width=self.width, truth=labels_NK)
 
     def metrics(self, columns: Mapping[str, np.ndarray], weights_RN: np.ndarray) -> dict[str, np.ndarray]:
         probabilities_NK, true_NK = columns["probabilities"], columns["labels"] > 0

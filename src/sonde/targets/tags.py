@@ -223,13 +223,6 @@ class Tags(Target):
         likeliest = torch.full_like(true.values, int(share_K.argmax()))
         return {"predicted": replace(true, values=likeliest), "true": true, "loss": costs.padded().sum(1)}
 
-    def classical(self, truth: Columns) -> Problem:
-        """A row for each word."""
-        tags = truth["tags"]
-        assert isinstance(tags, Ragged)
-        codes = torch.cat([tags[index] for index in range(len(tags))])
-        return Problem(kind="classes", width=self.width, truth=codes, per="position")
-
     def costs(self, columns: EvalColumns) -> np.ndarray:
         """The share of each sentence's words that are wrong."""
         return np.array(
@@ -238,6 +231,13 @@ class Tags(Target):
                 for predicted, true in zip(columns["predicted"], columns["true"], strict=True)
             ]
         )
+
+    def classical(self, truth: Columns) -> Problem:
+        """A row for each word."""
+        tags = truth["tags"]
+        assert isinstance(tags, Ragged)
+        codes = torch.cat([tags[index] for index in range(len(tags))])
+        return Problem(kind="classes", width=self.width, truth=codes, per="position")
 
     def metrics(self, columns: Mapping[str, np.ndarray], weights_RN: np.ndarray) -> dict[str, np.ndarray]:
         """Over words: accuracy, macro F1, log loss. Over entities, where tags mark them: precision, recall and F1 of
