@@ -251,7 +251,9 @@ def _check_part(part: Input, records: Records) -> None:
         _equal(one, again, "encode is not pure")
         _equal(one, {name: _row(column, index) for name, column in columns.items()}, "encode_many differs from encode")
     assert torch.equal(before, torch.get_rng_state()), "encode uses the global generator"
-    again, _ = _restored(part).encode_many(records)
+    restored = _restored(part)
+    restored.check({})
+    again, _ = restored.encode_many(records)
     for name, column in columns.items():
         for index in range(len(records)):
             assert torch.equal(_row(column, index), _row(again[name], index)), "saving and restoring changes encode"
@@ -361,6 +363,7 @@ def _check_answers(task: Task, network: nn.Module, examples: Examples) -> None:
 def _check_saving(task: Task, examples: Examples) -> None:
     """A target as an artifact gives it back asks the same."""
     restored = _restored(task.target)
+    restored.check(task.inputs)
     assert restored.outputs(task.specs) == task.outputs, "saving and restoring changes what a target asks"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, Self
 
@@ -15,6 +16,7 @@ from sonde.base.number_formats import PLAIN
 from sonde.base.threads import each
 from sonde.contracts.columns import Columns, Tensors, take
 from sonde.contracts.input import Input
+from sonde.contracts.part import agree
 from sonde.contracts.records import Record, Records
 from sonde.contracts.specs import Advice, InputSpec, OutputSpec
 from sonde.inputs import _table
@@ -123,6 +125,12 @@ class Table(Input):
                 "schedule": {"kind": "one-cycle"},
             },
         )
+
+    def check(self, inputs: Mapping[str, Input]) -> None:
+        fields = [column["field"] for column in self.columns]
+        agree(fields == list(self.config.fields), f"the columns are {fields}, the fields {list(self.config.fields)}")
+        for column in self.columns:
+            _table.check(column)
 
     @property
     def spec(self) -> InputSpec:

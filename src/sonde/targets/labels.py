@@ -21,9 +21,10 @@ from sonde.contracts.augment import AugmentParams, partner
 from sonde.contracts.batch import Batch
 from sonde.contracts.columns import Columns, Tensors
 from sonde.contracts.input import Input
+from sonde.contracts.part import agree
 from sonde.contracts.records import Record, Records, numbers_of
 from sonde.contracts.target import Prediction, Target
-from sonde.targets._classes import MOST, codes_of, objects, require_names, text_of, wrong_label
+from sonde.targets._classes import MOST, check_classes, codes_of, objects, require_names, text_of, wrong_label
 from sonde.targets._sums import examples, weighted_sum
 
 
@@ -92,6 +93,10 @@ class Labels(Target):
             classes, counts = found[often].tolist(), how_often[often].tolist()
         weights = _positive_weights(config, classes, counts, len(records))
         return cls(config=config, classes=classes, class_counts=counts, num_records=len(records), weights=weights)
+
+    def check(self, inputs: Mapping[str, Input]) -> None:
+        check_classes(self.classes, self.class_counts, self.weights)
+        agree(self.config.fields in ([], self.classes), "the labels are not the fields of the settings")
 
     @classmethod
     def sample(cls, count: int, rng: np.random.Generator, given: Records) -> tuple[LabelsConfig, Records]:
