@@ -130,8 +130,8 @@ def test_the_changes_are_found_out_by_a_faulty_reader(faults, tmp_path, monkeypa
         ("task.json", setting("parts", "inputs.image", "fitted", "size", value=[16, 16]), "1 of another shape"),
         (
             "task.json",
-            setting("parts", "inputs.image", "config", "kind", value="../image"),
-            "kind '../image' is not the name of a module",
+            setting("parts", "inputs.image", "config", "kind", value="Image!"),
+            "kind 'Image!' does not exist",
         ),
         ("task.json", setting("network", "image", "hidden", value=[10**9]), "of another shape"),
         ("task.json", setting("network", "image", "hidden", value=[2**62]), "network: RuntimeError"),
