@@ -62,8 +62,8 @@ def check_source(kind: type[Source]) -> None:
         guess = kind.guess(path, None)
         assert guess.count == len(records), "guess counts other records than read gives"
         for section in guess.inputs.values():
-            assert section["kind"] in lookup.kinds("inputs")
-        assert guess.target["kind"] in lookup.kinds("targets")
+            lookup.find("inputs", section["kind"], Input)  # type: ignore[type-abstract]
+        lookup.find("targets", guess.target["kind"], Target)  # type: ignore[type-abstract]
     _check_imports(kind, "sources")
 
 
