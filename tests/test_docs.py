@@ -79,9 +79,9 @@ def place(tmp_path, monkeypatch):
             pixels = rng.integers(0, 120, (20, 20, 3), dtype=np.uint8)
             pixels[:, :, number] += 120
             Image.fromarray(pixels).save(tmp_path / "flowers" / name / f"{index}.jpg")
-    (tmp_path / "holiday").mkdir()
-    for name in ("one.jpg", "two.jpg", "holiday/tulip.jpg"):
-        Image.fromarray(pixels).save(tmp_path / name)
+    (tmp_path / "mine").mkdir()
+    for number in range(2):
+        Image.fromarray(rng.integers(0, 256, (8, 8), dtype=np.uint8)).save(tmp_path / "mine" / f"{number}.png")
     rows = [
         f"{index % 6 + 1},{30 + index * 2.5},{'Bergen' if index % 2 else 'Oslo'},{1000 + index * 37}"
         for index in range(60)
