@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
+from collections.abc import Iterator
 from typing import Any
 
 from pydantic import BaseModel
@@ -17,6 +18,9 @@ from sonde.contracts.input import Input
 from sonde.contracts.part import Part
 from sonde.contracts.target import PairwiseTarget, Target
 from sonde.data.source import Source
+
+# Characters of a signature that fit on a line.
+WIDE = 84
 
 
 def public() -> str:
@@ -102,5 +106,19 @@ def attributes(kind: type) -> list[tuple[str, str]]:
 def signature(name: str, function: Any) -> str:
     whole = inspect.signature(function)
     kept = [each for key, each in whole.parameters.items() if key not in ("self", "cls")]
-    words = str(whole.replace(parameters=kept)).replace("'", "")
-    return f"```text\n{name}{words}\n```"
+    words = name + str(whole.replace(parameters=kept)).replace("'", "")
+    if len(words) > WIDE:
+        # One parameter a line, as ruff format would write it.
+        answer = "" if whole.return_annotation is whole.empty else f" -> {whole.return_annotation}"
+        lines = "".join(f"    {each},\n" for each in _parameters(kept))
+        words = f"{name}(\n{lines}){answer}".replace("'", "")
+    return f"```text\n{words}\n```"
+
+
+def _parameters(parameters: list[inspect.Parameter]) -> Iterator[str]:
+    before = None
+    for each in parameters:
+        if each.kind is each.KEYWORD_ONLY and before is not each.KEYWORD_ONLY:
+            yield "*"
+        before = each.kind
+        yield str(each)

@@ -24,6 +24,8 @@ SECTIONS = ("data", "inputs", "target", "network", "training")
 
 
 class Recipe(Config):
+    """What to learn, from what, and how: every section of a recipe, read strictly and with its defaults filled in."""
+
     data: DataConfig
     source: SerializeAsAny[Config] = Field(exclude=True)
     inputs: dict[str, SerializeAsAny[Config]]

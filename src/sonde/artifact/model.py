@@ -133,6 +133,9 @@ def load(path: str | Path, *, network: nn.Module | None = None) -> Model:
     """A model from an artifact folder (or a run folder, whose `model` it is), after verifying every hash.
 
     `network` is needed only for an artifact of someone's own `nn.Module`, which holds weights but no code.
+
+    Raises:
+        UserError: it is no artifact, is damaged, or holds what sonde does not write; the network's weights are others.
     """
     folder, within = files.current_folder(Path(path)), files.current_folder(Path(path) / "model")
     if (within / "MANIFEST.json").is_file():

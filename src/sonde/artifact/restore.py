@@ -144,7 +144,7 @@ def read_task(folder: Path) -> tuple[Task, Mapping[str, Mapping[str, Any]] | Non
     task = Task(inputs=inputs, target=target)
     for name, part in [*((f"inputs.{name}", each) for name, each in inputs.items()), ("target", target)]:
         with reading(path, name):
-            part.check(inputs)
+            part.check_fitted(inputs)
     with reading(path):
         if task.outputs.keys() != inputs.keys():
             raise ValueError("the target asks for other inputs")

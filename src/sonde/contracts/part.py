@@ -7,7 +7,7 @@ import dataclasses
 import functools
 import json
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, create_model
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from sonde.base.config import Config
 from sonde.contracts.columns import Columns, Ragged, Tensors
+from sonde.contracts.finding import Finding
 
 
 class Part(abc.ABC):
@@ -42,6 +43,10 @@ class Part(abc.ABC):
         """Tensors from encoded examples. A ragged column is padded at its end; "length" (B,) says how far it goes."""
         return collate(columns)
 
+    def audit(self, columns: Columns, ids: Sequence[str]) -> list[Finding]:
+        """What is odd about a split's encoded examples that only this kind can see: blank pictures, cut texts."""
+        return []
+
     def save(self) -> tuple[dict[str, Any], Tensors]:
         """What was fitted, as JSON values and tensors; `restore` takes both back."""
         fitted = {one.name: getattr(self, one.name) for one in dataclasses.fields(self) if one.name != "config"}  # type: ignore[arg-type]
@@ -62,7 +67,7 @@ class Part(abc.ABC):
             raise ValueError(f"it has the tensors {sorted(tensors)}; expected {sorted(wanted)}")
         return cls(config=config, **held, **tensors)  # type: ignore[call-arg]
 
-    def check(self, inputs: Mapping[str, Any]) -> None:  # noqa: B027 (a kind may have nothing to check)
+    def check_fitted(self, inputs: Mapping[str, Any]) -> None:  # noqa: B027 (a kind may have nothing to check)
         """Whether what was fitted agrees with itself and, for a target, with the inputs that it was fitted beside.
 
         An artifact may have been changed: what is restored is checked before anything is built or computed with it.
@@ -73,7 +78,7 @@ class Part(abc.ABC):
 
 
 def agree(whole: bool, what: str) -> None:
-    """For `Part.check`.
+    """For `Part.check_fitted`.
 
     Raises:
         ValueError: `what` does not hold.

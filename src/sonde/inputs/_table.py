@@ -99,7 +99,7 @@ def encode(column: TableColumn, values: np.ndarray) -> Encoded:
 
 
 def check(column: TableColumn) -> None:
-    """Whether what was learned of a column agrees with itself; see `Part.check`."""
+    """Whether what was learned of a column agrees with itself; see `Part.check_fitted`."""
     field = column["field"]
     if column["kind"] == "category":
         agree(len(set(column["values"])) == len(column["values"]), f"field {field!r} has a value twice")

@@ -98,7 +98,7 @@ def class_weights(
 
 
 def check_classes(names: Sequence[str], counts: Sequence[int], weights: Sequence[float] | None) -> None:
-    """Whether saved classes, their records and their weights agree; see `Part.check`."""
+    """Whether saved classes, their records and their weights agree; see `Part.check_fitted`."""
     agree(bool(names) and len(set(names)) == len(names), "a class is there twice, or there is none")
     agree(len(counts) == len(names) and min(counts) >= 0, f"{len(counts)} counts for {len(names)} classes")
     agree(weights is None or len(weights) == len(names), "the weights are not one a class")

@@ -87,7 +87,7 @@ class Category(Target):
             weights=class_weights(config.class_weights, names.tolist(), counts.tolist()),
         )
 
-    def check(self, inputs: Mapping[str, Input]) -> None:
+    def check_fitted(self, inputs: Mapping[str, Input]) -> None:
         check_classes(self.classes, self.class_counts, self.weights)
 
     @classmethod

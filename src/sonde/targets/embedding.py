@@ -118,7 +118,7 @@ class Embedding(PairwiseTarget):
             known_ids=[],
         )
 
-    def check(self, inputs: Mapping[str, Input]) -> None:
+    def check_fitted(self, inputs: Mapping[str, Input]) -> None:
         held, codes = self.known_NW, self.known_class_N
         agree(len(set(self.names)) == len(self.names), "a label is there twice")
         agree(

@@ -94,7 +94,7 @@ class Labels(Target):
         weights = _positive_weights(config, classes, counts, len(records))
         return cls(config=config, classes=classes, class_counts=counts, num_records=len(records), weights=weights)
 
-    def check(self, inputs: Mapping[str, Input]) -> None:
+    def check_fitted(self, inputs: Mapping[str, Input]) -> None:
         check_classes(self.classes, self.class_counts, self.weights)
         agree(self.config.fields in ([], self.classes), "the labels are not the fields of the settings")
 

@@ -119,7 +119,7 @@ class Mask(Target):
             weights=weights,
         )
 
-    def check(self, inputs: Mapping[str, Input]) -> None:
+    def check_fitted(self, inputs: Mapping[str, Input]) -> None:
         check_classes(self.classes, self.pixels, self.weights)
         agree(len(set(self.ids)) == len(self.ids) == len(self.classes), "the ids are not one a class")
         agree(min(self.ids) >= 0 and max(self.ids) < 1 << 16, f"the ids are from {min(self.ids)} to {max(self.ids)}")

@@ -107,7 +107,7 @@ class NextToken(Target):
             token_bytes=list(part.token_bytes) if isinstance(part, Sized) else None,
         )
 
-    def check(self, inputs: Mapping[str, Input]) -> None:
+    def check_fitted(self, inputs: Mapping[str, Input]) -> None:
         agree(
             self.input == the_input(inputs, "tokens", self.config.input, "next-token"), f"its input is {self.input!r}"
         )

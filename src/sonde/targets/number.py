@@ -87,7 +87,7 @@ class Number(Target):
             formats=formats,
         )
 
-    def check(self, inputs: Mapping[str, Input]) -> None:
+    def check_fitted(self, inputs: Mapping[str, Input]) -> None:
         agree(self.names == self.fields(self.config), f"the names are {self.names}, not those of the settings")
         lengths = {len(self.names), len(self.centre), len(self.scale), len(self.formats)}
         agree(len(lengths) == 1, "names, centre, scale and formats are not one a field")

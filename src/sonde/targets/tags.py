@@ -101,7 +101,7 @@ class Tags(Target):
             scheme=_scheme(config, tags),
         )
 
-    def check(self, inputs: Mapping[str, Input]) -> None:
+    def check_fitted(self, inputs: Mapping[str, Input]) -> None:
         check_classes(self.tags, self.tag_counts, None)
         agree(self.input == the_input(inputs, "tokens", self.config.input, "tags"), f"its input is {self.input!r}")
 
