@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sonde.artifact import Model
+from sonde.base import lookup
 from sonde.base.errors import RecordError, UserError
 from sonde.base.errors import near as near_miss
 from sonde.base.progress import NoProgress, Progress
+from sonde.data.source import Source
 
 if TYPE_CHECKING:
     from sonde.data.sources.table import TableConfig
@@ -26,7 +28,8 @@ def predict(model: Model, paths: Sequence[Path], progress: Progress | None = Non
 
     A path is a file that the model reads, a folder of such files, or a table (CSV, TSV, Parquet, JSONL) with a record
     a row. A table is read as that of the training data was; the target's columns may be in it or not. Files named in
-    a table are relative to it. A model that learned from tagged words reads files of those too, and ignores the tags.
+    a table are relative to it. What the source of the training data reads otherwise is read so here, too
+    (`Source.inputs`): tagged words, or a text with a line for each translation.
 
     Raises:
         UserError: a path does not exist, a folder is empty, a table lacks a field.
@@ -52,9 +55,9 @@ def _records(model: Model, path: Path) -> list[tuple[str, Any]]:
         raise UserError(
             f"the input {path} does not exist", expected="a file, a folder or a table (CSV, JSONL, Parquet)"
         )
-    tagged = _tagged(model, path)
-    if tagged is not None:
-        return tagged
+    known = _as_the_data(model, path)
+    if known is not None:
+        return known
     if path.suffix.lower() in TABLES:
         return _rows(model, path)
     parts = list(model.task.inputs.values())
@@ -94,16 +97,16 @@ def _rows(model: Model, path: Path) -> list[tuple[str, Any]]:
     return rows
 
 
-def _tagged(model: Model, path: Path) -> list[tuple[str, Any]] | None:
-    """The sentences of a file of tagged words, None if it is none or the model learned from other data."""
-    from sonde.data.sources.tagged_text import TaggedText, TaggedTextConfig
-
+def _as_the_data(model: Model, path: Path) -> list[tuple[str, Any]] | None:
+    """The records of a file that the source of the training data knows how to read; None where it knows none."""
     data = tomllib.loads(model.card.get("recipe", "")).get("data", {})
-    if data.get("kind") != "tagged-text" or not path.is_file() or not TaggedText.recognise(path):
+    kind = data.get("kind")
+    if kind is None or "." in kind or kind not in lookup.kinds("sources"):
         return None
-    options = {name: value for name, value in data.items() if name in TaggedTextConfig.model_fields}
-    records = TaggedText.read(path, TaggedTextConfig(**options))
-    return list(zip(records.ids, records, strict=True))
+    source = lookup.find("sources", kind, Source)  # type: ignore[type-abstract]
+    options = {name: value for name, value in data.items() if name in source.Config.model_fields}
+    records = source.inputs(path, source.Config.model_validate(options), _fields(model))
+    return None if records is None else list(zip(records.ids, records, strict=True))
 
 
 def _options(model: Model, path: Path) -> TableConfig:

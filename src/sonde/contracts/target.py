@@ -42,6 +42,8 @@ class Target(Part):
     baseline_name: ClassVar[str] = ""
     # Whether a record without a value in its fields has no truth (else a missing value is one: no labels at all).
     needs_truth: ClassVar[bool] = True
+    # The ragged truths whose padding costs computation: batches bring together what is alike in these lengths, too.
+    padded: ClassVar[tuple[str, ...]] = ()
     # Whether `remember` wants the outputs of the training split.
     remembers: ClassVar[bool] = False
 
@@ -67,6 +69,12 @@ class Target(Part):
     def monitor(self) -> tuple[str, Literal["max", "min"]]:
         """`best`, unless that hangs on what was fitted."""
         return self.best
+
+    @property
+    def signatures(self) -> Mapping[str, str]:
+        """How exactly a score is computed, where a field knows several ways (the tokens of BLEU, the normaliser of
+        WER): by the score's name."""
+        return {}
 
     @property
     def width(self) -> int:

@@ -40,7 +40,8 @@ class Score:
     `baseline` is the score of an answer that never looks at the inputs (`Target.baseline`), where there is one. `unit`
     is what the interval resamples, and `units` how many there are: "examples", "blocks" of a stream's windows, or a
     column whose records hang together. `chose_checkpoint` marks the split by which the weights were chosen: its scores
-    are optimistic, and the interval does not say how much.
+    are optimistic, and the interval does not say how much. `signature` tells how exactly it was computed, where a field
+    knows several ways.
     """
 
     value: float | None
@@ -51,6 +52,7 @@ class Score:
     unit: str = EXAMPLES
     units: int = 0
     chose_checkpoint: bool = False
+    signature: str | None = None
 
     def __str__(self) -> str:
         if self.value is None:
@@ -198,6 +200,7 @@ def scores(
             unit=EXAMPLES if groups is None else groups.name,
             units=units.count,
             chose_checkpoint=chose_checkpoint,
+            signature=task.target.signatures.get(name),
         )
     return found
 

@@ -19,6 +19,7 @@ from sonde.base.errors import UserError, unknown
 from sonde.contracts.records import MISSING_NUMBERS, Records, is_missing
 from sonde.data.sources import _folders
 from sonde.data.sources._leaks import gives_away, sample
+from sonde.data.sources._written import source_of, written
 from sonde.data.split import part_of
 
 Role = Literal["feature", "text", "image", "audio", "id", "time", "constant", "list"]
@@ -85,9 +86,10 @@ def guess(records: Records, target: str | None) -> Roles:
         raise unknown(target, columns, what="--target: the column")
     columns = {name: _as_numbers(column, notes_of_formats, unsure) for name, column in columns.items()}
     chosen, why = (target, "") if target is not None else _choose(columns)
+    writes = _is_written(chosen, columns)
     notes = {"target.field": f"{why}; --target chooses another"} if why else {}
     warnings = list(unsure)
-    learn = _target(columns[chosen], notes)
+    learn = {"kind": "sequence", "field": chosen} if writes else _target(columns[chosen], notes)
     if columns[chosen].missing:
         warnings.append(f"{_records(columns[chosen].missing)} no value in {chosen!r}: remove them, or fit stops there")
     infinite = [name for name, column in columns.items() if _infinite(column.values)]
@@ -173,6 +175,9 @@ def _choose(columns: Mapping[str, _Column]) -> tuple[str, str]:
     for name in able:
         if name.lower() in _TARGETS:
             return name, "chosen by its name"
+    found = _written(columns)
+    if found is not None:
+        return found, "chosen by its name"
     for name in reversed(able):
         if _TARGET_WORDS & set(re.split(r"[\W_]+", name.lower())):
             return name, "chosen by its name"
@@ -184,6 +189,21 @@ def _choose(columns: Mapping[str, _Column]) -> tuple[str, str]:
         )
     common = [name for name, one in able.items() if one.values.dtype != object or not _rare(one.values)]
     return [*able, *common][-1], "the last column with classes or numbers"
+
+
+def _written(columns: Mapping[str, _Column]) -> str | None:
+    """The column that looks like a text to write from the others."""
+    roles = {one.role for one in columns.values()}
+    texts = {name: one.values for name, one in columns.items() if one.values.dtype == object}
+    texts = {name: values for name, values in texts.items() if columns[name].role not in ("image", "audio", "list")}
+    return written(texts, sound="audio" in roles, picture="image" in roles)
+
+
+def _is_written(name: str, columns: Mapping[str, _Column]) -> bool:
+    """Whether a column is to be learned as a text: by its name, or because it holds whole texts and others are there to
+    write it from."""
+    others = {one.role for other, one in columns.items() if other != name}
+    return _written(columns) == name or (columns[name].role == "text" and bool(others & {"text", "image", "audio"}))
 
 
 def _target(column: _Column, notes: dict[str, str]) -> dict[str, Any]:
@@ -251,6 +271,8 @@ def _inputs(
             _note(notes, f"inputs.{role}.field", [one for one in others if one is not column])
             return {role: {"kind": role, "field": column.name}}
     texts = by_role.get("text", [])
+    if kind == "sequence":
+        return _to_write_from([*texts, *by_role.get("id", [])], target, others, notes)
     features = [*by_role.get("feature", []), *by_role.get("time", [])]
     features = _without_leaks(features, target, kind, needed=not texts, warnings=warnings)
     if not texts and not features:
@@ -270,6 +292,21 @@ def _inputs(
     left = [column for column in others if column not in (*texts, *features)]
     _note(notes, "inputs.table.fields" if features else "inputs.text.field", left)
     return inputs
+
+
+def _to_write_from(
+    texts: Sequence[_Column], target: _Column, others: Sequence[_Column], notes: dict[str, str]
+) -> dict[str, dict[str, Any]]:
+    """The one text that another is written from."""
+    named = source_of([column.name for column in texts], target.name)
+    chosen = next((column for column in texts if column.name == named), next(iter(texts), None))
+    if chosen is None:
+        raise UserError(
+            f"there is no column to write {target.name!r} from" + (f": {_listed(others)}" if others else ""),
+            expected="a column with texts, or with names of picture or sound files",
+        )
+    _note(notes, "inputs.text.field", [column for column in others if column is not chosen])
+    return {"text": {"kind": "text", "field": chosen.name}}
 
 
 def _without_leaks(
