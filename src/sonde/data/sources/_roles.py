@@ -89,7 +89,7 @@ def guess(records: Records, target: str | None) -> Roles:
     writes = _is_written(chosen, columns)
     notes = {"target.field": f"{why}; --target chooses another"} if why else {}
     warnings = list(unsure)
-    learn = {"kind": "sequence", "field": chosen} if writes else _target(columns[chosen], notes)
+    learn = _text_target(chosen, columns) if writes else _target(columns[chosen], notes)
     if columns[chosen].missing:
         warnings.append(f"{_records(columns[chosen].missing)} no value in {chosen!r}: remove them, or fit stops there")
     infinite = [name for name, column in columns.items() if _infinite(column.values)]
@@ -206,6 +206,12 @@ def _is_written(name: str, columns: Mapping[str, _Column]) -> bool:
     return _written(columns) == name or (columns[name].role == "text" and bool(others & {"text", "image", "audio"}))
 
 
+def _text_target(name: str, columns: Mapping[str, _Column]) -> dict[str, Any]:
+    """What a recording says comes in its order: CTC; every other text is written freely."""
+    sound = any(column.role == "audio" for column in columns.values())
+    return {"kind": "ctc" if sound else "sequence", "field": name}
+
+
 def _target(column: _Column, notes: dict[str, str]) -> dict[str, Any]:
     name, values = column.name, column.values
     if column.role == "constant":
@@ -271,7 +277,7 @@ def _inputs(
             _note(notes, f"inputs.{role}.field", [one for one in others if one is not column])
             return {role: {"kind": role, "field": column.name}}
     texts = by_role.get("text", [])
-    if kind == "sequence":
+    if kind in ("sequence", "ctc"):
         return _to_write_from([*texts, *by_role.get("id", [])], target, others, notes)
     features = [*by_role.get("feature", []), *by_role.get("time", [])]
     features = _without_leaks(features, target, kind, needed=not texts, warnings=warnings)

@@ -34,9 +34,9 @@ from sonde.targets import _texts
 from sonde.targets._inputs import asked_of_one
 from sonde.targets._positions import real_positions
 from sonde.targets._sums import weighted_sum
+from sonde.targets._text_scores import LOWER_IS_BETTER, SCORINGS, Name, Scoring, Settings
 from sonde.targets.sequence._advice import advice
 from sonde.targets.sequence.decoder import Decoder, DecoderConfig, build
-from sonde.targets.sequence.scores import LOWER_IS_BETTER, SCORINGS, Name, Scoring, Settings
 from sonde.targets.sequence.search import Found, Generate, generate
 
 # Scores that people of a field look at, by what goes in; the first picks the weights.
