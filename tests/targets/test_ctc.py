@@ -241,10 +241,10 @@ def test_from_a_folder_with_transcripts_to_texts(tmp_path):
     made = write_recipe(str(tmp_path / "data"), tmp_path / "recipe.toml")
     assert "text: ctc (a text along a recording" in made.to_text()
     changes = [
-        "training.steps=160",
+        "training.steps=240",
         "network.width=32",
         "network.layers=1",
-        "training.evaluate_every=160",
+        "training.evaluate_every=240",
         "network.dropout=0",
         "network.embedding=32",
         "training.batch_size=16",

@@ -410,14 +410,20 @@ def _for_a_decoder(count: int) -> Advice:
     return Advice(
         input={
             "tokens": "bpe",
-            "vocabulary_size": int(np.clip(count // 4, 500, 8000)),
+            "vocabulary_size": int(np.clip(count // 5, 400, 8000)),
             "length": 256,
-            "augment": {"drop": 0.1},
+            "augment": {"drop": 0.0 if count > 20_000 else 0.1},
         },
-        network={"kind": "transformer", "width": 256, "layers": 3, "positions": "sinusoidal", "dropout": 0.2},
+        network={
+            "kind": "transformer",
+            "width": 256,
+            "layers": 3,
+            "positions": "sinusoidal",
+            "dropout": 0.1 if count > 20_000 else 0.3,
+        },
         training={
-            "epochs": 7,
-            "batch_size": 128,
+            "epochs": int(np.clip(220_000 / max(1, count), 4, 60)),
+            "batch_size": 128 if count > 10_000 else 64,
             "optimizer": {"kind": "muon", "lr": 0.02, "lr_adamw": 3e-3, "weight_decay": 0.05},
             "schedule": {"kind": "warmup-cosine", "warmup": 0.05},
         },

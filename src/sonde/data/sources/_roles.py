@@ -202,8 +202,11 @@ def _written(columns: Mapping[str, _Column]) -> str | None:
 def _is_written(name: str, columns: Mapping[str, _Column]) -> bool:
     """Whether a column is to be learned as a text: by its name, or because it holds whole texts and others are there to
     write it from."""
+    if _written(columns) == name:
+        return True
     others = {one.role for other, one in columns.items() if other != name}
-    return _written(columns) == name or (columns[name].role == "text" and bool(others & {"text", "image", "audio"}))
+    whole = columns[name].role == "text" and _separator(columns[name].values, (*_LIST_SEPARATORS, ",")) is None
+    return whole and bool(others & {"text", "image", "audio"})
 
 
 def _text_target(name: str, columns: Mapping[str, _Column]) -> dict[str, Any]:

@@ -237,7 +237,8 @@ def _doubts(records: Records, source: str, learned: str) -> list[str]:
     found = []
     empty = len(records) - len(pairs)
     if empty:
-        found.append(f"{empty:,} lines have no text in {source} or {learned}; fit stops there unless they are left out")
+        have = "one line has" if empty == 1 else f"{empty:,} lines have"
+        found.append(f"{have} no text in {source} or {learned}; data.drop_unlabelled = true leaves such lines out")
     same = sum(one == two for one, two in pairs)
     if same > 0.02 * len(pairs):
         found.append(f"{same:,} of {len(pairs):,} lines are the same in {source} and {learned}: are they translated?")

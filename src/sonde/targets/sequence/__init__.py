@@ -164,7 +164,7 @@ class Sequence(Target):
 
     @classmethod
     def recommend(cls, config: SequenceConfig, inputs: Mapping[str, Config], records: Records) -> Advice:
-        return advice(config.field, inputs, records)
+        return advice(inputs, records)
 
     @cached_property
     def vocabulary(self) -> Vocabulary:
