@@ -4,7 +4,7 @@
 
 Trains recipes/emoji_captions.toml into the new folder OUT (or takes the run that is there) and prints a Markdown table
 for the test split: CIDEr-D, BLEU, and the share of answers that are different. "Nearest" has the caption of the
-training picture that is nearest in 16 x 16 pixels; "shuffled" gives every caption the next picture, which should ruin it.
+training picture that is nearest in 16 x 16 pixels; "shuffled" gives every caption the next picture, to ruin it.
 """
 
 from __future__ import annotations

@@ -48,7 +48,8 @@ class Run:
         return "\n".join([*lines, "made", f"  run        {self.folder}", f"  artifact   {self.artifact}"])
 
     def _beside(self, score: evaluation.Score) -> str:
-        return "" if score.baseline is None else f"{self.baseline} {score.baseline:.4g}"
+        parts = [] if score.baseline is None else [f"{self.baseline} {score.baseline:.4g}"]
+        return "   ".join([*parts, *([score.signature] if score.signature else [])])
 
 
 def fit(

@@ -72,7 +72,7 @@ def _one_by_one(
         logits_BKV, cache = decoder.extend(last_B[:, None], cache)
         logits_BV = logits_BKV[:, 0].float()
         next_B = logits_BV.argmax(1) if u_BU is None else choose(logits_BV, u_BU[who_B, step], settings)
-        gained_B = logits_BV.log_softmax(1).gather(1, next_B[:, None])[:, 0]
+        gained_B = logits_BV.gather(1, next_B[:, None])[:, 0] - logits_BV.logsumexp(1)
         total_B[who_B] += torch.where(done_B, 0.0, gained_B)
         last_B = torch.where(done_B, end, next_B)
         tokens_BU[who_B, step] = last_B
@@ -138,14 +138,17 @@ def _beam(decoder: Decoder, cache: Cache, settings: Generate, end: int, longest:
     found_total = [0.0] * count
     for step in range(longest):
         logits_BKV, cache = decoder.extend(last_BK, cache)
-        size = logits_BKV.shape[2]
-        sums_BKV = total_BK[:, :, None] + logits_BKV.float().log_softmax(2)
-        best_BC, place_BC = sums_BKV.flatten(1).topk(2 * width, dim=1)
-        from_BC, token_BC = place_BC // size, place_BC % size
+        logits_BKV = logits_BKV.float()
+        # The best of all are among the best of each text: the whole vocabulary is gone through once.
+        each = min(2 * width, logits_BKV.shape[2])
+        likely_BKC, code_BKC = logits_BKV.topk(each, dim=2)
+        sums_BKC = likely_BKC + (total_BK - logits_BKV.logsumexp(2))[:, :, None]
+        best_BC, place_BC = sums_BKC.flatten(1).topk(min(2 * width, each * width), dim=1)
+        from_BC, token_BC = place_BC // each, code_BKC.flatten(1).gather(1, place_BC)
         chosen = tokens_BKU.gather(1, from_BC[:, :, None].expand(-1, -1, longest))
         ends_BC = token_BC == end
         # Those past the K best do not count as ended: they would not have been followed either.
-        counts_BC = ends_BC & (torch.arange(2 * width, device=device) < width)
+        counts_BC = ends_BC & (torch.arange(best_BC.shape[1], device=device) < width)
         power = (step + 1) ** settings.length_penalty
         ended = ended.with_others((best_BC / power).masked_fill(~counts_BC, -torch.inf), best_BC, chosen)
         total_BK, kept_BK = best_BC.masked_fill(ends_BC, -torch.inf).topk(width, dim=1)
