@@ -11,6 +11,7 @@ import torch
 from torch.nn import functional
 
 import sonde
+from sonde import evaluation
 from sonde.base.errors import UserError
 from sonde.base.rng import BatchRng
 from sonde.commands.new import write_recipe
@@ -208,6 +209,17 @@ def test_scores_are_of_the_texts_as_they_are_written_and_say_how():
     assert made.target.signatures["wer"].endswith("normaliser:words")
     assert made.target.monitor == ("bleu", "max")
     assert task(metrics=("wer", "bleu")).target.monitor == ("wer", "min")
+
+
+def test_a_bleu_of_nothing_is_no_share_of_all():
+    """The exact interval of a share that is 0 would say "up to 0.6", which on BLEU's scale is nearly nothing."""
+    made = task(metrics=("bleu", "exact_match"))
+    answers, truths = ["x"] * 4, ["a b c d e"] * 4
+    columns = {name: to_numpy(column) for name, column in made.target._columns(answers, truths).items()}
+    columns |= {"loss": np.ones(4), "tokens": np.ones(4)}
+    found = evaluation.scores(made, columns, seed=0)
+    assert (found["bleu"].value, found["bleu"].high) == (0.0, 0.0)
+    assert found["exact_match"].high == pytest.approx(1 - 0.025 ** (1 / 4))
 
 
 def test_one_answer_for_everything_is_told():

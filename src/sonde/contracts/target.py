@@ -34,6 +34,8 @@ class Target(Part):
     tie_break: ClassVar[tuple[str, Literal["max", "min"]] | None] = None
     # The scores of which a lower one is better, for `training.monitor`; "rmse" also stands for "rmse/<field>".
     lower_is_better: ClassVar[frozenset[str]] = frozenset()
+    # The scores that are no shares from 0 to 1: 0 or 1 says nothing special there (BLEU goes to 100).
+    no_shares: ClassVar[frozenset[str]] = frozenset()
     # What is asked of the input that it belongs to, as far as it is known before anything is fitted.
     asks: ClassVar[OutputSpec] = OutputSpec(per=("example",))
     # The layouts of the inputs that it can belong to; all that can give what is asked if left out.

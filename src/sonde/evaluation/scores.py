@@ -188,7 +188,7 @@ def scores(
     found: dict[str, Score] = {}
     for name, value in plain.items():
         ends = intervals.interval(value, drawn[name], left_out.get(name, np.empty(0)), units.count)
-        if name in perfect and name.partition("/")[0] not in task.target.lower_is_better:
+        if name in perfect and name.partition("/")[0] not in task.target.lower_is_better | task.target.no_shares:
             ends = _of_no_exception(value, trials[name])
         low, high = ends if ends and math.isfinite(value) else (None, None)
         found[name] = Score(

@@ -62,11 +62,11 @@ def prefix_beam(log_probability_TV: np.ndarray, width: int) -> Spelled:
                     _add(following[(*text, code)], 1, blank + chance)
                 else:
                     _add(following[(*text, code)], 1, both + chance)
-        best = sorted(following.items(), key=lambda each: (-np.logaddexp(*each[1]), each[0]))
+        best = sorted(following.items(), key=lambda each: (-np.logaddexp(each[1][0], each[1][1]), each[0]))
         beam = {text: (ends[0], ends[1]) for text, ends in best[:width]}
     text, ends = next(iter(beam.items()))
     spans = align(log_probability_TV, list(text))
-    return Spelled(tokens=list(text), spans=spans, log_probability=float(np.logaddexp(*ends)))
+    return Spelled(tokens=list(text), spans=spans, log_probability=float(np.logaddexp(ends[0], ends[1])))
 
 
 def _add(ends: list[float], which: int, value: float) -> None:

@@ -18,6 +18,7 @@ from sonde.contracts.columns import Columns, Ragged
 
 Name = Literal["bleu", "chrf", "ter", "wer", "cer", "cider_d", "exact_match"]
 LOWER_IS_BETTER = frozenset({"ter", "wer", "cer"})
+NO_SHARES = frozenset({"bleu", "chrf", "ter", "cider_d", "wer", "cer"})
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -33,7 +33,7 @@ from sonde.targets import _texts
 from sonde.targets._inputs import asked_of_one, the_input
 from sonde.targets._paths import BLANK, Spelled, best_path, prefix_beam
 from sonde.targets._sums import weighted_sum
-from sonde.targets._text_scores import LOWER_IS_BETTER, SCORINGS, Name, Scoring, Settings
+from sonde.targets._text_scores import LOWER_IS_BETTER, NO_SHARES, SCORINGS, Name, Scoring, Settings
 
 # Shares of positions that are blank, and of answers that are empty, from which on nothing else has been learned.
 ALL_BLANK, ALL_EMPTY = 0.99, 0.95
@@ -99,6 +99,7 @@ class Ctc(Target):
     asks: ClassVar = OutputSpec(per=("position",))
     accepts: ClassVar = ("frames",)
     lower_is_better: ClassVar = frozenset({"loss", "blanks"}) | LOWER_IS_BETTER
+    no_shares: ClassVar = NO_SHARES
     ragged: ClassVar = ("tokens", "text")
     padded: ClassVar = ("tokens",)
 

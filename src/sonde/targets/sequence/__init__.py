@@ -34,7 +34,7 @@ from sonde.targets import _texts
 from sonde.targets._inputs import asked_of_one
 from sonde.targets._positions import real_positions
 from sonde.targets._sums import weighted_sum
-from sonde.targets._text_scores import LOWER_IS_BETTER, SCORINGS, Name, Scoring, Settings
+from sonde.targets._text_scores import LOWER_IS_BETTER, NO_SHARES, SCORINGS, Name, Scoring, Settings
 from sonde.targets.sequence._advice import advice
 from sonde.targets.sequence.decoder import Decoder, DecoderConfig, build
 from sonde.targets.sequence.search import Found, Generate, generate
@@ -117,6 +117,7 @@ class Sequence(Target):
     baseline_name: ClassVar = "most frequent text"
     asks: ClassVar = OutputSpec(per=("position", "pixel"))
     lower_is_better: ClassVar = frozenset({"loss", "perplexity"}) | LOWER_IS_BETTER
+    no_shares: ClassVar = NO_SHARES
     ragged: ClassVar = ("tokens", "text")
     padded: ClassVar = ("tokens",)
 
