@@ -185,6 +185,12 @@ def test_a_long_text_is_cut_without_an_end():
     assert len(truth["tokens"]) == 5
     assert made.target.end not in truth["tokens"].tolist()
     assert bytes(truth["text"].tolist()).decode() == "ein Hund"
+    columns, _ = made.target.encode_many(records(), {})
+    (finding,) = made.target.audit(columns, records().ids)
+    assert finding.verdict == "warn"
+    assert finding.text.startswith("4 of 4 texts have more than 5 tokens")
+    columns, _ = task().target.encode_many(records(), {})
+    assert task().target.audit(columns, records().ids)[0].verdict == "pass"
 
 
 def test_a_joint_vocabulary_is_learned_from_both_languages():

@@ -24,6 +24,7 @@ from sonde.base.vocabulary import Vocabulary
 from sonde.contracts.augment import AugmentParams
 from sonde.contracts.batch import Batch
 from sonde.contracts.columns import Columns, EvalColumns, Ragged, Tensors
+from sonde.contracts.finding import Finding, judged
 from sonde.contracts.input import Input
 from sonde.contracts.layouts import LAYOUTS
 from sonde.contracts.records import Record, Records
@@ -231,6 +232,22 @@ class Sequence(Target):
             "text": text.padded(),
             "text_length": text.lengths,
         }
+
+    def audit(self, columns: Columns, ids: Listed[str]) -> list[Finding]:
+        """Texts that are cut: nobody learns their end."""
+        tokens = columns["tokens"]
+        assert isinstance(tokens, Ragged)
+        last_N = tokens.values[tokens.starts + tokens.lengths - 1]
+        cut = (last_N != self.end).nonzero()[:, 0].tolist()
+        return [
+            Finding(
+                check="cut answers",
+                verdict=judged(len(cut) / max(1, len(tokens)), warn=0.005),
+                text=f"{len(cut):,} of {len(tokens):,} texts have more than {self.length:,} tokens and are cut",
+                fix="raise target.length",
+                records=[ids[place] for place in cut],
+            )
+        ]
 
     def apply_augment(self, truth: Tensors, params: AugmentParams) -> Tensors:
         if params.mix_weight_B is not None:
