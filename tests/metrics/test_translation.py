@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 import sacrebleu
 from pycocoevalcap.cider.cider import Cider
+from sacrebleu.metrics import BLEU, CHRF, TER
+from sacrebleu.significance import PairedTest
 
 from sonde import metrics
 
@@ -111,3 +113,19 @@ def test_different_answers_are_counted_once() -> None:
     found = metrics.distinct_share(codes, np.array([[1, 1, 1, 1], [2, 0, 1, 0], [0, 0, 0, 0]]))
     assert found[:2] == pytest.approx([3 / 4, 1 / 2])
     assert np.isnan(found[2])
+
+
+@pytest.mark.parametrize("name", ["bleu", "chrf", "ter"])
+def test_the_paired_bootstrap_is_that_of_sacrebleu(name: str) -> None:
+    ours, references = texts(11, 50)
+    theirs, _ = texts(12, 50)
+    theirs = [answer if number % 3 else other for number, (answer, other) in enumerate(zip(ours, theirs, strict=True))]
+    oracle = {"bleu": BLEU(), "chrf": CHRF(), "ter": TER()}[name]
+    test = PairedTest([("theirs", theirs), ("ours", ours)], {name: oracle}, [references], test_type="bs", n_samples=200)
+    _, results = test()
+    (found,) = (columns for title, columns in results.items() if title != "System")
+    statistics = getattr(metrics, f"{name}_statistics")
+    p = metrics.paired_bootstrap(
+        getattr(metrics, name), statistics(ours, references), statistics(theirs, references), resamples=200
+    )
+    assert p == pytest.approx(found[1].p_value, abs=1.5 / 201)
