@@ -26,7 +26,7 @@ from sonde.contracts.batch import Batch
 from sonde.contracts.columns import Columns, EvalColumns, Ragged, Tensors
 from sonde.contracts.input import Input
 from sonde.contracts.records import Record, Records
-from sonde.contracts.specs import Advice, Features, FeatureWidth, InputSpec, OutputSpec
+from sonde.contracts.specs import Features, FeatureWidth, InputSpec, OutputSpec
 from sonde.contracts.target import Prediction, Target
 from sonde.metrics import Normaliser
 from sonde.targets import _texts
@@ -130,20 +130,6 @@ class Ctc(Target):
         texts = np.empty(count, dtype=object)
         texts[:] = [" ".join(rng.choice(["deep", "sea", "soon"], 1 + index % 2)) for index in range(count)]
         return CtcConfig(beams=2), Records(fields={"text": texts}, ids=given.ids)
-
-    @classmethod
-    def recommend(cls, config: CtcConfig, inputs: Mapping[str, Config], records: Records) -> Advice:
-        # A recurrent network hears the digits of fsdd in a few epochs; the joined ones need their order, no grammar.
-        few = len(records) < 20_000
-        return Advice(
-            network={"kind": "recurrent", "width": 192, "layers": 2 if few else 4, "subsample": 4, "dropout": 0.2},
-            training={
-                "epochs": int(np.clip(40_000 / max(1, len(records)), 10, 60)),
-                "batch_size": 32,
-                "optimizer": {"kind": "muon", "lr": 0.02, "lr_adamw": 2e-3},
-                "schedule": {"kind": "warmup-cosine", "warmup": 0.1},
-            },
-        )
 
     @cached_property
     def vocabulary(self) -> Vocabulary:

@@ -238,7 +238,7 @@ class Sequence(Target):
         tokens = columns["tokens"]
         assert isinstance(tokens, Ragged)
         last_N = tokens.values[tokens.starts + tokens.lengths - 1]
-        cut = (last_N != self.end).nonzero()[:, 0].tolist()
+        cut: list[int] = (last_N != self.end).nonzero()[:, 0].tolist()
         return [
             Finding(
                 check="cut answers",
