@@ -113,6 +113,15 @@ def test_other_folders_are_no_parallel_texts(tmp_path: Path) -> None:
     assert not ParallelText.recognise(tmp_path)
 
 
+def test_a_table_of_sentences_has_no_header(tmp_path: Path) -> None:
+    lines = [f"This is the sentence number {number}.\tDies ist der Satz Nummer {number}." for number in range(40)]
+    (tmp_path / "t.tsv").write_text("\n".join(lines) + "\n")
+    guess = Table.guess(tmp_path / "t.tsv", None)
+    assert guess.count == 40
+    assert guess.data["header"] is False
+    assert guess.target == {"kind": "sequence", "field": "column_2"}
+
+
 def rows(names: str, separator: str, count: int = 40) -> str:
     lines = [f"a text with number {number}{separator}ein Text mit Nummer {number}" for number in range(count)]
     return "\n".join([names, *lines]) + "\n"
@@ -124,6 +133,7 @@ def rows(names: str, separator: str, count: int = 40) -> str:
         ("t.tsv", rows("en\tde", "\t"), "en", "de"),
         ("t.csv", rows("article,summary", ","), "article", "summary"),
         ("t.csv", rows("source,target", ","), "source", "target"),
+        ("t.csv", rows("first,second", ","), "first", "second"),
     ],
 )
 def test_tables_with_texts_to_write_are_recognised(

@@ -186,8 +186,10 @@ def _commas(texts: polars.Series) -> bool:
 
 
 def _is_header(peek: polars.DataFrame) -> bool:
-    """A first row with a number in it, or with a value that its column has again, is data."""
+    """A first row with a number in it, with a value that its column has again, or of whole sentences, is data."""
     first = peek.row(0)
+    if all(value and value.rstrip().endswith((".", "!")) and len(value.split()) >= 4 for value in first):
+        return False
     if all(value == str(place) for place, value in enumerate(first)):
         return True  # columns that were never named are numbered from 0
     again = (peek[name].slice(1).eq(value).any() for name, value in zip(peek.columns, first, strict=True) if value)

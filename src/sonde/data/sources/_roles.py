@@ -181,6 +181,9 @@ def _choose(columns: Mapping[str, _Column]) -> tuple[str, str]:
     for name in reversed(able):
         if _TARGET_WORDS & set(re.split(r"[\W_]+", name.lower())):
             return name, "chosen by its name"
+    texts = [name for name, one in columns.items() if one.role == "text"]
+    if not able and len(texts) == 2:
+        return texts[1], f"the second of two texts, written from {texts[0]!r}"
     if not able:
         raise UserError(
             f"none of the columns looks like something to learn: {_listed(columns.values())}",
