@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -14,11 +13,11 @@ from sonde.base.errors import RecordError, UserError
 from sonde.base.errors import near as near_miss
 from sonde.base.progress import NoProgress, Progress
 from sonde.data.source import Source
+from sonde.data.sources._content import table_format
 
 if TYPE_CHECKING:
     from sonde.data.sources.table import TableConfig
 
-TABLES = (".csv", ".tsv", ".parquet", ".jsonl", ".ndjson")
 # Records answered at once: enough for the network, few enough to stream.
 BATCH = 64
 
@@ -53,18 +52,18 @@ def predict(model: Model, paths: Sequence[Path], progress: Progress | None = Non
 def _records(model: Model, path: Path) -> list[tuple[str, Any]]:
     if not path.exists():
         raise UserError(
-            f"the input {path} does not exist", expected="a file, a folder or a table (CSV, JSONL, Parquet)"
+            f"the input {path} does not exist", expected="a file, a folder or a table (CSV, JSON, Parquet, xlsx)"
         )
     known = _as_the_data(model, path)
     if known is not None:
         return known
-    if path.suffix.lower() in TABLES:
+    if path.is_file() and table_format(path) is not None:
         return _rows(model, path)
     parts = list(model.task.inputs.values())
     if len(parts) != 1 or not parts[0].takes_file:
         raise UserError(
             f"this model cannot answer for the file {path}: it reads the fields {', '.join(_fields(model))}",
-            expected="a CSV, JSONL or Parquet table with these columns",
+            expected="a table (CSV, JSON, Parquet, xlsx) with these columns",
         )
     field = parts[0].fields(parts[0].config)[0]
     if path.is_dir():
@@ -76,9 +75,9 @@ def _records(model: Model, path: Path) -> list[tuple[str, Any]]:
 
 
 def _rows(model: Model, path: Path) -> list[tuple[str, Any]]:
-    from sonde.data.sources.table import Table
+    from sonde.data.sources.table import read_rows
 
-    records = Table.read(path, _options(model, path))
+    records = read_rows(path, _options(model, path))
     for field in _fields(model):
         if field not in records.fields:
             close = near_miss(field, records.fields)
@@ -99,14 +98,13 @@ def _rows(model: Model, path: Path) -> list[tuple[str, Any]]:
 
 def _as_the_data(model: Model, path: Path) -> list[tuple[str, Any]] | None:
     """The records of a file that the source of the training data knows how to read; None where it knows none."""
-    data = tomllib.loads(model.card.get("recipe", "")).get("data", {})
-    kind = data.get("kind")
-    if kind is None or "." in kind or kind not in lookup.kinds("sources"):
-        return None
-    source = lookup.find("sources", kind, Source)  # type: ignore[type-abstract]
-    options = {name: value for name, value in data.items() if name in source.Config.model_fields}
-    records = source.inputs(path, source.Config.model_validate(options), _fields(model))
-    return None if records is None else list(zip(records.ids, records, strict=True))
+    for kind in lookup.kinds("sources"):
+        source = lookup.find("sources", kind, Source)  # type: ignore[type-abstract]
+        options = model.data_settings(kind, source.Config)
+        if options is not None:
+            records = source.inputs(path, options, _fields(model))
+            return None if records is None else list(zip(records.ids, records, strict=True))
+    return None
 
 
 def _options(model: Model, path: Path) -> TableConfig:
@@ -114,11 +112,10 @@ def _options(model: Model, path: Path) -> TableConfig:
     from sonde.data.sources.table import TableConfig, like
 
     texts = [field for part in [*model.task.inputs.values(), model.task.target] for field in part.texts()]
-    data = tomllib.loads(model.card.get("recipe", "")).get("data", {})
-    if data.get("kind") != "table":
+    trained = model.data_settings("table", TableConfig)
+    if trained is None:
         return TableConfig(texts=texts)
-    data["texts"] = [*data.get("texts", []), *texts]
-    options = TableConfig(**{name: value for name, value in data.items() if name in TableConfig.model_fields})
+    options = trained.model_copy(update={"texts": [*trained.texts, *texts]})
     target = model.task.target
     return like(path, options, needed=_fields(model), answers=target.fields(target.config))
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from sonde.base.threads import each
 from sonde.contracts.columns import Columns, Tensors, take
 from sonde.contracts.finding import Finding
 from sonde.contracts.input import Input
+from sonde.contracts.part import agree
 from sonde.contracts.records import Record, Records
 from sonde.contracts.specs import Advice, InputSpec, OutputSpec
 from sonde.inputs import _table
@@ -127,10 +128,19 @@ class Table(Input):
             },
         )
 
+    def check_fitted(self, inputs: Mapping[str, Input]) -> None:
+        fields = [column["field"] for column in self.columns]
+        agree(fields == list(self.config.fields), f"the columns are {fields}, the fields {list(self.config.fields)}")
+        for column in self.columns:
+            _table.check(column)
+
     @property
     def spec(self) -> InputSpec:
         sizes = tuple(len(column["values"]) + 1 for column in self.columns if column["kind"] == "category")
         return InputSpec(layout="columns", channels=sum(map(_table.width, self.columns)), categories=sizes)
+
+    def show(self, record: Record) -> dict[str, Any]:
+        return {"values": {name: _shown(record.get(name)) for name in self.config.fields}}
 
     def named(self, columns: Columns) -> dict[str, np.ndarray]:
         """Numbers as they are scaled, categories as their ids; of a date its place in time."""
@@ -194,3 +204,10 @@ class Table(Input):
             return columns, {}
         good = [index for index in range(count) if index not in errors]
         return (take(columns, torch.tensor(good)) if good else {}), dict(sorted(errors.items()))
+
+
+def _shown(value: object) -> str:
+    """A cell as people read it."""
+    if isinstance(value, (float, np.floating)):
+        return "" if np.isnan(value) else f"{float(value):.6g}"
+    return "" if value is None else str(value)

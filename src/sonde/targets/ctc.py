@@ -20,11 +20,12 @@ from sonde.base import vocabulary
 from sonde.base.config import Config
 from sonde.base.errors import RecordError, UserError
 from sonde.base.rng import BatchRng, key
-from sonde.base.vocabulary import Vocabulary
+from sonde.base.vocabulary import Vocabulary, check_saved
 from sonde.contracts.augment import AugmentParams
 from sonde.contracts.batch import Batch
 from sonde.contracts.columns import Columns, EvalColumns, Ragged, Tensors
 from sonde.contracts.input import Input
+from sonde.contracts.part import agree
 from sonde.contracts.records import Record, Records
 from sonde.contracts.specs import Features, FeatureWidth, InputSpec, OutputSpec
 from sonde.contracts.target import Prediction, Target
@@ -124,6 +125,12 @@ class Ctc(Target):
             size=len(kind.token_bytes),
             commonest=Counter(texts).most_common(1)[0][0],
         )
+
+    def check_fitted(self, inputs: Mapping[str, Input]) -> None:
+        check_saved(self.vocabulary)
+        agree(self.input == the_input(inputs, "frames", self.config.input, "ctc"), f"its input is {self.input!r}")
+        sizes = len(self.vocabulary.token_bytes)
+        agree(self.size == sizes, f"its size is {self.size}, that of the vocabulary {sizes}")
 
     @classmethod
     def sample(cls, count: int, rng: np.random.Generator, given: Records) -> tuple[CtcConfig, Records]:

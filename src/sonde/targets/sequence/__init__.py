@@ -20,13 +20,14 @@ from sonde.base import vocabulary
 from sonde.base.config import Config
 from sonde.base.errors import RecordError, UserError, unknown
 from sonde.base.rng import BatchRng, generator, key
-from sonde.base.vocabulary import Vocabulary
+from sonde.base.vocabulary import Vocabulary, check_saved
 from sonde.contracts.augment import AugmentParams
 from sonde.contracts.batch import Batch
 from sonde.contracts.columns import Columns, EvalColumns, Ragged, Tensors
 from sonde.contracts.finding import Finding, judged
 from sonde.contracts.input import Input
 from sonde.contracts.layouts import LAYOUTS
+from sonde.contracts.part import agree
 from sonde.contracts.records import Record, Records
 from sonde.contracts.specs import Advice, Features, FeatureWidth, InputSpec, OutputSpec
 from sonde.contracts.target import Prediction, Target
@@ -154,6 +155,15 @@ class Sequence(Target):
             commonest=Counter(texts).most_common(1)[0][0],
             token_counts=torch.from_numpy(counts),
         )
+
+    def check_fitted(self, inputs: Mapping[str, Input]) -> None:
+        check_saved(self.vocabulary)
+        agree(self.vocabulary.end is not None, "the vocabulary has no end of a text")
+        agree(self.length >= 1, f"length is {self.length}")
+        agree(self.input == _looked_at(inputs, self.config.input), f"its input is {self.input!r}")
+        agree(bool(self.scored) and set(self.scored) <= set(SCORINGS), f"its scores are {self.scored}")
+        sizes = len(self.vocabulary.token_bytes)
+        agree(self.token_counts.shape == (sizes,), f"{len(self.token_counts)} counts for {sizes} tokens")
 
     @classmethod
     def sample(cls, count: int, rng: np.random.Generator, given: Records) -> tuple[SequenceConfig, Records]:
