@@ -15,7 +15,7 @@ from sonde.base.number_formats import PLAIN
 from sonde.base.threads import each
 from sonde.contracts.columns import Columns, Tensors, take
 from sonde.contracts.input import Input
-from sonde.contracts.records import Record, Records
+from sonde.contracts.records import Record, Records, is_missing
 from sonde.contracts.specs import Advice, InputSpec, OutputSpec
 from sonde.inputs import _table
 
@@ -26,8 +26,9 @@ class TableConfig(Config):
     categories: tuple[str, ...] = Field(
         default=(), description="fields to take as categories though they hold numbers, or many different texts"
     )
-    scale: Literal["standard", "quantile"] = Field(
-        default="quantile", description="numbers: standard (mean 0, deviation 1) or quantile (made normal)"
+    scale: _table.Scale = Field(
+        default="quantile",
+        description="numbers: standard (mean 0, deviation 1), robust (by quartiles, clipped) or quantile (made normal)",
     )
     min_count: int = Field(default=2, ge=1, description="categories that training shows less often count as unknown")
     allow_missing: bool = Field(
@@ -102,9 +103,13 @@ class Table(Input):
     @staticmethod
     def recommend(config: TableConfig, output: OutputSpec, records: Records) -> Advice:
         count = len(records)
+        # Where values are missing at all, a small training split may by chance not miss any of a field.
+        missing = any(is_missing(records.fields[field]).any() for field in config.fields)
+        own = {"allow_missing": True} if missing else {}
         if count < 2000:
             # On small tables embedded numbers overfit (Titanic, breast cancer, diabetes), on large ones they win.
             return Advice(
+                input=own,
                 network={"kind": "mlp", "numeric_embedding": "none", "dropout": 0.3},
                 training={
                     "epochs": 100,
@@ -114,6 +119,7 @@ class Table(Input):
                 },
             )
         return Advice(
+            input=own,
             network={"kind": "mlp"},
             training={
                 "epochs": 20 if count < 50_000 else 10,
