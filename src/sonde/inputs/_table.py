@@ -81,9 +81,7 @@ class Encoded(NamedTuple):
     errors: Errors
 
 
-def learn(
-    field: str, values: np.ndarray, *, scale: Scale, min_count: int, listed: bool
-) -> TableColumn:
+def learn(field: str, values: np.ndarray, *, scale: Scale, min_count: int, listed: bool) -> TableColumn:
     """What the training split says of a field; `listed` makes it a category whatever it holds.
 
     Raises:
@@ -224,7 +222,7 @@ def encode_number(column: Number, values: np.ndarray) -> Encoded:
     else:
         scaled = (numbers - column["centre"]) / column["spread"]
         clip = column.get("clip")
-        scaled = np.clip(scaled, -FARTHEST, FARTHEST) if clip is None else scaled / np.sqrt(1 + (scaled / clip) ** 2)
+        scaled = np.clip(scaled, -FARTHEST, FARTHEST) if clip is None else scaled / np.hypot(1, scaled / clip)
     parts = [np.where(absent, 0.0, scaled)]
     if column["missing"]:
         parts.append(absent)

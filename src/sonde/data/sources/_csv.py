@@ -193,7 +193,9 @@ def _is_header(peek: polars.DataFrame) -> bool:
         return True  # columns that were never named are numbered from 0
     if any(map(_is_number, first)):
         return False
-    columns = [(value, peek[name].slice(1).drop_nulls()) for name, value in zip(peek.columns, first, strict=True) if value]
+    columns = [
+        (value, peek[name].slice(1).drop_nulls()) for name, value in zip(peek.columns, first, strict=True) if value
+    ]
     over_numbers = any(len(below) and all(map(_is_number, below)) for _, below in columns)
     return over_numbers or not any(below.eq(value).any() for value, below in columns)
 
