@@ -8,7 +8,7 @@ chosen by its mean TEST score, which is more than anyone could choose beforehand
 that a run goes on where it was stopped; --print prints the table of what is there.
 
 The columns of the table are means over the splits; `interval` is sonde's 95 % interval as one run prints it, the
-bounds averaged over the splits. "in" says whether the best classical score is inside it or worse than sonde's; "5 splits"
+bounds averaged over the splits. "in": whether the best classical score is inside it or worse than sonde's; "5 splits":
 whether it is within 1.96 standard errors of the mean of all splits (records of a set are in several test splits, so
 this is the stricter).
 """

@@ -36,8 +36,8 @@ Scale = Literal["standard", "quantile", "robust"]
 
 
 class Number(TypedDict):
-    """`heights` at `knots` make the quantile transform; without knots it is (number - centre) / spread, with `clip` bent
-    smoothly to stay below it."""
+    """`heights` at `knots` make the quantile transform; without knots it is (number - centre) / spread, smoothly bent
+    to stay below `clip` where there is one."""
 
     kind: Literal["number"]
     field: str

@@ -19,8 +19,9 @@ from sonde.contracts.records import Record, Records, is_missing
 from sonde.contracts.specs import Advice, InputSpec, OutputSpec
 from sonde.inputs import _table
 
-# Tables of fewer rows are small.
+# Tables of fewer rows are small; so many columns are not embedded number by number there.
 FEW = 2000
+MANY = 100
 
 
 class TableConfig(Config):
@@ -110,15 +111,18 @@ class Table(Input):
         missing = any(is_missing(records.fields[field]).any() for field in config.fields)
         own = {"allow_missing": True} if missing else {}
         if count < FEW:
-            # docs/log.md, "defaults for tables". Embedded numbers overfit; strong decay under Muon, which bounds the
-            # singular values of each layer, beats choosing a checkpoint by few validation records.
+            # docs/log.md, "defaults for tables": under Muon strong decay bounds the singular values of each layer. That
+            # holds on few records where choosing a checkpoint by fewer still does not.
+            many = len(config.fields) > MANY
+            plain = {"numeric_embedding": "none", "dropout": 0.3}
+            embedded = {"numeric_embedding": "piecewise", "embedding": 8, "resolution": 16, "dropout": 0.1}
             return Advice(
-                input={"scale": "robust", **own},
-                network={"kind": "mlp", "numeric_embedding": "none", "dropout": 0.3},
+                input={**({"scale": "robust"} if many else {}), **own},
+                network={"kind": "mlp", **(plain if many else embedded)},
                 training={
                     "epochs": 100,
                     "batch_size": 64,
-                    "optimizer": {"kind": "muon", "lr": 0.02, "weight_decay": 0.5},
+                    "optimizer": {"kind": "muon", "lr": 0.02, "weight_decay": 0.7},
                     "schedule": {"kind": "warmup-cosine", "warmup": 0.05},
                     "checkpoint": "last",
                 },
