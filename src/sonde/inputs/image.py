@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal, Self
 
@@ -22,6 +23,7 @@ from sonde.base.rng import BatchRng
 from sonde.base.threads import each
 from sonde.contracts.augment import AugmentParams, partner
 from sonde.contracts.columns import Columns, Tensors
+from sonde.contracts.finding import Finding, judged
 from sonde.contracts.input import Input
 from sonde.contracts.records import Record, Records
 from sonde.contracts.specs import Advice, InputSpec, OutputSpec
@@ -35,6 +37,11 @@ LARGE = 112
 # Strokes in black and white of at most so many pixels a side are as clear on a small picture, and learned sooner.
 # Omniglot (105 x 105): 20-way 1-shot 0.94 at 32 pixels in 2 minutes of a core, 0.91 at 64 pixels in 4.
 STROKES, STROKES_SIZE = 128, 32
+
+# A picture whose bytes deviate less than this is blank.
+BLANK = 1.0
+# The longer side of a picture on a report.
+SHOWN = 224
 
 
 class Augment(Config):
@@ -203,6 +210,30 @@ class Image(Input):
             grid, mix_weight_B = _mix(settings, rng, grid)
             params = replace(params, mix_weight_B=mix_weight_B)
         return {"grid": grid}, params
+
+    def show(self, record: Record) -> dict[str, Any]:
+        image = read_image(record[self.config.field]).convert("L" if self.channels == 1 else "RGB")
+        image.thumbnail((SHOWN, SHOWN))
+        held = io.BytesIO()
+        image.save(held, "PNG" if max(image.size) <= 64 else "JPEG", quality=85)
+        kind = "png" if max(image.size) <= 64 else "jpeg"
+        return {"picture": f"data:image/{kind};base64,{base64.b64encode(held.getvalue()).decode()}"}
+
+    def audit(self, columns: Columns, ids: Sequence[str]) -> list[Finding]:
+        grid = columns["grid"]
+        assert isinstance(grid, Tensor)
+        # From 32 pictures at a time, so that bytes become floats a little at a time.
+        spread_N = torch.cat([part.flatten(1).float().std(1) for part in grid.split(32)])
+        blank = torch.nonzero(spread_N < BLANK).flatten().tolist()
+        return [
+            Finding(
+                check="blank pictures",
+                verdict=judged(len(blank) / len(ids), warn=0.001, fail=0.5),
+                text=f"{len(blank):,} of {len(ids):,} pictures are of one colour",
+                fix="look at them; leave them out if the pictures were lost on the way",
+                records=[ids[int(index)] for index in blank],
+            )
+        ]
 
     @property
     def resizes(self) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from sonde.base.errors import RecordError, UserError, near
 from sonde.base.rng import BatchRng
 from sonde.contracts.augment import AugmentParams
 from sonde.contracts.columns import Columns, Ragged, Tensors, take
+from sonde.contracts.finding import Finding, judged
 from sonde.contracts.input import Input
 from sonde.contracts.records import Record, Records
 from sonde.contracts.specs import Advice, InputSpec, OutputSpec
@@ -41,6 +42,8 @@ SIZES = {"characters": 4096, "words": 20_000, "bpe": 4096}
 # Training texts that the usual length is taken from, and the longest that it may become.
 SAMPLE = 10_000
 LONGEST = 512
+# Characters of a text on a report.
+SHOWN = 600
 
 
 class Augment(Config):
@@ -360,6 +363,40 @@ class Text(Input):
         if isinstance(subwords, Ragged):
             tensors["subwords"] = subwords.padded().long()
         return tensors
+
+    def show(self, record: Record) -> dict[str, Any]:
+        found = [record.get(name) for name in self.fields(self.config)]
+        texts = [" ".join(one) if isinstance(one, list) else str(one) for one in found]
+        return {"text": "\n".join(texts)[:SHOWN]}
+
+    def audit(self, columns: Columns, ids: Sequence[str]) -> list[Finding]:
+        tokens = columns["tokens"]
+        if not isinstance(tokens, Ragged) or self.config.window:
+            return []
+        lengths_N = tokens.lengths
+        cut = float((lengths_N >= self.length).float().mean())
+        found = [
+            Finding(
+                check="cut texts",
+                verdict="pass" if self.words else judged(cut, warn=0.05),
+                text=f"{cut:.1%} of {len(ids):,} texts fill the {self.length} tokens that are read; the longer ones "
+                "lose their end",
+                fix="inputs.<name>.length = a larger number reads more of each",
+                numbers={"share": cut},
+            )
+        ]
+        if self.vocabulary.unknown is not None and len(tokens.values):
+            unknown = float((tokens.values == self.vocabulary.unknown).float().mean())
+            found.append(
+                Finding(
+                    check="unknown tokens",
+                    verdict=judged(unknown, warn=0.1, fail=0.5),
+                    text=f"{unknown:.1%} of the tokens are unknown to the vocabulary",
+                    fix='inputs.<name>.tokens = "bpe" takes unknown words apart; or a larger vocabulary_size',
+                    numbers={"share": unknown},
+                )
+            )
+        return found
 
     def augment(self, tensors: Tensors, rng: BatchRng) -> tuple[Tensors, AugmentParams]:
         tokens_BT, length_B = tensors["tokens"], tensors["length"]
