@@ -43,17 +43,9 @@ class ColumnsAsVector(nn.Module):
         self.categories = nn.ModuleList(map(_category, spec.categories, widths))
         plain = config.numeric_embedding == "none"
         self.width = sum(widths) + spec.channels * (1 if plain else config.embedding)
-        self.plain_width = sum(widths) + spec.channels
 
     def forward(self, tensors: Tensors) -> Tensor:
-        return self._joined(self.numbers(tensors["numbers"]), tensors)
-
-    def plain(self, tensors: Tensors) -> Tensor:
-        """The same with the numbers as they are, (B, plain_width)."""
-        return self._joined(tensors["numbers"], tensors)
-
-    def _joined(self, numbers: Tensor, tensors: Tensors) -> Tensor:
-        parts = [numbers]
+        parts = [self.numbers(tensors["numbers"])]
         if len(self.categories):
             columns = tensors["categories"].unbind(1)
             parts += [embedding(column_B) for embedding, column_B in zip(self.categories, columns, strict=True)]

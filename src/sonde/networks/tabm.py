@@ -22,7 +22,6 @@ class TabmConfig(ColumnsConfig):
     hidden: Widths = Field((256, 256), min_length=1, description="width of each hidden layer, shared by all members")
     activation: Activation = Field("relu", description="relu, leaky-relu, gelu, silu, tanh or sigmoid")
     dropout: float = Field(0.1, ge=0, lt=1, description="share of each hidden layer's values dropped in training")
-    skip: bool = Field(False, description="whether the head sees the columns themselves, too: a linear model beside it")
 
 
 class Tabm(Backbone):
@@ -54,9 +53,6 @@ class Tabm(Backbone):
         self.layers = nn.Sequential(*layers)
         initialize(self.layers, config.activation)
         self.scale_out = nn.Parameter(1 + 0.5 * torch.randn(config.members * width))
-        self.skip = config.skip
-        if config.skip:
-            width += spec.channels if self.columns is None else self.columns.plain_width
         self.width = width
         self.members = config.members
 
@@ -64,7 +60,4 @@ class Tabm(Backbone):
         values_BW = tensors["vector"] if self.columns is None else self.columns(tensors)
         scale_in_KW, scale_out_KW = (each.view(self.members, -1) for each in (self.scale_in, self.scale_out))
         features_BKW = self.layers(values_BW[:, None] * scale_in_KW) * scale_out_KW
-        if self.skip:
-            plain_BC = values_BW if self.columns is None else self.columns.plain(tensors)
-            features_BKW = torch.cat([features_BKW, plain_BC[:, None].expand(-1, self.members, -1)], dim=2)
         return features_BKW.flatten(0, 1)
