@@ -13,13 +13,14 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from sonde import networks
+from sonde import classical, networks
 from sonde.artifact.folder import FORMAT, verify
 from sonde.base import files, lookup
 from sonde.base.device import choose_device
 from sonde.base.errors import RecordError, UserError
 from sonde.contracts.backbone import Backbone, BackboneConfig
 from sonde.contracts.batch import Examples
+from sonde.contracts.classical import Estimator
 from sonde.contracts.input import Input
 from sonde.contracts.part import Part
 from sonde.contracts.records import Record, Records
@@ -111,8 +112,13 @@ def load(path: str | Path, *, network: nn.Module | None = None) -> Model:
     target = parts["target"]
     assert isinstance(target, Target)
     task = Task(inputs=inputs, target=target)
-    whole = _network(folder, task, described["network"], network)
-    whole.load_state_dict(load_file(folder / "weights.safetensors"))
+    settings, weights = described["network"], load_file(folder / "weights.safetensors")
+    if settings is not None and isinstance(settings.get("kind"), str):
+        kind = _kind("estimators", settings["kind"], Estimator)
+        whole: nn.Module = classical.restore(task, kind, settings, weights)
+    else:
+        whole = _network(folder, task, settings, network)
+        whole.load_state_dict(weights)
     device = choose_device()
     return Model(task=task, network=whole.to(device).eval(), card=files.read_json(folder / "card.json"), device=device)
 

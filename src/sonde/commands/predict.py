@@ -12,11 +12,11 @@ from sonde.artifact import Model
 from sonde.base.errors import RecordError, UserError
 from sonde.base.errors import near as near_miss
 from sonde.base.progress import NoProgress, Progress
+from sonde.data.sources._content import table_format
 
 if TYPE_CHECKING:
     from sonde.data.sources.table import TableConfig
 
-TABLES = (".csv", ".tsv", ".parquet", ".jsonl", ".ndjson")
 # Records answered at once: enough for the network, few enough to stream.
 BATCH = 64
 
@@ -50,18 +50,18 @@ def predict(model: Model, paths: Sequence[Path], progress: Progress | None = Non
 def _records(model: Model, path: Path) -> list[tuple[str, Any]]:
     if not path.exists():
         raise UserError(
-            f"the input {path} does not exist", expected="a file, a folder or a table (CSV, JSONL, Parquet)"
+            f"the input {path} does not exist", expected="a file, a folder or a table (CSV, JSON, Parquet, xlsx)"
         )
     tagged = _tagged(model, path)
     if tagged is not None:
         return tagged
-    if path.suffix.lower() in TABLES:
+    if path.is_file() and table_format(path) is not None:
         return _rows(model, path)
     parts = list(model.task.inputs.values())
     if len(parts) != 1 or not parts[0].takes_file:
         raise UserError(
             f"this model cannot answer for the file {path}: it reads the fields {', '.join(_fields(model))}",
-            expected="a CSV, JSONL or Parquet table with these columns",
+            expected="a table (CSV, JSON, Parquet, xlsx) with these columns",
         )
     field = parts[0].fields(parts[0].config)[0]
     if path.is_dir():
@@ -73,9 +73,9 @@ def _records(model: Model, path: Path) -> list[tuple[str, Any]]:
 
 
 def _rows(model: Model, path: Path) -> list[tuple[str, Any]]:
-    from sonde.data.sources.table import Table
+    from sonde.data.sources.table import read_rows
 
-    records = Table.read(path, _options(model, path))
+    records = read_rows(path, _options(model, path))
     for field in _fields(model):
         if field not in records.fields:
             close = near_miss(field, records.fields)

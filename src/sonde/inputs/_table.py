@@ -16,7 +16,7 @@ from typing import Literal, NamedTuple, NotRequired, TypedDict
 import numpy as np
 import torch
 
-from sonde.base import number_formats
+from sonde.base import dates, number_formats
 from sonde.base.errors import RecordError, UserError
 from sonde.base.number_formats import PLAIN, NumberFormat
 from sonde.contracts.records import MISSING_NUMBERS, format_of, is_missing
@@ -366,7 +366,7 @@ def _moment(value: object) -> np.datetime64:
     if isinstance(value, np.datetime64):
         return value.astype("datetime64[s]")
     if isinstance(value, str):
-        value = datetime.fromisoformat(value.strip())
+        value = dates.parse(value)
     if isinstance(value, datetime) and value.tzinfo is not None:
         value = value.astimezone(UTC).replace(tzinfo=None)
     if not isinstance(value, date):

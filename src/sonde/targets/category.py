@@ -19,6 +19,7 @@ from sonde.base.errors import RecordError, UserError, unknown
 from sonde.base.rng import BatchRng
 from sonde.contracts.augment import AugmentParams, partner
 from sonde.contracts.batch import Batch
+from sonde.contracts.classical import Problem
 from sonde.contracts.columns import Columns, EvalColumns, Tensors
 from sonde.contracts.input import Input
 from sonde.contracts.panel import Panel
@@ -198,6 +199,12 @@ class Category(Target):
             }
             found += panels.curves(one_against_rest)
         return found
+
+    def classical(self, truth: Columns) -> Problem:
+        class_N = truth["class"]
+        assert isinstance(class_N, Tensor)
+        weight_N = None if self.weights is None else torch.tensor(self.weights, dtype=torch.float64)[class_N]
+        return Problem(kind="classes", width=self.width, truth=class_N, weight_N=weight_N)
 
     def metrics(self, columns: Mapping[str, np.ndarray], weights_RN: np.ndarray) -> dict[str, np.ndarray]:
         probabilities_NK, true_N = columns["probabilities"], columns["class"]

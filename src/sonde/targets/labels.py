@@ -19,6 +19,7 @@ from sonde.base.errors import RecordError, UserError, unknown
 from sonde.base.rng import BatchRng
 from sonde.contracts.augment import AugmentParams, partner
 from sonde.contracts.batch import Batch
+from sonde.contracts.classical import Problem
 from sonde.contracts.columns import Columns, EvalColumns, Tensors
 from sonde.contracts.input import Input
 from sonde.contracts.panel import Panel
@@ -209,6 +210,11 @@ class Labels(Target):
             panels.reliability(sure_NK.ravel(), right_NK.ravel()),
             *panels.curves({self.classes[code]: (probabilities_NK[:, code], true_NK[:, code]) for code in most}),
         ]
+
+    def classical(self, truth: Columns) -> Problem:
+        labels_NK = truth["labels"]
+        assert isinstance(labels_NK, Tensor)
+        return Problem(kind="labels", width=self.width, truth=labels_NK)
 
     def metrics(self, columns: Mapping[str, np.ndarray], weights_RN: np.ndarray) -> dict[str, np.ndarray]:
         probabilities_NK, true_NK = columns["probabilities"], columns["labels"] > 0

@@ -19,6 +19,7 @@ from sonde.base.number_formats import PLAIN, NumberFormat
 from sonde.base.rng import BatchRng
 from sonde.contracts.augment import AugmentParams, partner
 from sonde.contracts.batch import Batch
+from sonde.contracts.classical import Problem
 from sonde.contracts.columns import Columns, EvalColumns, Tensors
 from sonde.contracts.input import Input
 from sonde.contracts.panel import Panel
@@ -179,6 +180,11 @@ class Number(Target):
         values_BF = standard_BF.astype(np.float64) * np.array(self.scale) + np.array(self.centre)
         # e**700 is near the largest float64: an answer stays a number that JSON can hold.
         return np.exp(np.minimum(values_BF, 700.0)) if self.config.transform == "log" else values_BF
+
+    def classical(self, truth: Columns) -> Problem:
+        value_NF = truth["value"]
+        assert isinstance(value_NF, torch.Tensor)
+        return Problem(kind="numbers", width=self.width, truth=value_NF)
 
     def metrics(self, columns: Mapping[str, np.ndarray], weights_RN: np.ndarray) -> dict[str, np.ndarray]:
         """rmse, mae and r2; for several fields their means, and each field's own as "rmse/<field>"."""

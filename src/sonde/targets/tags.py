@@ -18,6 +18,7 @@ from sonde.base.config import Config
 from sonde.base.errors import RecordError, UnseenError, UserError, near, unknown
 from sonde.base.rng import BatchRng
 from sonde.contracts.batch import Batch
+from sonde.contracts.classical import Problem
 from sonde.contracts.columns import Columns, EvalColumns, Ragged, Tensors
 from sonde.contracts.input import Input
 from sonde.contracts.records import Record, Records
@@ -230,6 +231,13 @@ class Tags(Target):
                 for predicted, true in zip(columns["predicted"], columns["true"], strict=True)
             ]
         )
+
+    def classical(self, truth: Columns) -> Problem:
+        """A row for each word."""
+        tags = truth["tags"]
+        assert isinstance(tags, Ragged)
+        codes = torch.cat([tags[index] for index in range(len(tags))])
+        return Problem(kind="classes", width=self.width, truth=codes, per="position")
 
     def metrics(self, columns: Mapping[str, np.ndarray], weights_RN: np.ndarray) -> dict[str, np.ndarray]:
         """Over words: accuracy, macro F1, log loss. Over entities, where tags mark them: precision, recall and F1 of
