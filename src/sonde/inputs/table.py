@@ -129,6 +129,7 @@ class Table(Input):
                     "schedule": {"kind": "warmup-cosine", "warmup": 0.05},
                     "checkpoint": "last",
                 },
+                leads=False,
             )
         return Advice(
             input=own,
