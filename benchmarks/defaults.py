@@ -170,12 +170,13 @@ def summary(rows: Sequence[Row]) -> list[str]:
         f"At or above the majority class (the mean): {sum(one.above_baseline for one in rows)} of {count}.",
     ]
     tabular = [one for one in rows if one.boosting is not None]
-    if tabular:
-        scores = [[one.normalized(one.score), one.normalized(one.boosting or 0.0)] for one in tabular]
+    scores = [(one.normalized(one.score), one.normalized(one.boosting or 0.0)) for one in tabular]
+    scores = [each for each in scores if not np.isnan(each).any()]
+    if scores:
         sonde, boosting = np.mean(scores, axis=0)
         lines.append(
-            f"Mean normalized score over the {len(tabular)} tables (0: majority class or mean, 1: the best of all "
-            f"models): sonde {sonde:.3f}, gradient boosting {boosting:.3f}."
+            f"Mean normalized score over the {len(scores)} tables where any model beats the majority class or the mean "
+            f"(0: that, 1: the best of all models): sonde {sonde:.3f}, gradient boosting {boosting:.3f}."
         )
     return lines
 
