@@ -185,7 +185,7 @@ def recommend(guess: Guess, records: Records) -> dict[str, dict[str, Any]]:
         name: {**guess.inputs[name], **each.input, **(own.input if len(names) == 1 else {})}
         for name, each in zip(names, advice, strict=True)
     }
-    networks = {name: {**each.network, **own.network} for name, each in zip(names, advice, strict=True)}
+    networks = {name: _laid_over(each.network, own.network) for name, each in zip(names, advice, strict=True)}
     training: dict[str, Any] = {}
     known = target_kind.Config.model_fields
     answers = dict(guess.target)
@@ -201,6 +201,12 @@ def recommend(guess: Guess, records: Records) -> dict[str, dict[str, Any]]:
         "network": next(iter(networks.values())) if len(networks) == 1 else networks,
         "training": training | dict(own.training),
     }
+
+
+def _laid_over(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings with others laid over them; those of another kind take their place."""
+    same = "kind" not in other or one.get("kind") == other["kind"]
+    return {**(one if same else {}), **other}
 
 
 def _longer(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:

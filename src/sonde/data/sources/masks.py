@@ -10,7 +10,7 @@ from PIL import Image
 
 from sonde.base.config import Config
 from sonde.base.errors import RecordError, UserError
-from sonde.base.images import read_image
+from sonde.base.images import read_image, upright_size
 from sonde.contracts.records import Records
 from sonde.data.source import Guess, Source
 from sonde.data.sources import _folders
@@ -21,7 +21,6 @@ _ENDINGS = ("", "_mask", "_label", "_labels", "_gt", "_L")
 # How many masks `guess` looks into, and the id that by custom means "no class".
 _PEEK = 20
 _VOID = 255
-_ORIENTATION = 0x0112
 
 
 class MasksConfig(Config):
@@ -140,7 +139,7 @@ def _other_shapes(records: Records) -> list[str]:
     """A warning where a mask has not the size of its picture. Only the heads of files are read."""
     different = []
     for name, picture, mask in zip(records.ids, records.fields["image"], records.fields["mask"], strict=True):
-        sizes = [_size(picture), _size(mask)]
+        sizes = [upright_size(picture), upright_size(mask)]
         if None not in sizes and sizes[0] != sizes[1]:
             different.append((name, *sizes))
     if not different:
@@ -150,16 +149,6 @@ def _other_shapes(records: Records) -> list[str]:
         f"{len(different)} of {len(records)} masks are not of the size of their picture: {name} is {width} x {height} "
         f"pixels and its mask {mask_width} x {mask_height}; masks are brought to size like pictures, and may not fit"
     ]
-
-
-def _size(path: Path) -> tuple[int, int] | None:
-    """Width and height of an upright picture; None where it cannot be read."""
-    try:
-        with Image.open(path) as image:
-            turned = image.getexif().get(_ORIENTATION, 1) >= 5
-            return (image.height, image.width) if turned else (image.width, image.height)
-    except (OSError, ValueError, SyntaxError):
-        return None
 
 
 def _peek(masks: np.ndarray) -> tuple[list[int], bool]:
