@@ -72,9 +72,9 @@ def fit(
     progress = progress or NoProgress()
     with rng.preserved(), dist.process_group(), RunFolder.open(Path(out), resume=resume) as folder:
         data = stages.load_data(recipe)
-        for note in data.notes:
-            progress.message(note)
         task = stages.fit_task(recipe, data.splits["train"])
+        for note in (*data.notes, *task.target.notes()):
+            progress.message(note)
         net = stages.build_network(recipe, task, network)
         sets = {split: stages.encode_split(recipe, task, split, data, folder, progress) for split in data.splits}
         check_unreadable(sets, recipe.data.max_unreadable)
@@ -82,6 +82,7 @@ def fit(
         parallel.per_rank_batch_size(min(recipe.training.batch_size, len(sets["train"].examples)))
         folder.record_inputs(recipe.to_toml(), data.snapshot)
         state, plan, batches = stages.prepare(recipe, task, net, sets["train"], folder.precision_file, progress)
+        stages.show_first_batch(task, batches, recipe.training.seed, folder)
         position = checkpoint.restore(folder.checkpoints, state, progress.message)
         with Log(folder.log, position or 0) as log:
             if position is None:

@@ -14,7 +14,7 @@ from sonde.base.config import Config, kind_of
 from sonde.base.device import Precision, choose_device
 from sonde.base.errors import Diverged, UserError, unknown
 from sonde.base.progress import Progress
-from sonde.base.rng import initial_weights, key
+from sonde.base.rng import BatchRng, initial_weights, key
 from sonde.contracts.input import Input
 from sonde.contracts.part import Part
 from sonde.contracts.records import Records
@@ -142,6 +142,19 @@ def prepare(
         micro_batch=micro_batch,
     )
     return state, plan, batches
+
+
+def show_first_batch(task: Task, batches: Batches, seed: int, folder: RunFolder) -> None:
+    """The first batch as training sees it, with its truth, in the run folder, where the target can draw it."""
+    if not dist.is_main() or type(task.target).draw_batch is Target.draw_batch:
+        return
+    batch, epoch = batches.at(0)
+    some = task.split(batch, SHOWN)[0]
+    picture = task.target.draw_batch(
+        task.augment(some, BatchRng(seed=seed, epoch=epoch, records_B=some.records_B, progress=0.0))
+    )
+    if picture is not None:
+        picture.save(folder.path / "first_batch.png")
 
 
 def check_monitor(recipe: Recipe, task: Task, network: nn.Module, sets: dict[str, Encoded]) -> None:

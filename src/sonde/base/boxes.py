@@ -48,7 +48,9 @@ def draw(image: Image.Image, objects: Sequence[Mapping[str, Any]], labels: Seque
         x1, y1, x2, y2 = each["box"]
         x1, y1 = max(0.0, x1), max(0.0, y1)
         x2, y2 = max(x1, min(x2, image.width - 1)), max(y1, min(y2, image.height - 1))
-        canvas.rectangle([x1, y1, x2, y2], outline=colour, width=1 if each.get("crowd") or each.get("difficult") else thick)
+        canvas.rectangle(
+            [x1, y1, x2, y2], outline=colour, width=1 if each.get("crowd") or each.get("difficult") else thick
+        )
         text = each["label"] + (f" {each['score']:.2f}" if "score" in each else "")
         left, top, right, bottom = canvas.textbbox((x1 + 2, y1 + 1), text)
         canvas.rectangle([left - 1, top - 1, right + 1, bottom + 1], fill=colour)

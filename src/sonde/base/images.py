@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -15,6 +16,9 @@ from sonde.base.files import read_bytes
 
 # The tag of EXIF that says how a picture is turned.
 _ORIENTATION = 0x0112
+
+# Pixels between the pictures of a sheet.
+GAP = 4
 
 ResizeMode = Literal["crop", "squash", "pad"]
 
@@ -97,3 +101,14 @@ def placement(image_size: tuple[int, int], size: tuple[int, int], *, how: Resize
         scales = (inner_height / height, inner_width / width)
         offsets = (float(round((to_height - inner_height) * 0.5)), float(round((to_width - inner_width) * 0.5)))
     return (*scales, *offsets, float(height), float(width))
+
+
+def side_by_side(pictures: Sequence[Image.Image], columns: int = 4) -> Image.Image:
+    """Pictures of one size in rows on one sheet, a little apart."""
+    width, height = pictures[0].size
+    columns = min(columns, len(pictures))
+    rows = -(-len(pictures) // columns)
+    sheet = Image.new("RGB", (columns * (width + GAP) - GAP, rows * (height + GAP) - GAP), "white")
+    for number, picture in enumerate(pictures):
+        sheet.paste(picture, (number % columns * (width + GAP), number // columns * (height + GAP)))
+    return sheet

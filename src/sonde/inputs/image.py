@@ -120,7 +120,9 @@ class Image(Input):
     def sample(cls, count: int, rng: np.random.Generator) -> tuple[ImageConfig, Records]:
         pictures = np.empty(count, dtype=object)
         pictures[:] = [_png(rng.integers(0, 256, (20, 16 + index % 3, 3), dtype=np.uint8)) for index in range(count)]
-        config = ImageConfig(size=(16, 16), augment=Augment(flip=True, shift=0.1, border="fill", brightness=0.2, cutout=0.3))
+        config = ImageConfig(
+            size=(16, 16), augment=Augment(flip=True, shift=0.1, border="fill", brightness=0.2, cutout=0.3)
+        )
         return config, Records(fields={"image": pictures}, ids=[f"picture {index}" for index in range(count)])
 
     @staticmethod
@@ -343,9 +345,7 @@ def _warp(grid: Tensor, affine_B23: Tensor | None, fill_C: Tensor | None) -> Ten
         )
     fill_C11 = fill_C[:, None, None]
     # Moved so that the zeros that are sampled outside stand for it.
-    moved = functional.grid_sample(
-        grid - fill_C11, places, mode="bilinear", padding_mode="zeros", align_corners=False
-    )
+    moved = functional.grid_sample(grid - fill_C11, places, mode="bilinear", padding_mode="zeros", align_corners=False)
     return moved.add_(fill_C11)
 
 

@@ -152,7 +152,12 @@ def _errors(
     other_BDM = np.where(~same_BDM & wanted_BM[:, None], overlap_BDM, 0.0)
     own_BD, other_BD, enough = own_BDM.max(2), other_BDM.max(2), OVERLAPS[0]
     kinds = np.select(
-        [(own_BD >= NEAR) & (own_BD < enough), other_BD >= enough, own_BD >= enough, np.maximum(own_BD, other_BD) < NEAR],
+        [
+            (own_BD >= NEAR) & (own_BD < enough),
+            other_BD >= enough,
+            own_BD >= enough,
+            np.maximum(own_BD, other_BD) < NEAR,
+        ],
         [1, 2, 3, 4],
         default=5,
     )
@@ -197,9 +202,9 @@ def box_scores(
 ) -> dict[str, np.ndarray]:
     """COCO's twelve scores, AP by class, and errors, each (R,), from the columns of `match_boxes`.
 
-    "map" is the mean over overlaps of 0.5 to 0.95 and over the classes that occur, "ap50" and "ap75" are at one overlap;
-    "ar10" is the recall of the 10 best answers of a class in a picture, mean over overlaps. "error/place" and the others
-    say by how much ap50 would rise without that kind of error; they do not add up.
+    "map" is the mean over overlaps of 0.5 to 0.95 and over the classes that occur, "ap50" and "ap75" at one of them;
+    "ar10" is the recall of the 10 best answers of a class in a picture, mean over overlaps. "error/place" and the
+    others say by how much ap50 would rise without that kind of error; they do not add up.
     """
     flat = _flat(columns)
     parts = [_of_rows(flat, columns, weights_RN[part], len(classes)) for part in _rows_at_once(flat, weights_RN)]
@@ -234,8 +239,8 @@ def _rows_at_once(flat: Mapping[str, np.ndarray], weights_RN: np.ndarray) -> Ite
 def _of_rows(
     flat: Mapping[str, np.ndarray], columns: Mapping[str, np.ndarray], weights_RN: np.ndarray, num_classes: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """AP (R, K, S, T), AR at 1, 10 and 100 answers (R, K, 3), AR by size (R, K, S), and the gains in AP50 (R, errors)."""
-    rows, count = weights_RN.shape
+    """AP (R, K, S, T), AR at 1, 10 and 100 answers (R, K, 3), AR by size (R, K, S), gains in AP50 (R, errors)."""
+    rows = len(weights_RN)
     objects_RSK = np.tensordot(weights_RN, columns["objects"].astype(np.float64), axes=1)
     missed_RK = weights_RN @ columns["missed"].astype(np.float64)
     ap_RKST = np.full((rows, num_classes, len(AREAS), len(OVERLAPS)), np.nan)
@@ -305,7 +310,11 @@ class _Curves:
 
 
 def _recall(
-    flat: Mapping[str, np.ndarray], which_A: np.ndarray, hit_AT: np.ndarray, weights_RN: np.ndarray, objects_R: np.ndarray
+    flat: Mapping[str, np.ndarray],
+    which_A: np.ndarray,
+    hit_AT: np.ndarray,
+    weights_RN: np.ndarray,
+    objects_R: np.ndarray,
 ) -> np.ndarray:
     """The share of objects that some answers found, mean over overlaps (R,)."""
     true_A = (hit_AT[which_A] == TRUE).sum(1)

@@ -67,9 +67,7 @@ def records(root: Path, pictures: Sequence[Picture], unlabelled: Unlabelled) -> 
 
 
 def _names(files: Sequence[Path], root: Path) -> list[str]:
-    return [
-        (file.relative_to(root) if file.is_relative_to(root) else file).as_posix() for file in files
-    ]
+    return [(file.relative_to(root) if file.is_relative_to(root) else file).as_posix() for file in files]
 
 
 def guess(
@@ -83,7 +81,7 @@ def guess(
     notes: Mapping[str, str] | None = None,
     warnings: Sequence[str] = (),
 ) -> Guess:
-    """The task boxes; what is odd about the data is counted and told. `unlabelled` names pictures without label file."""
+    """The task boxes; what is odd about the data is counted and told. `unlabelled`: pictures without a label file."""
     if target not in (None, "boxes"):
         raise UserError(f"pictures with boxes have no field {target!r} to learn", expected="boxes")
     learn: dict[str, Any] = {"kind": "boxes", "field": "boxes"}
@@ -101,12 +99,14 @@ def guess(
     if unlabelled:
         settings["unlabelled"] = "background"
         told.append(
-            f"{len(unlabelled)} of {len(found)} pictures have no label file, such as {unlabelled[0]}: they are taken for "
-            "pictures with nothing on them (data.unlabelled)"
+            f"{len(unlabelled)} of {len(found)} pictures have no label file, such as {unlabelled[0]}: they are taken "
+            "for pictures with nothing on them (data.unlabelled)"
         )
     labels = Counter(one["label"] for value in found.fields["boxes"] for one in value)
     if not labels:
-        raise UserError(f"{data['source']} has pictures and no boxes at all", expected=f"boxes as {format_name} has them")
+        raise UserError(
+            f"{data['source']} has pictures and no boxes at all", expected=f"boxes as {format_name} has them"
+        )
     rare = [name for name, count in labels.items() if count < FEW]
     if rare:
         shown = ", ".join(f"{name!r} ({labels[name]})" for name in sorted(rare)[:5])

@@ -44,7 +44,7 @@ class BoxTableConfig(Config):
     )
     box_format: Form | None = Field(
         default=None,
-        description="xyxy: two corners; xywh: upper left corner and sides; cxcywh: centre and sides; by name if left out",
+        description="xyxy: two corners; xywh: first corner and sides; cxcywh: centre and sides; by names if left out",
     )
     images: str = Field(default=".", description="the folder that picture files start from, relative to the data set")
 
@@ -162,7 +162,11 @@ def _found_columns(names: list[str], config: BoxTableConfig) -> tuple[list[str],
         return None
     if config.box:
         return [file, label, *config.box], config.box_format or "xyxy"
-    forms: list[tuple[Form, tuple, tuple]] = [("xyxy", _LOW, _HIGH), ("xywh", _CORNER, _SIDES), ("cxcywh", _CENTRE, _SIDES)]
+    forms: list[tuple[Form, tuple, tuple]] = [
+        ("xyxy", _LOW, _HIGH),
+        ("xywh", _CORNER, _SIDES),
+        ("cxcywh", _CENTRE, _SIDES),
+    ]
     for form, firsts, seconds in forms:
         first = next((pair for pair in firsts if all(name in by_name for name in pair)), None)
         second = next((pair for pair in seconds if all(name in by_name for name in pair)), None)

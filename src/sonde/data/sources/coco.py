@@ -26,7 +26,8 @@ _PEEK = 65_536
 class CocoConfig(Config):
     kind: Literal["coco"] = "coco"
     images: str | None = Field(
-        default=None, description="the folder that file names start from, relative to the data set; looked for if left out"
+        default=None,
+        description="the folder that file names start from, relative to the data set; looked for if left out",
     )
 
 
@@ -52,14 +53,16 @@ class Coco(Source):
         files = _files(path)
         if not files:
             raise UserError(
-                f"{path} has no annotations as COCO writes them", expected="JSON with images, annotations and categories"
+                f"{path} has no annotations as COCO writes them",
+                expected="JSON with images, annotations and categories",
             )
         root = path if path.is_dir() else path.parent
         pictures = [each for split, file in files for each in _pictures(root, file, split, config)]
         names = {picture.file for picture in pictures}
         if len(names) < len(pictures):
             raise UserError(
-                f"{len(pictures) - len(names)} pictures are in several files: {', '.join(file.name for _, file in files)}",
+                f"{len(pictures) - len(names)} pictures are in several files: "
+                + ", ".join(file.name for _, file in files),
                 expected="every picture in one split",
                 hint="data.source = the one JSON file to read",
             )
@@ -125,7 +128,9 @@ def _pictures(root: Path, file: Path, split: str | None, config: CocoConfig) -> 
     for one in content["annotations"]:
         where = f"annotation {one.get('id')} of {file}"
         if one.get("image_id") not in objects:
-            raise UserError(f"{where} has image_id {one.get('image_id')!r}, and no image has", expected="the id of an image")
+            raise UserError(
+                f"{where} has image_id {one.get('image_id')!r}, and no image has", expected="the id of an image"
+            )
         if one.get("category_id") not in names:
             raise UserError(
                 f"{where} has category_id {one.get('category_id')!r}, and no category has",
@@ -151,7 +156,9 @@ def _content(file: Path) -> dict[str, list[dict[str, Any]]]:
         raise UserError(f"{file} is not readable JSON: {error}") from error
     for key, needs in (("images", ("id", "file_name")), ("annotations", ()), ("categories", ("id", "name"))):
         rows = content.get(key) if isinstance(content, dict) else None
-        if not isinstance(rows, list) or not all(isinstance(row, dict) and all(one in row for one in needs) for row in rows):
+        if not isinstance(rows, list) or not all(
+            isinstance(row, dict) and all(one in row for one in needs) for row in rows
+        ):
             raise UserError(
                 f"{file} has no list {key!r} of objects" + (f" with {' and '.join(needs)}" if needs else ""),
                 expected="images, annotations and categories, as COCO writes them",

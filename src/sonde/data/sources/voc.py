@@ -1,4 +1,4 @@
-"""Pictures with boxes as Pascal VOC has them: an XML file for every picture (JPEGImages and Annotations, or side by side)."""
+"""Pictures with boxes as Pascal VOC has them: an XML file for every picture (JPEGImages, Annotations)."""
 
 from __future__ import annotations
 
@@ -79,8 +79,8 @@ class Voc(Source):
 
 
 def _layouts(root: Path) -> Iterator[tuple[str | None, Path, list[Path]]]:
-    """Split, picture folder and XML files: Annotations beside JPEGImages, or XML files among the pictures; in the root or
-    in folders of splits."""
+    """Split, picture folder and XML files: Annotations beside JPEGImages, or XML files among the pictures; in the root
+    or in folders of splits."""
     for split, folder in [(None, root), *_folders.split_folders(root)]:
         inner = {one.name.lower(): one for one in _folders.folders(folder)}
         notes = [inner[name] for name in sorted(_NOTES & set(inner))]
@@ -118,9 +118,12 @@ def _pictures(root: Path, config: VocConfig) -> list[Picture]:
                 found.append(Picture(file=picture, objects=None, split=part, size=[0, 0]))
     if not found:
         raise UserError(
-            f"{root} has no pictures with XML files", expected="the folders JPEGImages and Annotations, or both kinds of files side by side"
+            f"{root} has no pictures with XML files",
+            expected="the folders JPEGImages and Annotations, or both kinds of files side by side",
         )
-    return sorted(found, key=lambda one: (_folders.ORDER.index(one.split) if one.split in _folders.ORDER else 0, one.file))
+    return sorted(
+        found, key=lambda one: (_folders.ORDER.index(one.split) if one.split in _folders.ORDER else 0, one.file)
+    )
 
 
 def _listed(root: Path) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Pictures with boxes as YOLO has them: a text file for every picture, a line "class x y width height" for every box."""
+"""Pictures with boxes as YOLO has them: a text file for every picture, a line "class x y width height" each box."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ class YoloConfig(Config):
 
 
 class Yolo(Source):
-    """Fields "image" (Path), "boxes" (objects, in shares of the picture's sides), and "split" where data.yaml or folders
-    give it. Of a polygon the box around it is taken. Labels are the names in data.yaml or classes.txt."""
+    """Fields "image" (Path), "boxes" (objects, in shares of the picture's sides), and "split" where data.yaml or
+    folders give it. Of a polygon the box around it is taken. Labels are the names in data.yaml or classes.txt."""
 
     Config: ClassVar = YoloConfig
     distinct: ClassVar = True
@@ -92,7 +92,9 @@ def _yaml_file(root: Path) -> Path | None:
 def _pairs(root: Path) -> Iterator[tuple[str | None, Path, Path]]:
     """Split, pictures and labels: images/train and labels/train, train/images and train/labels, images and labels."""
     if (root / "images").is_dir() and (root / "labels").is_dir():
-        inner = [(split, folder, root / "labels" / folder.name) for split, folder in _folders.split_folders(root / "images")]
+        inner = [
+            (split, folder, root / "labels" / folder.name) for split, folder in _folders.split_folders(root / "images")
+        ]
         yield from inner or [(None, root / "images", root / "labels")]
         return
     for split, folder in _folders.split_folders(root):
@@ -130,7 +132,11 @@ def _pictures(root: Path) -> tuple[list[Picture], dict[int, str], int]:
         pairs = [(split, pictures, None) for split, pictures in _from_yaml(file, about)]
     if not pairs:
         pairs = [
-            (split, _folders.files_below(pictures, _folders.IMAGES), labels.parent if labels.name != "labels" else labels)
+            (
+                split,
+                _folders.files_below(pictures, _folders.IMAGES),
+                labels.parent if labels.name != "labels" else labels,
+            )
             for split, pictures, labels in _pairs(root)
         ]
     found: list[Picture] = []
@@ -186,7 +192,9 @@ def _from_yaml(file: Path, about: dict[str, Any]) -> Iterator[tuple[str, list[Pa
             if place is None:
                 if split == "test":
                     continue  # named in many files, and rarely there
-                raise UserError(f"{key} in {file} names {name!r}, which is not there", expected="a folder of pictures, or a list")
+                raise UserError(
+                    f"{key} in {file} names {name!r}, which is not there", expected="a folder of pictures, or a list"
+                )
             if place.is_dir():
                 yield split, _folders.files_below(place, _folders.IMAGES)
             else:

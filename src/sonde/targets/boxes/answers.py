@@ -30,9 +30,11 @@ class Answers(NamedTuple):
     box_N4: Tensor
 
 
-def best(scores_BPK: Tensor, box_BP4: Tensor, *, min_score: float, max_answers: int, max_overlap: float | None) -> Answers:
-    """At most `max_answers` a picture, of at least `min_score`. Of answers of one class whose intersection over union is
-    above `max_overlap` the best stays (`torchvision.ops.batched_nms`); None: all stay.
+def best(
+    scores_BPK: Tensor, box_BP4: Tensor, *, min_score: float, max_answers: int, max_overlap: float | None
+) -> Answers:
+    """At most `max_answers` a picture, of at least `min_score`. Of answers of one class whose intersection over union
+    is above `max_overlap` the best stays (`torchvision.ops.batched_nms`); None: all stay.
 
     All pictures at once: they are kept apart as classes are. Of equal scores the earlier place is the better.
     """

@@ -26,6 +26,11 @@ def pairwise_iou(one_N4: Tensor, other_M4: Tensor) -> Tensor:
     return common / (area(one_N4)[..., :, None] + area(other_M4)[..., None, :] - common).clamp_min(SMALLEST)
 
 
+def pairwise_generalized_iou(one_N4: Tensor, other_M4: Tensor) -> Tensor:
+    """`generalized_iou` of every box with every other: (..., N, 4) and (..., M, 4) to (..., N, M)."""
+    return generalized_iou(*torch.broadcast_tensors(one_N4[..., :, None, :], other_M4[..., None, :, :]))
+
+
 def iou(one: Tensor, other: Tensor) -> Tensor:
     """The intersection over union of boxes and their partners: (..., 4) twice to (...)."""
     common = _common(one, other)
@@ -37,7 +42,9 @@ def generalized_iou(one: Tensor, other: Tensor) -> Tensor:
     common = _common(one, other)
     union = (area(one) + area(other) - common).clamp_min(SMALLEST)
     around = (
-        (torch.maximum(one[..., 2:], other[..., 2:]) - torch.minimum(one[..., :2], other[..., :2])).clamp_min(0).prod(-1)
+        (torch.maximum(one[..., 2:], other[..., 2:]) - torch.minimum(one[..., :2], other[..., :2]))
+        .clamp_min(0)
+        .prod(-1)
     ).clamp_min(SMALLEST)
     return common / union - (around - union) / around
 

@@ -6,19 +6,19 @@ B example, M object, P place, K class, N answer, R row of weights.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal, Protocol, Self, runtime_checkable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, Self, runtime_checkable
 
 import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor, nn
-from torch.nn import functional
 
 from sonde import metrics
+from sonde.base import boxes
 from sonde.base.config import Config
 from sonde.base.errors import RecordError, UnseenError, UserError, unknown
-from sonde.base.images import ResizeMode
+from sonde.base.images import ResizeMode, read_image, side_by_side
 from sonde.base.rng import BatchRng
 from sonde.contracts.augment import AugmentParams
 from sonde.contracts.batch import Batch
@@ -29,17 +29,32 @@ from sonde.contracts.specs import Advice, FeatureWidth, InputSpec, OutputSpec
 from sonde.contracts.target import Prediction, Target
 from sonde.targets._inputs import asked_of_one, the_input
 from sonde.targets._sums import weighted_sum
-from sonde.targets.boxes import advice, answers, geometry, truth
-from sonde.targets.boxes.assignment import assign
+from sonde.targets.boxes import advice, answers, dense, geometry, queries
 from sonde.targets.boxes.dense import Dense, DenseHead
-from sonde.targets.boxes.truth import CROWD, DIFFICULT, PLAIN
+from sonde.targets.boxes.objects import (
+    AREA,
+    CLASS,
+    CROWD,
+    DIFFICULT,
+    FLAG,
+    GRID,
+    PICTURE,
+    PLAIN,
+    WIDTH,
+    labels_of,
+    read_objects,
+)
+from sonde.targets.boxes.queries import Queries, QueriesHead
+
+if TYPE_CHECKING:
+    from PIL.Image import Image as Picture
 
 # Scores from which on answers count in the metrics, which weigh every score.
 EVAL_SCORE = 0.01
+# Training pictures below which a head of queries does worse than a dense one.
+MANY_PICTURES = 2000
 # Objects of which augmentation leaves less than this share, or less than so many pixels a side, need not be found.
 VISIBLE, LEAST = 0.3, 3.0
-# Weights of the terms, and of background in the score's (Zhang et al. 2021, VarifocalNet).
-BOX, BACKGROUND, FOCUS = 2.5, 0.75, 2.0
 
 
 class BoxesConfig(Config):
@@ -56,8 +71,17 @@ class BoxesConfig(Config):
     invalid_boxes: Literal["error", "drop"] = Field(
         default="error", description="boxes without an area or beyond the picture: error stops, drop leaves them out"
     )
+    head: Literal["dense", "queries"] = Field(
+        default="dense",
+        description="dense: an answer at every place, of overlapping ones the best stays; queries: a DETR, which needs "
+        "more pictures and longer training",
+    )
+    queries: int = Field(default=100, ge=1, description="head queries: most objects in a picture")
+    layers: int = Field(default=3, ge=1, description="head queries: layers of the decoder")
     levels: int = Field(default=3, ge=1, le=6, description="levels of the feature pyramid, each half as fine")
-    width: int = Field(default=96, ge=8, description="channels of the pyramid and of the head")
+    width: int = Field(
+        default=64, ge=8, multiple_of=4, description="channels of the pyramid and of the head, a multiple of 4"
+    )
     convolutions: int = Field(default=2, ge=0, description="3x3 convolutions before each answer of the head")
     max_overlap: float = Field(
         default=0.6, gt=0, le=1, description="of two answers of one class that overlap more (IoU) the better one stays"
@@ -75,10 +99,11 @@ class Placed(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Boxes(Target):
-    """Truth: "objects" float (B, M, 11), padded, and "length" (B,); `truth` says what the columns are.
+    """Truth: "objects" float (B, M, 11), padded, and "length" (B,); `objects` says what the columns are.
 
-    Losses are sums over places (score: varifocal, Zhang et al. 2021; box: complete IoU, Zheng et al. 2020), divided by
-    the number of objects, pictures counting as one each, so that pictures of background count too.
+    Losses are sums over places and queries (scores: varifocal, Zhang et al. 2021; boxes: complete IoU, Zheng et al.
+    2020, and what DETR has), divided by the number of objects, each picture counting as one more, so that pictures of
+    background count too.
     """
 
     Config = BoxesConfig
@@ -91,6 +116,7 @@ class Boxes(Target):
     config: BoxesConfig
     input: str
     classes: list[str]
+    pictures: int
 
     @staticmethod
     def fields(config: BoxesConfig) -> list[str]:
@@ -103,13 +129,14 @@ class Boxes(Target):
                 raise unknown(field, records.fields, what="the field")
         name = the_input(inputs, "grid", config.input, "boxes")
         _check_input(name, inputs[name])
-        found = {label for value in records.fields[config.field] for label in truth.labels_of(value)}
+        found = {label for value in records.fields[config.field] for label in labels_of(value)}
         if not found:
             raise UserError(
                 f"no training record has a box in field {config.field!r}",
                 expected='objects such as {"label": "car", "box": [x1, y1, x2, y2]}',
             )
-        return cls(config=config, input=name, classes=list(config.classes) if config.classes else sorted(found))
+        classes = list(config.classes) if config.classes else sorted(found)
+        return cls(config=config, input=name, classes=classes, pictures=len(records))
 
     @classmethod
     def sample(cls, count: int, rng: np.random.Generator, given: Records) -> tuple[BoxesConfig, Records]:
@@ -134,15 +161,11 @@ class Boxes(Target):
         return asked_of_one(inputs, self.input, self.asks)
 
     def head(self, widths: Mapping[str, FeatureWidth]) -> nn.Module:
-        settings = self.config
-        return DenseHead(
-            widths,
-            self.input,
-            len(self.classes),
-            levels=settings.levels,
-            width=settings.width,
-            convolutions=settings.convolutions,
-        )
+        settings, count = self.config, len(self.classes)
+        sizes = {"levels": settings.levels, "width": settings.width, "convolutions": settings.convolutions}
+        if settings.head == "dense":
+            return DenseHead(widths, self.input, count, **sizes)
+        return QueriesHead(widths, self.input, count, **sizes, queries=settings.queries, layers=settings.layers)
 
     def encode(self, record: Record, given: Mapping[str, Tensors]) -> Tensors:
         placement = given[self.input].get("placement")
@@ -151,32 +174,32 @@ class Boxes(Target):
         height, width = placement[4:].tolist()
         if self.config.size_field:
             _check_size(record.get(self.config.size_field), (width, height))
-        found = truth.read_objects(
+        found = read_objects(
             record.get(self.config.field),
             self.config.field,
             (height, width),
             units=self.config.units,
             invalid=self.config.invalid_boxes,
         )
-        rows = torch.zeros(len(found), truth.WIDTH)
+        rows = torch.zeros(len(found), WIDTH)
         for row, each in zip(rows, found, strict=True):
             if each.label not in self.classes:
                 raise UnseenError(
                     f"the label {each.label!r} in field {self.config.field!r} is none of those in training",
                     expected="one of: " + ", ".join(self.classes),
                 )
-            row[truth.PICTURE] = torch.tensor(each.box)
-            row[truth.CLASS], row[truth.FLAG], row[truth.AREA] = self.classes.index(each.label), each.flag, each.area
-        rows[:, truth.GRID] = geometry.to_grid(rows[:, truth.PICTURE], placement)
+            row[PICTURE] = torch.tensor(each.box)
+            row[CLASS], row[FLAG], row[AREA] = self.classes.index(each.label), each.flag, each.area
+        rows[:, GRID] = geometry.to_grid(rows[:, PICTURE], placement)
         return {"objects": rows}
 
-    def apply_augment(self, truth_tensors: Tensors, params: AugmentParams) -> Tensors:
+    def apply_augment(self, truth: Tensors, params: AugmentParams) -> Tensors:
         if params.mix_weight_B is not None:
-            return super().apply_augment(truth_tensors, params)
-        objects = truth_tensors["objects"]
+            return super().apply_augment(truth, params)
+        objects = truth["objects"]
         if not params.moved or not objects.shape[1]:
-            return truth_tensors
-        x1, y1, x2, y2 = objects[..., truth.GRID].unbind(-1)
+            return truth
+        x1, y1, x2, y2 = objects[..., GRID].unbind(-1)
         corners = torch.stack([torch.stack(each, -1) for each in ((y1, x1), (y1, x2), (y2, x1), (y2, x2))], 2)
         moved = params.points(corners.flatten(1, 2)).unflatten(1, corners.shape[1:3])
         whole = torch.cat([moved.amin(2).flip(-1), moved.amax(2).flip(-1)], -1)
@@ -186,56 +209,33 @@ class Boxes(Target):
         seen = geometry.area(cut) / geometry.area(whole).clamp_min(1e-6)
         hidden = (seen < VISIBLE) | ((cut[..., 2:] - cut[..., :2]).amin(-1) < LEAST)
         objects = objects.clone()
-        objects[..., truth.GRID] = cut
-        plain = objects[..., truth.FLAG] == PLAIN
-        objects[..., truth.FLAG] = torch.where(hidden & plain, float(DIFFICULT), objects[..., truth.FLAG])
-        return {**truth_tensors, "objects": objects}
+        objects[..., GRID] = cut
+        plain = objects[..., FLAG] == PLAIN
+        objects[..., FLAG] = torch.where(hidden & plain, float(DIFFICULT), objects[..., FLAG])
+        return {**truth, "objects": objects}
 
     def counts(self, batch: Batch) -> Tensors:
         number = weighted_sum(batch.truth["length"].float() + 1, batch.weight_B)
-        return {"score": number, "box": number}
+        more = {"query_score": number, "query_box": number} if self.config.head == "queries" else {}
+        return {"score": number, "box": number, **more}
 
     def loss(self, network: nn.Module, batch: Batch, rng: BatchRng) -> Tensors:
-        given: Dense = network(batch.inputs)
-        objects_BMx = batch.truth["objects"]
-        class_BM = _class(batch.truth)
-        logits_BPK = given.logits_BPK.float()
-        ignored_BM = objects_BMx[..., truth.FLAG] != PLAIN
-        object_BM4 = objects_BMx[..., truth.GRID]
-        found = assign(
-            logits_BPK.detach().sigmoid(),
-            given.box_BP4.detach(),
-            given.centre_P2,
-            given.stride_P,
-            object_BM4,
-            class_BM,
-            ignored_BM,
-        )
-        if not object_BM4.shape[1]:
-            scores_B = _varifocal(logits_BPK, torch.zeros_like(logits_BPK), found.ignored_BP)
-            nothing = given.box_BP4.sum() * 0
-            return {"score": weighted_sum(scores_B, batch.weight_B), "box": nothing}
-        mine_BP = found.object_BP.clamp_min(0)
-        class_BP = class_BM.gather(1, mine_BP).clamp_min(0)
-        wanted_BPK = functional.one_hot(class_BP, len(self.classes)) * found.quality_BP[..., None]
-        scores_B = _varifocal(logits_BPK, wanted_BPK, found.ignored_BP)
-        wanted_BP4 = object_BM4.gather(1, mine_BP[..., None].expand(-1, -1, 4))
-        lost_BP = (1 - geometry.complete_iou(given.box_BP4, wanted_BP4)) * found.quality_BP
-        boxes_B = torch.where(found.object_BP >= 0, lost_BP, 0.0).sum(1)
-        return {
-            "score": weighted_sum(scores_B, batch.weight_B),
-            "box": weighted_sum(boxes_B, batch.weight_B) * BOX,
-        }
+        given: Dense | Queries = network(batch.inputs)
+        costs = queries.costs if isinstance(given, Queries) else dense.costs
+        terms = costs(given, batch.truth["objects"], _class(batch.truth))  # type: ignore[arg-type]
+        return {name: weighted_sum(cost_B, batch.weight_B) for name, cost_B in terms.items()}
 
     def _answers(self, network: nn.Module, batch: Batch, min_score: float) -> answers.Answers:
         """The answers for a batch, boxes in pixels of the pictures as they were."""
-        given: Dense = network(batch.inputs)
+        given: Dense | Queries = network(batch.inputs)
+        whole = isinstance(given, Queries)
+        logits_BPK, box_BP4 = queries.answers(given) if whole else (given.logits_BPK, given.box_BP4)
         found = answers.best(
-            given.logits_BPK.float().sigmoid(),
-            given.box_BP4.float(),
+            logits_BPK.sigmoid(),
+            box_BP4,
             min_score=min_score,
             max_answers=self.config.max_answers,
-            max_overlap=self.config.max_overlap,
+            max_overlap=None if whole else self.config.max_overlap,
         )
         placement_N6 = batch.inputs[self.input]["placement"][found.picture_N]
         return found._replace(box_N4=geometry.to_picture(found.box_N4, placement_N6))
@@ -263,11 +263,11 @@ class Boxes(Target):
             score_N=found.score_N.cpu().numpy(),
             class_N=found.class_N.cpu().numpy(),
             box_N4=found.box_N4.cpu().double().numpy(),
-            object_BM4=objects[..., truth.PICTURE].double().numpy(),
+            object_BM4=objects[..., PICTURE].double().numpy(),
             class_BM=_class({"objects": objects, "length": batch.truth["length"].cpu()}).numpy(),
-            crowd_BM=(objects[..., truth.FLAG] == CROWD).numpy(),
-            ignored_BM=(objects[..., truth.FLAG] == DIFFICULT).numpy(),
-            area_BM=objects[..., truth.AREA].double().numpy(),
+            crowd_BM=(objects[..., FLAG] == CROWD).numpy(),
+            ignored_BM=(objects[..., FLAG] == DIFFICULT).numpy(),
+            area_BM=objects[..., AREA].double().numpy(),
             num_classes=len(self.classes),
         )
         length_B = torch.bincount(found.picture_N.cpu(), minlength=len(batch))
@@ -284,6 +284,41 @@ class Boxes(Target):
         each kind of error were mended (Bolya et al. 2020, TIDE)."""
         return metrics.box_scores(columns, weights_RN, self.classes)
 
+    def draw(self, prediction: Prediction, record: Record, inputs: Mapping[str, Input]) -> Picture | None:
+        picture = read_image(record[inputs[self.input].config.field])
+        return boxes.draw(picture, prediction["boxes"], self.classes)
+
+    @classmethod
+    def draw_truth(cls, config: BoxesConfig, record: Record, inputs: Mapping[str, Config]) -> Picture | None:
+        image: Any = next(each for name, each in inputs.items() if config.input in (None, name))
+        picture = read_image(record[image.field])
+        found = read_objects(
+            record[config.field], config.field, (picture.height, picture.width), units=config.units, invalid="drop"
+        )
+        return boxes.draw(picture, [each.to_json() for each in found], sorted({each.label for each in found}))
+
+    def draw_batch(self, batch: Batch) -> Picture | None:
+        grid = batch.inputs[self.input]["grid"].cpu().clamp(0, 255).byte()
+        objects, length = batch.truth["objects"].cpu(), batch.truth["length"].tolist()
+        drawn = []
+        for picture, rows, count in zip(grid, objects, length, strict=True):
+            pixels = picture.expand(3, -1, -1).permute(1, 2, 0).numpy()
+            found = [self._in_grid(row) for row in rows[:count].tolist()]
+            drawn.append(boxes.draw(read_image(pixels), found, self.classes))
+        return side_by_side(drawn)
+
+    def _in_grid(self, row: list[float]) -> dict[str, Any]:
+        name = self.classes[int(row[CLASS])]
+        return {"label": name, "box": row[GRID], "difficult": row[FLAG] != PLAIN}
+
+    def notes(self) -> list[str]:
+        if self.config.head == "dense" or self.pictures >= MANY_PICTURES:
+            return []
+        return [
+            f"warning: {self.pictures:,} pictures are few for target.head = 'queries', which overtakes 'dense' from some "
+            f"{MANY_PICTURES:,} on"
+        ]
+
     def warnings(self, columns: EvalColumns) -> list[str]:
         if columns["objects"].sum() and not sum(map(len, columns["score"])):
             return [f"no answer for the validation split scores {EVAL_SCORE:g} or more"]
@@ -292,19 +327,9 @@ class Boxes(Target):
 
 def _class(truths: Tensors) -> Tensor:
     """The class of every object (B, M), -1 for padding."""
-    codes = truths["objects"][..., truth.CLASS].long()
+    codes = truths["objects"][..., CLASS].long()
     place = torch.arange(codes.shape[1], device=codes.device)
     return torch.where(place[None] < truths["length"][:, None].to(codes.device), codes, -1)
-
-
-def _varifocal(logits_BPK: Tensor, wanted_BPK: Tensor, ignored_BP: Tensor) -> Tensor:
-    """The cross-entropy with the wanted scores, in sums (B,): answers of objects count by the score that is wanted,
-    background by how much it scores."""
-    score_BPK = logits_BPK.detach().sigmoid()
-    weight_BPK = torch.where(wanted_BPK > 0, wanted_BPK, BACKGROUND * score_BPK**FOCUS)
-    weight_BPK = weight_BPK * (~ignored_BP)[..., None]
-    cost_BPK = functional.binary_cross_entropy_with_logits(logits_BPK, wanted_BPK, reduction="none")
-    return (cost_BPK * weight_BPK).sum((1, 2))
 
 
 def _check_input(name: str, part: Input) -> None:
@@ -318,8 +343,8 @@ def _check_input(name: str, part: Input) -> None:
     moves = [each for each in ("shift", "zoom", "rotate") if getattr(augment, each, 0)]
     if moves and getattr(augment, "border", "fill") != "fill":
         raise UserError(
-            f"inputs.{name}.augment: {' and '.join(moves)} with border = 'reflect' mirror objects at the borders, which "
-            "have no boxes there",
+            f"inputs.{name}.augment: {' and '.join(moves)} with border = 'reflect' mirror objects at the borders, "
+            "which have no boxes there",
             hint='set border = "fill" in augment',
         )
     mixes = [each for each in ("mixup", "cutmix") if getattr(augment, each, 0)]
@@ -344,7 +369,7 @@ def _check_size(value: Any, size: tuple[float, float]) -> None:
         raise RecordError(
             f"the boxes were drawn on {shown} pixels, and the picture is upright at {found}",
             expected="boxes in the upright picture, as its EXIF orientation turns it",
-            hint="turn the pixels of such pictures back and take the orientation away (exiftool -Orientation=), or draw "
-            "the boxes anew",
+            hint="turn the pixels of such pictures back and take the orientation away (exiftool -Orientation=), or "
+            "draw the boxes anew",
         )
     raise RecordError(f"the boxes were drawn on {shown} pixels, and the picture has {found}", expected="the same size")

@@ -25,6 +25,10 @@ class Object(NamedTuple):
     flag: int
     area: float
 
+    def to_json(self) -> dict[str, Any]:
+        flags = {CROWD: {"crowd": True}, DIFFICULT: {"difficult": True}}
+        return {"label": self.label, "box": [*self.box], **flags.get(self.flag, {})}
+
 
 def read_objects(
     value: Any,
@@ -59,7 +63,7 @@ def read_objects(
             raise RecordError(
                 f"{name} ({label!r}) in field {field!r} {wrong}",
                 expected=f"[x1, y1, x2, y2] with x1 < x2 <= {size[1]:g} and y1 < y2 <= {size[0]:g}",
-                hint="correct the box; target.invalid_boxes = \"drop\" leaves such boxes out",
+                hint='correct the box; target.invalid_boxes = "drop" leaves such boxes out',
             )
     return found
 
@@ -93,5 +97,6 @@ def _label_and_box(value: Any, field: str, name: str) -> tuple[str, tuple[float,
 
 def _no_object(field: str, value: Any) -> RecordError:
     return RecordError(
-        f"field {field!r} holds {str(value)[:80]!r}", expected='objects such as {"label": "car", "box": [x1, y1, x2, y2]}'
+        f"field {field!r} holds {str(value)[:80]!r}",
+        expected='objects such as {"label": "car", "box": [x1, y1, x2, y2]}',
     )
