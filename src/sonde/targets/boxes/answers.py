@@ -14,8 +14,8 @@ from sonde.base.errors import UserError
 
 # Candidates of each picture that overlaps are looked for among.
 CANDIDATES = 500
-# Scores are told and compared in steps of this: answers are then in one order, alone or in a batch, where the last bits
-# of a score are not the same.
+# Scores are compared in steps of this: answers are then in one order, alone or in a batch, where the last bits of a
+# score are not the same.
 STEP = 1e-4
 
 
@@ -43,7 +43,8 @@ def best(
     total = steps_BC.shape[1]
     order_C = torch.arange(total - 1, -1, -1, device=steps_BC.device)
     top_BC = (steps_BC * total + order_C).topk(min(CANDIDATES, total), dim=1).values
-    score_BC, index_BC = (top_BC // total) * STEP, total - 1 - top_BC % total
+    index_BC = total - 1 - top_BC % total
+    score_BC = scores_BPK.flatten(1).gather(1, index_BC)
     box_BC4 = box_BP4.gather(1, (index_BC // classes)[..., None].expand(-1, -1, 4))
     picture_BC = torch.arange(batch, device=score_BC.device)[:, None].expand_as(score_BC)
     good_BC = score_BC >= min_score
@@ -51,7 +52,7 @@ def best(
     if max_overlap is not None:
         picture_N, score_N, class_N, box_N4 = columns
         # Classes are kept apart by moving their boxes far away, for which single precision is too coarse.
-        kept_N = _nms()(box_N4.double(), score_N.double(), picture_N * classes + class_N, max_overlap)
+        kept_N = _nms()(box_N4.double(), (score_N / STEP).round().double(), picture_N * classes + class_N, max_overlap)
         # In the order in which they were: that of the answer is another where scores are equal.
         columns = tuple(each[kept_N.sort().values] for each in columns)
     picture_N, score_N, class_N, box_N4 = columns

@@ -248,9 +248,7 @@ class Boxes(Target):
         predictions: list[Prediction] = [{"boxes": []} for _ in range(len(batch))]
         columns = (found.picture_N, found.class_N, found.score_N, found.box_N4)
         for picture, code, score, box in zip(*(each.cpu().tolist() for each in columns), strict=True):
-            predictions[picture]["boxes"].append(
-                {"label": self.classes[code], "score": round(score, 4), "box": [round(side, 2) for side in box]}
-            )
+            predictions[picture]["boxes"].append({"label": self.classes[code], "score": score, "box": box})
         return predictions
 
     @torch.no_grad()
