@@ -139,7 +139,8 @@ def test_boxes_that_are_none_are_counted(tmp_path: Path) -> None:
     assert guess.target["invalid_boxes"] == "drop"
     (warning, *_) = guess.warnings
     assert warning == (
-        "3 boxes are none and are left out (target.invalid_boxes): a box of JPEGImages/a.png has no area: [5, 4, 5, 9]"
+        "3 boxes are invalid and will be left out (target.invalid_boxes): a box of JPEGImages/a.png has no area: "
+        "[5, 4, 5, 9]"
     )
 
 
@@ -289,4 +290,4 @@ def test_bccd(shared: Path) -> None:
     guess = Voc.guess(shared / "bccd", None)
     assert guess.about == "364 pictures with boxes (Pascal VOC): 4,155 RBC, 372 WBC, 361 Platelets"
     assert guess.data["split"] == {"by": "given"}
-    assert any(each.startswith("2 boxes are none") for each in guess.warnings)
+    assert any(each.startswith("2 boxes are invalid") for each in guess.warnings)

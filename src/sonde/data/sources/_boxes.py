@@ -94,7 +94,9 @@ def guess(
     if invalid:
         learn["invalid_boxes"] = "drop"
         name, what = invalid[0]
-        told.append(f"{len(invalid)} boxes are none and are left out (target.invalid_boxes): a box of {name} {what}")
+        told.append(
+            f"{len(invalid)} boxes are invalid and will be left out (target.invalid_boxes): a box of {name} {what}"
+        )
     settings = dict(data)
     if unlabelled:
         settings["unlabelled"] = "background"
@@ -131,7 +133,7 @@ def guess(
 
 
 def _invalid(found: Records, units: str) -> list[tuple[str, str]]:
-    """The boxes that are none, with the picture of each; only the heads of picture files are read."""
+    """The invalid boxes, with the picture of each; only the heads of picture files are read."""
     some = found.take(np.unique(np.linspace(0, len(found) - 1, min(TRIED, len(found))).astype(int)))
     sizes = each(upright_size, some.fields["image"])
     wrong = []

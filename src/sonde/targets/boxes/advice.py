@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 SAMPLE = 32
 # The smaller objects of every label (the lower quartile) are seen at so many pixels a side; pictures have so many.
 SEEN, SMALLEST, LARGEST = 20, 160, 640
+# Pictures that training sees, over all epochs, where these are few.
+SEEN_PICTURES = 12_000
 # Sides are multiples of the coarsest step of the pyramid.
 STEP = 32
 
@@ -36,7 +38,7 @@ def recommend(config: BoxesConfig, inputs: Mapping[str, Config], records: Record
         "contrast": 0.2,
         "saturation": 0.2,
     }
-    epochs = max(12, min(60, round(12_000 / max(1, len(records)))))
+    epochs = max(12, min(60, round(SEEN_PICTURES / max(1, _training(records)))))
     return Advice(
         input={**({"size": size} if size else {}), "resize_mode": "pad", "augment": augment},
         network={"kind": "resnet", "depth": 18, "width": 0.5, "stem": "imagenet"},
@@ -48,6 +50,12 @@ def recommend(config: BoxesConfig, inputs: Mapping[str, Config], records: Record
             "ema_decay": 0.99,
         },
     )
+
+
+def _training(records: Records) -> int:
+    """About how many pictures train."""
+    split = records.fields.get("split")
+    return round(0.8 * len(records)) if split is None else int((split == "train").sum())
 
 
 def _size(config: BoxesConfig, image: Any, records: Records) -> list[int] | None:

@@ -313,8 +313,8 @@ class Boxes(Target):
         if self.config.head == "dense" or self.pictures >= MANY_PICTURES:
             return []
         return [
-            f"warning: {self.pictures:,} pictures are few for target.head = 'queries', which overtakes 'dense' from some "
-            f"{MANY_PICTURES:,} on"
+            f"warning: {self.pictures:,} pictures are few for target.head = 'queries', which overtakes 'dense' from "
+            f"some {MANY_PICTURES:,} on"
         ]
 
     def warnings(self, columns: EvalColumns) -> list[str]:
