@@ -44,7 +44,7 @@ def read_image(value: object) -> Image.Image:
         # Pillow's own words name an object in memory.
         why = "its content is of no known format" if isinstance(error, UnidentifiedImageError) else error
         raise RecordError(
-            f"{name} is not a readable picture: {why}", expected="a whole PNG, JPEG, WebP, BMP, GIF or TIFF file"
+            f"{name} is not a readable picture: {why}", expected="a whole PNG, JPEG, WebP, BMP, GIF, TIFF or PNM file"
         ) from error
 
 
@@ -57,6 +57,17 @@ def upright_size(path: Path) -> tuple[int, int] | None:
             return (image.height, image.width) if turned else (image.width, image.height)
     except (OSError, ValueError, SyntaxError):
         return None
+
+
+def colours_of(image: Image.Image) -> np.ndarray:
+    """The colours of a picture as 0xrrggbb, int64 (H, W)."""
+    pixels = np.asarray(image.convert("RGB")).astype(np.int64)
+    return pixels[..., 0] << 16 | pixels[..., 1] << 8 | pixels[..., 2]
+
+
+def hex_of(colour: int) -> str:
+    """0xff8000 as "#ff8000"."""
+    return f"#{colour:06x}"
 
 
 def fit_to(image: Image.Image, size: tuple[int, int], *, how: ResizeMode, nearest: bool = False) -> Image.Image:

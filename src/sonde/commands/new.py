@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -68,6 +69,8 @@ class NewRecipe:
             fields = section.get("fields") or [section.get("field", name), *section.get("also", [])]
             shown = ", ".join(fields[:SHOWN]) + (f", ... ({len(fields)})" if len(fields) > SHOWN else "")
             lines.append(f"  input     {section['kind']}: {shown}")
+        if "inputs" in notes:
+            lines.append(f"            {notes['inputs']}")
         lines += [f"  left out  {note.removeprefix(LEFT_OUT)}" for note in notes.values() if note.startswith(LEFT_OUT)]
         lines += [f"  reads     {each}" for each in self.guess.read_as]
         lines.append(f"  split     {_split_in_words(self.sections['data'].get('split', {}))}")
@@ -256,6 +259,8 @@ def to_toml(sections: Mapping[str, Any], guess: Guess) -> str:
     for name in ("data", "inputs", "target", "network", "training"):
         section = sections[name]
         nested = name in ("inputs", "network") and "kind" not in section
+        if name in guess.notes:
+            lines += ["", f"# {guess.notes[name]}"]
         for path, table in (
             ((f"{name}.{key}", value) for key, value in section.items()) if nested else [(name, section)]
         ):
@@ -296,9 +301,14 @@ def _under(notes: Mapping[str, str], path: str) -> dict[str, str]:
     return {name.removeprefix(path + "."): note for name, note in notes.items() if name.rpartition(".")[0] == path}
 
 
+def _key(name: str) -> str:
+    """A key of a table: names of columns, classes and colours may need quotes."""
+    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else json.dumps(name, ensure_ascii=False)
+
+
 def _value(value: Any) -> str:
     if isinstance(value, Mapping):
-        return "{ " + ", ".join(f"{key} = {_value(each)}" for key, each in value.items()) + " }"
+        return "{ " + ", ".join(f"{_key(key)} = {_value(each)}" for key, each in value.items()) + " }"
     if isinstance(value, (list, tuple)):
         return "[" + ", ".join(_value(each) for each in value) + "]"
     if isinstance(value, bool):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import tomllib
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -16,11 +15,11 @@ from sonde.base.errors import near as near_miss
 from sonde.base.files import make_folder, write_bytes
 from sonde.base.progress import NoProgress, Progress
 from sonde.contracts.target import Target
+from sonde.data.sources._content import table_format
 
 if TYPE_CHECKING:
     from sonde.data.sources.table import TableConfig
 
-TABLES = (".csv", ".tsv", ".parquet", ".jsonl", ".ndjson")
 # Records answered at once: enough for the network, few enough to stream.
 BATCH = 64
 
@@ -82,18 +81,18 @@ def _saved(picture: Any, folder: Path, name: str) -> str:
 def _records(model: Model, path: Path) -> list[tuple[str, Any]]:
     if not path.exists():
         raise UserError(
-            f"the input {path} does not exist", expected="a file, a folder or a table (CSV, JSONL, Parquet)"
+            f"the input {path} does not exist", expected="a file, a folder or a table (CSV, JSON, Parquet, xlsx)"
         )
     tagged = _tagged(model, path)
     if tagged is not None:
         return tagged
-    if path.suffix.lower() in TABLES:
+    if path.is_file() and table_format(path) is not None:
         return _rows(model, path)
     parts = list(model.task.inputs.values())
     if len(parts) != 1 or not parts[0].takes_file:
         raise UserError(
             f"this model cannot answer for the file {path}: it reads the fields {', '.join(_fields(model))}",
-            expected="a CSV, JSONL or Parquet table with these columns",
+            expected="a table (CSV, JSON, Parquet, xlsx) with these columns",
         )
     field = parts[0].fields(parts[0].config)[0]
     if path.is_dir():
@@ -105,9 +104,9 @@ def _records(model: Model, path: Path) -> list[tuple[str, Any]]:
 
 
 def _rows(model: Model, path: Path) -> list[tuple[str, Any]]:
-    from sonde.data.sources.table import Table
+    from sonde.data.sources.table import read_rows
 
-    records = Table.read(path, _options(model, path))
+    records = read_rows(path, _options(model, path))
     for field in _fields(model):
         if field not in records.fields:
             close = near_miss(field, records.fields)
@@ -130,11 +129,10 @@ def _tagged(model: Model, path: Path) -> list[tuple[str, Any]] | None:
     """The sentences of a file of tagged words, None if it is none or the model learned from other data."""
     from sonde.data.sources.tagged_text import TaggedText, TaggedTextConfig
 
-    data = tomllib.loads(model.card.get("recipe", "")).get("data", {})
-    if data.get("kind") != "tagged-text" or not path.is_file() or not TaggedText.recognise(path):
+    options = model.data_settings("tagged-text", TaggedTextConfig)
+    if options is None or not path.is_file() or not TaggedText.recognise(path):
         return None
-    options = {name: value for name, value in data.items() if name in TaggedTextConfig.model_fields}
-    records = TaggedText.read(path, TaggedTextConfig(**options))
+    records = TaggedText.read(path, options)
     return list(zip(records.ids, records, strict=True))
 
 
@@ -143,11 +141,10 @@ def _options(model: Model, path: Path) -> TableConfig:
     from sonde.data.sources.table import TableConfig, like
 
     texts = [field for part in [*model.task.inputs.values(), model.task.target] for field in part.texts()]
-    data = tomllib.loads(model.card.get("recipe", "")).get("data", {})
-    if data.get("kind") != "table":
+    trained = model.data_settings("table", TableConfig)
+    if trained is None:
         return TableConfig(texts=texts)
-    data["texts"] = [*data.get("texts", []), *texts]
-    options = TableConfig(**{name: value for name, value in data.items() if name in TableConfig.model_fields})
+    options = trained.model_copy(update={"texts": [*trained.texts, *texts]})
     target = model.task.target
     return like(path, options, needed=_fields(model), answers=target.fields(target.config))
 

@@ -15,8 +15,10 @@ from sonde.base.errors import RecordError
 from sonde.base.rng import BatchRng
 from sonde.contracts.augment import AugmentParams
 from sonde.contracts.batch import Batch
+from sonde.contracts.classical import Problem
 from sonde.contracts.columns import Columns, EvalColumns, Tensors, stack
 from sonde.contracts.input import Input
+from sonde.contracts.panel import Panel
 from sonde.contracts.part import Part
 from sonde.contracts.records import Record, Records
 from sonde.contracts.specs import Advice, FeatureWidth, InputSpec, LayoutName, OutputSpec
@@ -177,6 +179,20 @@ class Target(Part):
     def notes(self) -> list[str]:
         """What people should know of what was fitted, told before training."""
         return []
+
+    def panels(self, columns: EvalColumns) -> list[Panel]:
+        """Pictures of the answers for a held-out split, for the report."""
+        return []
+
+    def costs(self, columns: EvalColumns) -> np.ndarray | None:
+        """How wrong each answer is, (N,), higher is worse: what sorts the cases of a report; None where single examples
+        have none."""
+        return None
+
+    def classical(self, truth: Columns) -> Problem | None:
+        """What these truths ask of a classical model, which answers as the standard head would; None where there is no
+        such model, as for pictures and texts that are made."""
+        return None
 
     def warnings(self, columns: EvalColumns) -> list[str]:
         """What is wrong with the answers for the validation split, in plain words, told while it trains."""

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 from torch.nn import functional
 
@@ -22,7 +23,9 @@ from sonde.base.rng import BatchRng
 from sonde.base.threads import each
 from sonde.contracts.augment import AugmentParams, partner
 from sonde.contracts.columns import Columns, Tensors
+from sonde.contracts.finding import Finding, judged
 from sonde.contracts.input import Input
+from sonde.contracts.part import agree
 from sonde.contracts.records import Record, Records
 from sonde.contracts.specs import Advice, InputSpec, OutputSpec
 
@@ -35,6 +38,16 @@ LARGE = 112
 # Strokes in black and white of at most so many pixels a side are as clear on a small picture, and learned sooner.
 # Omniglot (105 x 105): 20-way 1-shot 0.94 at 32 pixels in 2 minutes of a core, 0.91 at 64 pixels in 4.
 STROKES, STROKES_SIZE = 128, 32
+
+# A picture whose bytes deviate less than this is blank.
+BLANK = 1.0
+# The longer side of a picture on a report.
+SHOWN = 224
+
+
+# More pixels than a picture can have that a network is to see as a whole.
+MOST_PIXELS = 1 << 24
+Side = Annotated[int, Field(ge=1, le=1 << 16)]
 
 
 class Augment(Config):
@@ -66,7 +79,7 @@ class Augment(Config):
 class ImageConfig(Config):
     kind: Literal["image"] = "image"
     field: str = Field(default="image", description="the field that holds the picture")
-    size: int | tuple[int, int] | None = Field(
+    size: Side | tuple[Side, Side] | None = Field(
         default=None, description="side, or height and width, in pixels; the data's own size (at most 64) if left out"
     )
     channels: Literal[1, 3] | None = Field(default=None, description="1 grey, 3 colour; what the data has if left out")
@@ -74,6 +87,13 @@ class ImageConfig(Config):
     augment: Augment = Field(default=Augment(), description="random changes, in training only")
 
     renamed: ClassVar[Mapping[str, str]] = {"fit": "resize_mode"}
+
+    @model_validator(mode="after")
+    def _has_a_size(self) -> Self:
+        sides = (self.size, self.size) if isinstance(self.size, int) else self.size
+        if sides is not None and math.prod(sides) > MOST_PIXELS:
+            raise ValueError(f"size {sides[0]} x {sides[1]} is more than {MOST_PIXELS:,} pixels")
+        return self
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,6 +190,13 @@ class Image(Input):
             },
         )
 
+    def check_fitted(self, inputs: Mapping[str, Input]) -> None:
+        agree(len(self.size) == 2 and min(self.size) >= 1, f"size is {self.size}, not height and width")
+        agree(math.prod(self.size) <= MOST_PIXELS, f"size is {self.size}, more than {MOST_PIXELS:,} pixels")
+        agree(self.channels in (1, 3), f"channels is {self.channels}, not 1 or 3")
+        agree(len(self.mean) == len(self.deviation) == self.channels, "mean and deviation are not one a channel")
+        agree(min(self.deviation) > 0, "a deviation is not above 0")
+
     @property
     def spec(self) -> InputSpec:
         return InputSpec(layout="grid", channels=self.channels, size=(self.size[0], self.size[1]))
@@ -218,6 +245,30 @@ class Image(Input):
             grid, mix_weight_B = _mix(settings, rng, grid)
             params = replace(params, mix_weight_B=mix_weight_B)
         return {**tensors, "grid": grid}, params
+
+    def show(self, record: Record) -> dict[str, Any]:
+        image = read_image(record[self.config.field]).convert("L" if self.channels == 1 else "RGB")
+        image.thumbnail((SHOWN, SHOWN))
+        held = io.BytesIO()
+        image.save(held, "PNG" if max(image.size) <= 64 else "JPEG", quality=85)
+        kind = "png" if max(image.size) <= 64 else "jpeg"
+        return {"picture": f"data:image/{kind};base64,{base64.b64encode(held.getvalue()).decode()}"}
+
+    def audit(self, columns: Columns, ids: Sequence[str]) -> list[Finding]:
+        grid = columns["grid"]
+        assert isinstance(grid, Tensor)
+        # From 32 pictures at a time, so that bytes become floats a little at a time.
+        spread_N = torch.cat([part.flatten(1).float().std(1) for part in grid.split(32)])
+        blank = torch.nonzero(spread_N < BLANK).flatten().tolist()
+        return [
+            Finding(
+                check="blank pictures",
+                verdict=judged(len(blank) / len(ids), warn=0.001, fail=0.5),
+                text=f"{len(blank):,} of {len(ids):,} pictures are of one colour",
+                fix="look at them; leave them out if the pictures were lost on the way",
+                records=[ids[int(index)] for index in blank],
+            )
+        ]
 
     @property
     def resizes(self) -> bool:
