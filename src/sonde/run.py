@@ -77,7 +77,8 @@ def fit(
 
     Raises:
         UserError: recipe, data or folder are wrong; nothing was written. CheckFailed: so did a check of the data.
-        Diverged: a loss or a gradient was not finite. Interrupted: the user stopped the run, its state is saved.
+        Diverged: a loss or a gradient was not finite.
+        Interrupted: the user stopped the run; its state is saved.
     """
     started = time.perf_counter()
     progress = progress or NoProgress()

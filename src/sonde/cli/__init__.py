@@ -181,6 +181,25 @@ def ladder(
 
 
 @app.command()
+def evaluate(
+    model: Annotated[Path, typer.Argument(help="A run or an artifact.")],
+    data: Annotated[Path | None, typer.Option(help="New records to judge it on, all of them.")] = None,
+    split: Annotated[str | None, typer.Option(help="A split of the recipe's data (default: test).")] = None,
+    against: Annotated[Path | None, typer.Option(help="Another model, on the same records.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Scores with intervals, where errors gather, and whether one model is better than another."""
+    from sonde.cli.progress import terminal
+
+    with terminal() as progress:
+        progress.begin("start", 1)
+        from sonde.commands.evaluate import evaluate as run_evaluate
+
+        found = run_evaluate(model, data=data, split=split, against=against, progress=progress)
+    _print(found.to_json() if as_json else found.to_text())
+
+
+@app.command()
 def predict(
     artifact: Annotated[Path, typer.Argument(help="An artifact, or a run that holds one.")],
     inputs: Annotated[

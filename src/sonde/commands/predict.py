@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -98,11 +97,10 @@ def _tagged(model: Model, path: Path) -> list[tuple[str, Any]] | None:
     """The sentences of a file of tagged words, None if it is none or the model learned from other data."""
     from sonde.data.sources.tagged_text import TaggedText, TaggedTextConfig
 
-    data = tomllib.loads(model.card.get("recipe", "")).get("data", {})
-    if data.get("kind") != "tagged-text" or not path.is_file() or not TaggedText.recognise(path):
+    options = model.data_settings("tagged-text", TaggedTextConfig)
+    if options is None or not path.is_file() or not TaggedText.recognise(path):
         return None
-    options = {name: value for name, value in data.items() if name in TaggedTextConfig.model_fields}
-    records = TaggedText.read(path, TaggedTextConfig(**options))
+    records = TaggedText.read(path, options)
     return list(zip(records.ids, records, strict=True))
 
 
@@ -111,11 +109,10 @@ def _options(model: Model, path: Path) -> TableConfig:
     from sonde.data.sources.table import TableConfig, like
 
     texts = [field for part in [*model.task.inputs.values(), model.task.target] for field in part.texts()]
-    data = tomllib.loads(model.card.get("recipe", "")).get("data", {})
-    if data.get("kind") != "table":
+    trained = model.data_settings("table", TableConfig)
+    if trained is None:
         return TableConfig(texts=texts)
-    data["texts"] = [*data.get("texts", []), *texts]
-    options = TableConfig(**{name: value for name, value in data.items() if name in TableConfig.model_fields})
+    options = trained.model_copy(update={"texts": [*trained.texts, *texts]})
     target = model.task.target
     return like(path, options, needed=_fields(model), answers=target.fields(target.config))
 

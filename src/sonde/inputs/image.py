@@ -7,11 +7,11 @@ import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 from torch.nn import functional
 
@@ -25,6 +25,7 @@ from sonde.contracts.augment import AugmentParams, partner
 from sonde.contracts.columns import Columns, Tensors
 from sonde.contracts.finding import Finding, judged
 from sonde.contracts.input import Input
+from sonde.contracts.part import agree
 from sonde.contracts.records import Record, Records
 from sonde.contracts.specs import Advice, InputSpec, OutputSpec
 
@@ -42,6 +43,11 @@ STROKES, STROKES_SIZE = 128, 32
 BLANK = 1.0
 # The longer side of a picture on a report.
 SHOWN = 224
+
+
+# More pixels than a picture can have that a network is to see as a whole.
+MOST_PIXELS = 1 << 24
+Side = Annotated[int, Field(ge=1, le=1 << 16)]
 
 
 class Augment(Config):
@@ -69,7 +75,7 @@ class Augment(Config):
 class ImageConfig(Config):
     kind: Literal["image"] = "image"
     field: str = Field(default="image", description="the field that holds the picture")
-    size: int | tuple[int, int] | None = Field(
+    size: Side | tuple[Side, Side] | None = Field(
         default=None, description="side, or height and width, in pixels; the data's own size (at most 64) if left out"
     )
     channels: Literal[1, 3] | None = Field(default=None, description="1 grey, 3 colour; what the data has if left out")
@@ -77,6 +83,13 @@ class ImageConfig(Config):
     augment: Augment = Field(default=Augment(), description="random changes, in training only")
 
     renamed: ClassVar[Mapping[str, str]] = {"fit": "resize_mode"}
+
+    @model_validator(mode="after")
+    def _has_a_size(self) -> Self:
+        sides = (self.size, self.size) if isinstance(self.size, int) else self.size
+        if sides is not None and math.prod(sides) > MOST_PIXELS:
+            raise ValueError(f"size {sides[0]} x {sides[1]} is more than {MOST_PIXELS:,} pixels")
+        return self
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,6 +179,13 @@ class Image(Input):
                 "schedule": {"kind": "one-cycle"},
             },
         )
+
+    def check_fitted(self, inputs: Mapping[str, Input]) -> None:
+        agree(len(self.size) == 2 and min(self.size) >= 1, f"size is {self.size}, not height and width")
+        agree(math.prod(self.size) <= MOST_PIXELS, f"size is {self.size}, more than {MOST_PIXELS:,} pixels")
+        agree(self.channels in (1, 3), f"channels is {self.channels}, not 1 or 3")
+        agree(len(self.mean) == len(self.deviation) == self.channels, "mean and deviation are not one a channel")
+        agree(min(self.deviation) > 0, "a deviation is not above 0")
 
     @property
     def spec(self) -> InputSpec:

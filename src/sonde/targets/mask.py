@@ -25,11 +25,12 @@ from sonde.contracts.batch import Batch
 from sonde.contracts.columns import Columns, EvalColumns, Tensors
 from sonde.contracts.input import Input
 from sonde.contracts.panel import Panel
+from sonde.contracts.part import agree
 from sonde.contracts.records import Record, Records
 from sonde.contracts.specs import Advice, InputSpec, OutputSpec
 from sonde.contracts.target import Prediction, Target
 from sonde.targets import _panels as panels
-from sonde.targets._classes import MOST, ClassWeights, class_weights
+from sonde.targets._classes import MOST, ClassWeights, check_classes, class_weights
 from sonde.targets._inputs import asked_of_one, the_input
 from sonde.targets._sums import weighted_sum
 
@@ -130,6 +131,13 @@ class Mask(Target):
             pixels=pixels,
             weights=weights,
         )
+
+    def check_fitted(self, inputs: Mapping[str, Input]) -> None:
+        check_classes(self.classes, self.pixels, self.weights)
+        agree(len(set(self.ids)) == len(self.ids) == len(self.classes), "the ids are not one a class")
+        agree(min(self.ids) >= 0 and max(self.ids) < 1 << 16, f"the ids are from {min(self.ids)} to {max(self.ids)}")
+        agree(self.input == the_input(inputs, "grid", self.config.input, "mask"), f"its input is {self.input!r}")
+        agree(tuple(self.size) == inputs[self.input].spec.size, f"its size {self.size} is not that of its input")
 
     @classmethod
     def sample(cls, count: int, rng: np.random.Generator, given: Records) -> tuple[MaskConfig, Records]:
