@@ -28,6 +28,8 @@ OPTIONAL = ("training", "ladder")
 
 
 class Recipe(Config):
+    """What to learn, from what, and how: every section of a recipe, read strictly and with its defaults filled in."""
+
     data: DataConfig
     source: SerializeAsAny[Config] = Field(exclude=True)
     inputs: dict[str, SerializeAsAny[Config]]

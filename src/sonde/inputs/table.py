@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Self
 
@@ -18,6 +18,7 @@ from sonde.base.threads import each
 from sonde.contracts.columns import Columns, Tensors, take
 from sonde.contracts.finding import Finding
 from sonde.contracts.input import Input
+from sonde.contracts.part import agree
 from sonde.contracts.records import Record, Records, is_missing
 from sonde.contracts.specs import Advice, InputSpec, OutputSpec
 from sonde.inputs import _table
@@ -143,6 +144,12 @@ class Table(Input):
                 "schedule": {"kind": "one-cycle"},
             },
         )
+
+    def check_fitted(self, inputs: Mapping[str, Input]) -> None:
+        fields = [column["field"] for column in self.columns]
+        agree(fields == list(self.config.fields), f"the columns are {fields}, the fields {list(self.config.fields)}")
+        for column in self.columns:
+            _table.check(column)
 
     @property
     def spec(self) -> InputSpec:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -23,6 +23,7 @@ from sonde.contracts.columns import Columns, Ragged, Tensors, take
 from sonde.contracts.feature_maps import Tokens
 from sonde.contracts.finding import Finding, judged
 from sonde.contracts.input import Input
+from sonde.contracts.part import agree
 from sonde.contracts.records import Record, Records
 from sonde.contracts.specs import Advice, InputSpec, OutputSpec
 from sonde.inputs._reading import is_words, read_text, read_words
@@ -34,6 +35,7 @@ from sonde.inputs._vocabulary import (
     Trained,
     Vocabulary,
     WholeWords,
+    check_saved,
     check_tokenizer,
     frequent_characters,
     train,
@@ -186,6 +188,15 @@ class Text(Input):
             raise UserError(f"the tokenizer {config.tokenizer} has no end-of-text token", hint="leave separate out")
         if config.augment.drop and self.vocabulary.unknown is None:
             raise UserError(f"the tokenizer {config.tokenizer} has no mask token", hint="leave augment.drop out")
+
+    def check_fitted(self, inputs: Mapping[str, Input]) -> None:
+        check_saved(self.vocabulary)
+        agree(self.length >= 1, f"length is {self.length}")
+        agree(self.config.window in (None, self.length), f"length is {self.length}, window {self.config.window}")
+        agree(self.words or not self.config.subwords, "subwords are for lists of words")
+        agree(sorted(set(self.subwords)) == self.subwords, "the subwords are not in order")
+        agree(self.config.subwords or not self.subwords, "it has subwords, and its settings say no")
+        self._check_tokenizer()
 
     @classmethod
     def sample(cls, count: int, rng: np.random.Generator) -> tuple[TextConfig, Records]:

@@ -26,7 +26,16 @@ from sonde.contracts.panel import Panel
 from sonde.contracts.records import Record, Records
 from sonde.contracts.target import Prediction, Target
 from sonde.targets import _panels as panels
-from sonde.targets._classes import MOST, ClassWeights, class_weights, codes_of, objects, texts_of, wrong_label
+from sonde.targets._classes import (
+    MOST,
+    ClassWeights,
+    check_classes,
+    class_weights,
+    codes_of,
+    objects,
+    texts_of,
+    wrong_label,
+)
 from sonde.targets._sums import examples, weighted_sum
 
 # More different numbers with decimals than this are a quantity, not names.
@@ -80,6 +89,9 @@ class Category(Target):
             class_counts=counts.tolist(),
             weights=class_weights(config.class_weights, names.tolist(), counts.tolist()),
         )
+
+    def check_fitted(self, inputs: Mapping[str, Input]) -> None:
+        check_classes(self.classes, self.class_counts, self.weights)
 
     @classmethod
     def sample(cls, count: int, rng: np.random.Generator, given: Records) -> tuple[CategoryConfig, Records]:

@@ -23,10 +23,11 @@ from sonde.contracts.classical import Problem
 from sonde.contracts.columns import Columns, EvalColumns, Tensors
 from sonde.contracts.input import Input
 from sonde.contracts.panel import Panel
+from sonde.contracts.part import agree
 from sonde.contracts.records import Record, Records, numbers_of
 from sonde.contracts.target import Prediction, Target
 from sonde.targets import _panels as panels
-from sonde.targets._classes import MOST, codes_of, objects, require_names, text_of, wrong_label
+from sonde.targets._classes import MOST, check_classes, codes_of, objects, require_names, text_of, wrong_label
 from sonde.targets._sums import examples, weighted_sum
 
 
@@ -95,6 +96,10 @@ class Labels(Target):
             classes, counts = found[often].tolist(), how_often[often].tolist()
         weights = _positive_weights(config, classes, counts, len(records))
         return cls(config=config, classes=classes, class_counts=counts, num_records=len(records), weights=weights)
+
+    def check_fitted(self, inputs: Mapping[str, Input]) -> None:
+        check_classes(self.classes, self.class_counts, self.weights)
+        agree(self.config.fields in ([], self.classes), "the labels are not the fields of the settings")
 
     @classmethod
     def sample(cls, count: int, rng: np.random.Generator, given: Records) -> tuple[LabelsConfig, Records]:

@@ -8,12 +8,13 @@ from typing import Annotated, Any, ClassVar, Literal, Protocol, Self, runtime_ch
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageColor
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
 from sonde import metrics
+from sonde.base import boxes
 from sonde.base.config import Config
 from sonde.base.constants import constant
 from sonde.base.errors import RecordError, UserError, unknown
@@ -25,11 +26,12 @@ from sonde.contracts.batch import Batch
 from sonde.contracts.columns import Columns, EvalColumns, Tensors
 from sonde.contracts.input import Input
 from sonde.contracts.panel import Panel
+from sonde.contracts.part import agree
 from sonde.contracts.records import Record, Records
 from sonde.contracts.specs import Advice, InputSpec, OutputSpec
 from sonde.contracts.target import Prediction, Target
 from sonde.targets import _panels as panels
-from sonde.targets._classes import MOST, ClassWeights, class_weights
+from sonde.targets._classes import MOST, ClassWeights, check_classes, class_weights
 from sonde.targets._inputs import asked_of_one, the_input
 from sonde.targets._sums import weighted_sum
 
@@ -131,6 +133,13 @@ class Mask(Target):
             weights=weights,
         )
 
+    def check_fitted(self, inputs: Mapping[str, Input]) -> None:
+        check_classes(self.classes, self.pixels, self.weights)
+        agree(len(set(self.ids)) == len(self.ids) == len(self.classes), "the ids are not one a class")
+        agree(min(self.ids) >= 0 and max(self.ids) < 1 << 16, f"the ids are from {min(self.ids)} to {max(self.ids)}")
+        agree(self.input == the_input(inputs, "grid", self.config.input, "mask"), f"its input is {self.input!r}")
+        agree(tuple(self.size) == inputs[self.input].spec.size, f"its size {self.size} is not that of its input")
+
     @classmethod
     def sample(cls, count: int, rng: np.random.Generator, given: Records) -> tuple[MaskConfig, Records]:
         masks = np.empty(count, dtype=object)
@@ -230,6 +239,13 @@ class Mask(Target):
         cells = torch.bincount(cell_BHW.flatten(), minlength=last + 1)[:last]
         return {"confusion": cells.reshape(count, num_classes, num_classes)}
 
+    def draw(self, prediction: Prediction, record: Record, inputs: Mapping[str, Input]) -> Image.Image | None:
+        """The picture as the network saw it, with the classes over it."""
+        picture = read_image(record[inputs[self.input].config.field])
+        fitted = fit_to(picture.convert("RGB"), (self.size[0], self.size[1]), how=self.how)
+        codes = {value: code for code, value in enumerate(self.ids)}
+        return _painted(fitted, np.vectorize(codes.__getitem__, otypes=[np.int64])(unpack(prediction)))
+
     def baseline(self, truth: Columns) -> Columns:
         """The commonest class of training, everywhere."""
         masks_NHW, num_classes = truth["mask"], len(self.classes)
@@ -259,6 +275,13 @@ class Mask(Target):
             "class_accuracy": metrics.balanced_accuracy(counts),
         }
         return scores | {f"iou/{name}": iou_RK[:, code] for code, name in enumerate(self.classes)}
+
+
+def _painted(picture: Image.Image, codes_HW: np.ndarray) -> Image.Image:
+    """The picture with every class in a colour of its own over it, half transparent."""
+    palette_K3 = np.array([ImageColor.getrgb(boxes.COLOURS[code % len(boxes.COLOURS)]) for code in range(IGNORED + 1)])
+    over = Image.fromarray(palette_K3[codes_HW].astype(np.uint8))
+    return Image.blend(picture.convert("RGB"), over, 0.5)
 
 
 def unpack(prediction: Prediction) -> np.ndarray:

@@ -23,6 +23,7 @@ from sonde.contracts.classical import Problem
 from sonde.contracts.columns import Columns, EvalColumns, Tensors
 from sonde.contracts.input import Input
 from sonde.contracts.panel import Panel
+from sonde.contracts.part import agree
 from sonde.contracts.records import Record, Records, format_of, numbers_of
 from sonde.contracts.target import Prediction, Target
 from sonde.targets import _panels as panels
@@ -88,6 +89,12 @@ class Number(Target):
             scale=[scale for _, scale in places],
             formats=formats,
         )
+
+    def check_fitted(self, inputs: Mapping[str, Input]) -> None:
+        agree(self.names == self.fields(self.config), f"the names are {self.names}, not those of the settings")
+        lengths = {len(self.names), len(self.centre), len(self.scale), len(self.formats)}
+        agree(len(lengths) == 1, "names, centre, scale and formats are not one a field")
+        agree(min(self.scale) > 0, "a scale is not above 0")
 
     @classmethod
     def sample(cls, count: int, rng: np.random.Generator, given: Records) -> tuple[NumberConfig, Records]:

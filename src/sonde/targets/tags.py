@@ -21,10 +21,11 @@ from sonde.contracts.batch import Batch
 from sonde.contracts.classical import Problem
 from sonde.contracts.columns import Columns, EvalColumns, Ragged, Tensors
 from sonde.contracts.input import Input
+from sonde.contracts.part import agree
 from sonde.contracts.records import Record, Records
 from sonde.contracts.specs import InputSpec, OutputSpec
 from sonde.contracts.target import Prediction, Target
-from sonde.targets._classes import MOST, listing, objects
+from sonde.targets._classes import MOST, check_classes, listing, objects
 from sonde.targets._inputs import asked_of_one, the_input
 from sonde.targets._sums import weighted_sum
 
@@ -100,6 +101,10 @@ class Tags(Target):
             tag_counts=[counts[tag] for tag in tags],
             scheme=_scheme(config, tags),
         )
+
+    def check_fitted(self, inputs: Mapping[str, Input]) -> None:
+        check_classes(self.tags, self.tag_counts, None)
+        agree(self.input == the_input(inputs, "tokens", self.config.input, "tags"), f"its input is {self.input!r}")
 
     @classmethod
     def sample(cls, count: int, rng: np.random.Generator, given: Records) -> tuple[TagsConfig, Records]:
