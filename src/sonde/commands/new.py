@@ -229,7 +229,8 @@ def recommend(guess: Guess, records: Records) -> dict[str, dict[str, Any]]:
     known = target_kind.Config.model_fields
     answers = dict(guess.target)
     for each in advice:
-        training = _longer(training, dict(each.training))
+        if each.leads or not any(other.leads for other in advice):
+            training = _longer(training, dict(each.training))
         answers |= {name: value for name, value in each.target.items() if name in known}
     given = guess.data.get("split", {}).get("by") == "given"
     data = {name: value for name, value in own.data.items() if name != "split" or not given}
