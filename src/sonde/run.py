@@ -56,7 +56,8 @@ class Run:
 
     def _beside(self, score: evaluation.Score) -> str:
         beside = {self.baseline: score.baseline, score.reference_name: score.reference}
-        return ", ".join(f"{name} {value:.4g}" for name, value in beside.items() if name and value is not None)
+        parts = [", ".join(f"{name} {value:.4g}" for name, value in beside.items() if name and value is not None)]
+        return "   ".join(part for part in (*parts, score.signature) if part)
 
 
 def fit(

@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sonde.artifact import Model
+from sonde.base import lookup
 from sonde.base.config import kind_of
 from sonde.base.errors import RecordError, UserError
 from sonde.base.errors import near as near_miss
 from sonde.base.files import make_folder, write_bytes
 from sonde.base.progress import NoProgress, Progress
 from sonde.contracts.target import Target
+from sonde.data.source import Source
 from sonde.data.sources._content import table_format
 
 if TYPE_CHECKING:
@@ -31,8 +33,9 @@ def predict(
 
     A path is a file that the model reads, a folder of such files, or a table (CSV, TSV, Parquet, JSONL) with a record
     a row. A table is read as that of the training data was; the target's columns may be in it or not. Files named in
-    a table are relative to it. A model that learned from tagged words reads files of those too, and ignores the tags.
-    Into the folder `draw` goes a picture of each answer, named after its input.
+    a table are relative to it. What the source of the training data reads otherwise is read so here, too
+    (`Source.inputs`): tagged words, or a text with a line for each translation. Into the folder `draw` goes a picture
+    of each answer, named after its input.
 
     Raises:
         UserError: a path does not exist, a folder is empty, a table lacks a field.
@@ -83,9 +86,9 @@ def _records(model: Model, path: Path) -> list[tuple[str, Any]]:
         raise UserError(
             f"the input {path} does not exist", expected="a file, a folder or a table (CSV, JSON, Parquet, xlsx)"
         )
-    tagged = _tagged(model, path)
-    if tagged is not None:
-        return tagged
+    known = _as_the_data(model, path)
+    if known is not None:
+        return known
     if path.is_file() and table_format(path) is not None:
         return _rows(model, path)
     parts = list(model.task.inputs.values())
@@ -125,15 +128,15 @@ def _rows(model: Model, path: Path) -> list[tuple[str, Any]]:
     return rows
 
 
-def _tagged(model: Model, path: Path) -> list[tuple[str, Any]] | None:
-    """The sentences of a file of tagged words, None if it is none or the model learned from other data."""
-    from sonde.data.sources.tagged_text import TaggedText, TaggedTextConfig
-
-    options = model.data_settings("tagged-text", TaggedTextConfig)
-    if options is None or not path.is_file() or not TaggedText.recognise(path):
-        return None
-    records = TaggedText.read(path, options)
-    return list(zip(records.ids, records, strict=True))
+def _as_the_data(model: Model, path: Path) -> list[tuple[str, Any]] | None:
+    """The records of a file that the source of the training data knows how to read; None where it knows none."""
+    for kind in lookup.kinds("sources"):
+        source = lookup.find("sources", kind, Source)  # type: ignore[type-abstract]
+        options = model.data_settings(kind, source.Config)
+        if options is not None:
+            records = source.inputs(path, options, _fields(model))
+            return None if records is None else list(zip(records.ids, records, strict=True))
+    return None
 
 
 def _options(model: Model, path: Path) -> TableConfig:

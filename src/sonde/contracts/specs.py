@@ -62,13 +62,14 @@ class Features:
 
     `values`: (B, W) per example, (B, T, W) per position, (M, W) per node, or grids (B, W_i, *size_i) per pixel, finest
     first. `inside_BT` says which positions are real (None: all of them), `length_B` how many nodes each example has,
-    `size` is that of the grid that went in.
+    `size` is that of the grid that went in. Each position stands for `stride` positions of the input.
     """
 
     values: Tensor | tuple[Tensor, ...]
     inside_BT: Tensor | None = None
     length_B: Tensor | None = None
     size: tuple[int, ...] = ()
+    stride: int = 1
 
 
 # Channels of the features of a backbone: one number, or one for each grid.

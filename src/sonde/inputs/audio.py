@@ -52,6 +52,9 @@ class Augment(Config):
     shift: float = Field(
         default=0.1, ge=0, le=1, description="latest start, as a share of the length, if there is room"
     )
+    speed: float = Field(
+        default=0.0, ge=0, le=0.5, description="largest change of speed (and so of pitch), as a share; speech takes 0.1"
+    )
     time: float = Field(default=0.1, ge=0, le=1, description="longest stretch blanked out, as a share of the recording")
     frequency: float = Field(default=0.1, ge=0, le=1, description="widest range of bands blanked out, as a share")
     masks: int = Field(default=1, ge=0, description="how many stretches, and how many ranges (SpecAugment)")
@@ -161,8 +164,10 @@ class Audio(Input):
 
     @staticmethod
     def recommend(config: AudioConfig, output: OutputSpec, records: Records) -> Advice:
+        if "example" not in output.per:
+            return _for_a_text(len(records))
         return Advice(
-            network={"kind": "cnn" if "example" in output.per else "recurrent"},
+            network={"kind": "cnn"},
             training={
                 "epochs": 20 if len(records) < 5000 else 12,
                 "batch_size": 32,
@@ -192,6 +197,11 @@ class Audio(Input):
     @property
     def spec(self) -> InputSpec:
         return InputSpec(layout="frames", channels=self.n_mels, size=(self.length,))
+
+    @property
+    def frame_seconds(self) -> float:
+        """Seconds from one frame to the next."""
+        return _mel.hop(self.rate) / self.rate
 
     @cached_property
     def _filters(self) -> Tensor:
@@ -257,6 +267,9 @@ class Audio(Input):
         size, bands = frames_BTF.shape[1:]
         place_T = torch.arange(size, device=frames_BTF.device)
         blank_BTF = torch.zeros(frames_BTF.shape, dtype=torch.bool, device=frames_BTF.device)
+        if settings.speed:
+            factor_B = 1 + settings.speed * (2 * rng.uniform("speed") - 1)
+            frames_BTF, length_B = _mel.change_speed(frames_BTF, length_B, factor_B, self.rate)
         if settings.shift:
             room_B = (size - length_B).clamp(max=round(settings.shift * size))
             later_B = (rng.uniform("shift") * (room_B + 1)).long()
@@ -284,6 +297,24 @@ class Audio(Input):
         beyond_BT = torch.arange(frames_BTF.shape[1], device=frames_BTF.device)[None, :] >= length_B[:, None]
         standard_BTF = torch.addcmul(shift_F, frames_BTF.float(), scale_F)
         return {**tensors, "frames": standard_BTF.masked_fill(beyond_BT[:, :, None], 0.0)}
+
+
+def _for_a_text(count: int) -> Advice:
+    """Settings for answers or features along a recording, in so many of them.
+
+    Digit strings of fsdd (benchmarks/digit_strings.py, 1,500 of them): see docs/log.md.
+    """
+    few = count < 5000
+    return Advice(
+        input={"augment": {"speed": 0.1, "masks": 2, "time": 0.05, "frequency": 0.2}},
+        network={"kind": "recurrent", "width": 128 if few else 256, "layers": 2 if few else 4, "subsample": 4},
+        training={
+            "epochs": int(np.clip(40_000 / max(1, count), 10, 60)),
+            "batch_size": 32,
+            "optimizer": {"kind": "muon", "lr": 0.02, "lr_adamw": 2e-3},
+            "schedule": {"kind": "warmup-cosine", "warmup": 0.1},
+        },
+    )
 
 
 def _stretches(rng: BatchRng, name: str, count: int, share: float, size_B: Tensor, most: int) -> Tensor:

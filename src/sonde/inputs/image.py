@@ -153,6 +153,8 @@ class Image(Input):
         photos = any(one.mode not in ("1", "L", "I", "I;16", "F") for one in pictures)
         few = len(records) < 10_000
         colour = {"brightness": 0.2, "contrast": 0.2, "saturation": 0.2} if photos else {"brightness": 0.2}
+        if "position" in output.per:
+            return _for_a_text(config, pictures, len(records))
         if "example" not in output.per:
             size = _mask_size(pictures)
             return Advice(
@@ -287,6 +289,23 @@ class Image(Input):
         order = torch.channels_last if grid.shape[1] == 1 else torch.contiguous_format
         grid = grid.to(torch.float32, memory_format=order, copy=True).mul_(scale).add_(shift)
         return {**tensors, "grid": grid.contiguous(memory_format=torch.channels_last)}
+
+
+def _for_a_text(config: ImageConfig, pictures: list[Any], count: int) -> Advice:
+    """Settings for features that a decoder writes a text from, in so many records."""
+    # Never mirrored: a text may say what is left and what is right.
+    augment = {"shift": 0.1, "zoom": 0.2, "rotate": 10}
+    size = {} if config.size is not None else {"size": 48} if count < 20_000 else {}
+    return Advice(
+        input={**size, **_strokes_size(config, pictures), "augment": augment},
+        network={"kind": "cnn", "widths": [32, 64, 128, 256], "convolutions": [1, 1, 1, 1]},
+        training={
+            "epochs": int(np.clip(80_000 / max(1, count), 8, 60)),
+            "batch_size": 64,
+            "optimizer": {"kind": "muon", "lr": 0.02, "lr_adamw": 3e-3, "weight_decay": 0.05},
+            "schedule": {"kind": "warmup-cosine", "warmup": 0.1},
+        },
+    )
 
 
 def _mask_size(pictures: list[Any]) -> tuple[int, int]:

@@ -15,20 +15,9 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from sonde.base.config import Config, FilePath
-from sonde.base.errors import RecordError, UserError, near
+from sonde.base.errors import RecordError, UserError, near, unknown
 from sonde.base.rng import BatchRng
-from sonde.contracts.augment import AugmentParams
-from sonde.contracts.classical import FeatureMap
-from sonde.contracts.columns import Columns, Ragged, Tensors, take
-from sonde.contracts.feature_maps import Tokens
-from sonde.contracts.finding import Finding, judged
-from sonde.contracts.input import Input
-from sonde.contracts.part import agree
-from sonde.contracts.records import Record, Records
-from sonde.contracts.specs import Advice, InputSpec, OutputSpec
-from sonde.inputs._reading import is_words, read_text, read_words
-from sonde.inputs._subwords import Subwords, learn
-from sonde.inputs._vocabulary import (
+from sonde.base.vocabulary import (
     RESERVED,
     Bytes,
     Characters,
@@ -40,6 +29,17 @@ from sonde.inputs._vocabulary import (
     frequent_characters,
     train,
 )
+from sonde.contracts.augment import AugmentParams
+from sonde.contracts.classical import FeatureMap
+from sonde.contracts.columns import Columns, Ragged, Tensors, take
+from sonde.contracts.feature_maps import Tokens
+from sonde.contracts.finding import Finding, judged
+from sonde.contracts.input import Input
+from sonde.contracts.part import agree
+from sonde.contracts.records import Record, Records
+from sonde.contracts.specs import Advice, InputSpec, OutputSpec
+from sonde.inputs._reading import is_words, read_text, read_words
+from sonde.inputs._subwords import Subwords, learn
 
 # Ids of a vocabulary if the recipe does not say; characters and BPE need far fewer than words.
 SIZES = {"characters": 4096, "words": 20_000, "bpe": 4096}
@@ -70,6 +70,9 @@ class TextConfig(Config):
         default=None, ge=4, description="most tokens in the vocabulary; 20,000 words, or 4,096 characters or byte pairs"
     )
     min_count: int = Field(default=2, ge=1, description="words and bpe: what training shows less often gets no token")
+    learn_from: tuple[str, ...] = Field(
+        default=(), description="fields that the vocabulary is learned from, too: a joint one for translation"
+    )
     tokenizer: FilePath | None = Field(
         default=None, description="an existing tokenizer.json (relative to this recipe), instead of training one"
     )
@@ -149,7 +152,8 @@ class Text(Input):
                 f"none of the {len(records)} training records has a text in field {config.field!r}",
                 expected="texts, or paths of UTF-8 text files",
             )
-        part = cls(config=config, learnt=_learn(config, texts), length=config.window or config.length or LONGEST)
+        known = [*texts, *_others(config, records)]
+        part = cls(config=config, learnt=_learn(config, known), length=config.window or config.length or LONGEST)
         part._check_tokenizer()
         if config.window or config.length:
             return part
@@ -225,6 +229,8 @@ class Text(Input):
                     "schedule": {"kind": "warmup-cosine", "warmup": 0.05},
                 },
             )
+        if "pixel" in output.per:
+            return _for_a_decoder(len(records))
         if "position" in output.per:
             return _for_each_word(len(records))
         # Of the news an LSTM gets 87.6 % right with words, 85.2 % with byte pairs. Few texts are learnt by heart unless
@@ -460,6 +466,41 @@ def _for_each_word(count: int) -> Advice:
             "schedule": {"kind": "warmup-cosine", "warmup": 0.05},
         },
     )
+
+
+def _for_a_decoder(count: int) -> Advice:
+    """Settings for features that a decoder writes another text from, in so many records."""
+    return Advice(
+        input={
+            "tokens": "bpe",
+            "vocabulary_size": int(np.clip(count // 5, 400, 8000)),
+            "length": 256,
+            "augment": {"drop": 0.0 if count > 20_000 else 0.1},
+        },
+        network={
+            "kind": "transformer",
+            "width": 256,
+            "layers": 3,
+            "positions": "sinusoidal",
+            "dropout": 0.1 if count > 20_000 else 0.3,
+        },
+        training={
+            "epochs": int(np.clip(220_000 / max(1, count), 4, 60)),
+            "batch_size": 128 if count > 10_000 else 64,
+            "optimizer": {"kind": "muon", "lr": 0.02, "lr_adamw": 3e-3, "weight_decay": 0.05},
+            "schedule": {"kind": "warmup-cosine", "warmup": 0.05},
+        },
+    )
+
+
+def _others(config: TextConfig, records: Records) -> list[str]:
+    """The texts of `learn_from`, for the vocabulary alone."""
+    found: list[str] = []
+    for field in config.learn_from:
+        if field not in records.fields:
+            raise unknown(field, records.fields, what="inputs.text.learn_from: the field")
+        found += [text for text in records.fields[field] if isinstance(text, str)]
+    return [text.lower() for text in found] if _lowers(config) else found
 
 
 def _learn(config: TextConfig, texts: list[str], *, whole: bool = False) -> str:

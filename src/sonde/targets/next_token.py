@@ -25,20 +25,15 @@ from sonde.contracts.records import Record, Records
 from sonde.contracts.specs import InputSpec, OutputSpec
 from sonde.contracts.target import Prediction, Target
 from sonde.targets._inputs import asked_of_one, the_input
+from sonde.targets._positions import real_positions
+from sonde.targets._sampling import Sampling, choose
 from sonde.targets._sums import weighted_sum
 
 
-class Generate(Config):
+class Generate(Sampling):
     """How a text is continued."""
 
     tokens: int = Field(default=200, ge=1, description="how many tokens are added")
-    temperature: float = Field(
-        default=1.0, ge=0, description="below 1 the likely tokens gain; 0 always takes the likeliest"
-    )
-    top_k: int | None = Field(default=None, ge=1, description="choose among so many of the likeliest tokens")
-    top_p: float | None = Field(
-        default=None, gt=0, le=1, description="choose among the likeliest that make up this share"
-    )
     seed: int = Field(default=0, ge=0, description="same seed, same prompt: same text")
 
 
@@ -161,7 +156,7 @@ class NextToken(Target):
         beyond_BT = place_T[None, :] >= length_B[:, None]
         truth_M = next_BT[:, : shown_BT.shape[1]].masked_fill(beyond_BT, -100).flatten()
         inputs = {**batch.inputs, self.input: shown}
-        at_N = _real(beyond_BT)
+        at_N = real_positions(beyond_BT)
         if at_N is None:
             cost_M = self._cost(network(inputs).flatten(0, 1), truth_M)
         else:
@@ -258,44 +253,3 @@ class NextToken(Target):
             nats_R = metrics.per_unit(columns["loss"], columns["bytes"], weights_RN)
             scores["bits_per_byte"] = nats_R / np.log(2)
         return scores
-
-
-def _real(beyond_BT: Tensor) -> Tensor | None:
-    """The positions (among B * T) that have a next token, int64 (N,); None where that is all of them.
-
-    None too where looking would wait for a device, or a traced graph cannot look.
-    """
-    if beyond_BT.device.type != "cpu" or torch.compiler.is_compiling() or not bool(beyond_BT.any()):
-        return None
-    return beyond_BT.flatten().logical_not().nonzero()[:, 0]
-
-
-def choose(logits_BV: Tensor, u_B: Tensor, settings: Generate) -> Tensor:
-    """One token per row, int64 (B,): the one that a uniform number in [0, 1) falls to."""
-    if settings.temperature == 0:
-        return logits_BV.argmax(1)
-    logits_BV = logits_BV / settings.temperature
-    if settings.top_k is not None:
-        logits_BV = keep_top_k(logits_BV, settings.top_k)
-    if settings.top_p is not None:
-        logits_BV = keep_top_p(logits_BV, settings.top_p)
-    passed_BV = logits_BV.softmax(1).cumsum(1)
-    total_B = passed_BV[:, -1]
-    # Below the total, whatever rounding does: else it could fall to a token that has no chance.
-    place_B = torch.minimum(u_B * total_B, torch.nextafter(total_B, torch.zeros_like(total_B)))
-    return (passed_BV <= place_B[:, None]).sum(1)
-
-
-def keep_top_k(logits_BV: Tensor, k: int) -> Tensor:
-    """All but the k largest become -inf (Fan et al. 2018); ties with the last one stay."""
-    least_B1 = logits_BV.topk(min(k, logits_BV.shape[1]), dim=1).values[:, -1:]
-    return logits_BV.masked_fill(logits_BV < least_B1, -torch.inf)
-
-
-def keep_top_p(logits_BV: Tensor, p: float) -> Tensor:
-    """All but the fewest likeliest that together reach the probability p become -inf (Holtzman et al. 2020)."""
-    sorted_BV, order_BV = logits_BV.sort(dim=1, descending=True, stable=True)
-    share_BV = sorted_BV.softmax(1)
-    drop_BV = share_BV.cumsum(1) - share_BV >= p
-    drop_BV[:, 0] = False
-    return logits_BV.masked_fill(torch.zeros_like(drop_BV).scatter(1, order_BV, drop_BV), -torch.inf)
