@@ -16,7 +16,7 @@ from sonde.base.config import Config, kind_of
 from sonde.base.device import Precision, choose_device
 from sonde.base.errors import Diverged, UserError, unknown
 from sonde.base.progress import Progress
-from sonde.base.rng import initial_weights, key
+from sonde.base.rng import BatchRng, initial_weights, key
 from sonde.contracts.batch import Examples
 from sonde.contracts.classical import EstimatorConfig, Unsuitable
 from sonde.contracts.input import Input
@@ -155,6 +155,19 @@ def prepare(
         micro_batch=micro_batch,
     )
     return state, plan, batches
+
+
+def show_first_batch(task: Task, batches: Batches, seed: int, folder: RunFolder) -> None:
+    """The first batch as training sees it, with its truth, in the run folder, where the target can draw it."""
+    if not dist.is_main() or type(task.target).draw_batch is Target.draw_batch:
+        return
+    batch, epoch = batches.at(0)
+    some = task.split(batch, SHOWN)[0]
+    picture = task.target.draw_batch(
+        task.augment(some, BatchRng(seed=seed, epoch=epoch, records_B=some.records_B, progress=0.0))
+    )
+    if picture is not None:
+        picture.save(folder.path / "first_batch.png")
 
 
 def fit_classical(recipe: Recipe, task: Task, sets: dict[str, Encoded], progress: Progress) -> loop.State:

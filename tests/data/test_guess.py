@@ -264,6 +264,7 @@ def test_headers_are_seen(tmp_path: Path) -> None:
         (rows, ["column_1", "label"]),
         ("x,kind\n" + rows, None),
         ("0,1\n" + rows, None),  # numbered, as unnamed columns are when written
+        (f"x,{KIND[0]}\n" + rows, None),  # over numbers, though the other column has its name as a value
     ):
         (tmp_path / "a.csv").write_text(content)
         guess = table.guess(tmp_path / "a.csv", None)

@@ -206,6 +206,7 @@ def predict(
         list[Path], typer.Argument(readable=False, help="Files, folders, or CSV, JSONL and Parquet tables.")
     ],
     out: Annotated[Path | None, typer.Option(help="Write the answers to this JSONL file.")] = None,
+    draw: Annotated[Path | None, typer.Option(help="Draw the answers into this folder: boxes, masks.")] = None,
 ) -> None:
     """Answer for any number of inputs, one line of JSON each."""
     from sonde.base import files
@@ -220,7 +221,7 @@ def predict(
         from sonde.commands.predict import predict as run_predict
 
         answers = []
-        for answer in run_predict(load(artifact), inputs, progress):
+        for answer in run_predict(load(artifact), inputs, progress, draw=draw):
             answers.append(answer)
             if out is None:
                 _print(answer)

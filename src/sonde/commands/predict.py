@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -9,9 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from sonde.artifact import Model
 from sonde.base import lookup
+from sonde.base.config import kind_of
 from sonde.base.errors import RecordError, UserError
 from sonde.base.errors import near as near_miss
+from sonde.base.files import make_folder, write_bytes
 from sonde.base.progress import NoProgress, Progress
+from sonde.contracts.target import Target
 from sonde.data.source import Source
 from sonde.data.sources._content import table_format
 
@@ -22,31 +26,59 @@ if TYPE_CHECKING:
 BATCH = 64
 
 
-def predict(model: Model, paths: Sequence[Path], progress: Progress | None = None) -> Iterator[dict[str, Any]]:
+def predict(
+    model: Model, paths: Sequence[Path], progress: Progress | None = None, *, draw: Path | None = None
+) -> Iterator[dict[str, Any]]:
     """One mapping an input, in order: {"input": name, ...answer} or {"input": name, "error": what}.
 
     A path is a file that the model reads, a folder of such files, or a table (CSV, TSV, Parquet, JSONL) with a record
     a row. A table is read as that of the training data was; the target's columns may be in it or not. Files named in
     a table are relative to it. What the source of the training data reads otherwise is read so here, too
-    (`Source.inputs`): tagged words, or a text with a line for each translation.
+    (`Source.inputs`): tagged words, or a text with a line for each translation. Into the folder `draw` goes a picture
+    of each answer, named after its input.
 
     Raises:
         UserError: a path does not exist, a folder is empty, a table lacks a field.
     """
     progress = progress or NoProgress()
+    if draw is not None:
+        _check_draws(model, draw)
     named = [each for path in paths for each in _records(model, path)]
     progress.begin("predict", len(named))
     rows = iter(named)
     done = 0
     while chunk := list(islice(rows, BATCH)):
         answers = model.answers([record for _, record in chunk], size=BATCH)
-        for (name, _), answer in zip(chunk, answers, strict=True):
+        for (name, record), answer in zip(chunk, answers, strict=True):
             if isinstance(answer, RecordError):
                 yield {"input": name, "error": str(answer)}
-            else:
+            elif draw is None:
                 yield {"input": name, **answer}
+            else:
+                drawn = model.task.target.draw(answer, record, model.task.inputs)
+                yield {"input": name, **answer, "drawn": _saved(drawn, draw, name)}
         done += len(chunk)
         progress.at(done)
+
+
+def _check_draws(model: Model, folder: Path) -> None:
+    target = type(model.task.target)
+    if target.draw is Target.draw:
+        raise UserError(
+            f"the answers of target {kind_of(model.task.target.config)!r} cannot be drawn", hint="leave out --draw"
+        )
+    make_folder(folder)
+
+
+def _saved(picture: Any, folder: Path, name: str) -> str:
+    """Write a picture under the name of its input; give its path."""
+    parts = [part for part in Path(name).parts if part not in ("..", "/") and not part.endswith(":\\")]
+    path = folder.joinpath(*parts).with_suffix(".png")
+    make_folder(path.parent)
+    file = io.BytesIO()
+    picture.save(file, "PNG")
+    write_bytes(path, file.getvalue())
+    return str(path)
 
 
 def _records(model: Model, path: Path) -> list[tuple[str, Any]]:

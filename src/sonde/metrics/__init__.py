@@ -8,6 +8,7 @@ warning. Rows are taken one at a time or through a matrix product, so memory sta
 Shape suffixes: R row of weights, N example, K class.
 """
 
+from sonde.metrics.boxes import BOX_ANSWERS, box_overlaps, box_scores, match_boxes
 from sonde.metrics.captions import caption_words, cider_d
 from sonde.metrics.classes import (
     SMALLEST,
@@ -77,6 +78,7 @@ from sonde.metrics.translation import (
 
 __all__ = [
     "BLOCK",
+    "BOX_ANSWERS",
     "SMALLEST",
     "UNNAMED",
     "EntityCounts",
@@ -93,6 +95,8 @@ __all__ = [
     "balanced_accuracy",
     "bleu",
     "bleu_statistics",
+    "box_overlaps",
+    "box_scores",
     "calibration_error",
     "caption_words",
     "character_errors",
@@ -114,6 +118,7 @@ __all__ = [
     "log_loss",
     "macro_f1",
     "mae",
+    "match_boxes",
     "mean",
     "mean_of_defined",
     "micro_f1",

@@ -8,12 +8,13 @@ from typing import Annotated, Any, ClassVar, Literal, Protocol, Self, runtime_ch
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageColor
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
 from sonde import metrics
+from sonde.base import boxes
 from sonde.base.config import Config
 from sonde.base.constants import constant
 from sonde.base.errors import RecordError, UserError, unknown
@@ -238,6 +239,13 @@ class Mask(Target):
         cells = torch.bincount(cell_BHW.flatten(), minlength=last + 1)[:last]
         return {"confusion": cells.reshape(count, num_classes, num_classes)}
 
+    def draw(self, prediction: Prediction, record: Record, inputs: Mapping[str, Input]) -> Image.Image | None:
+        """The picture as the network saw it, with the classes over it."""
+        picture = read_image(record[inputs[self.input].config.field])
+        fitted = fit_to(picture.convert("RGB"), (self.size[0], self.size[1]), how=self.how)
+        codes = {value: code for code, value in enumerate(self.ids)}
+        return _painted(fitted, np.vectorize(codes.__getitem__, otypes=[np.int64])(unpack(prediction)))
+
     def baseline(self, truth: Columns) -> Columns:
         """The commonest class of training, everywhere."""
         masks_NHW, num_classes = truth["mask"], len(self.classes)
@@ -267,6 +275,13 @@ class Mask(Target):
             "class_accuracy": metrics.balanced_accuracy(counts),
         }
         return scores | {f"iou/{name}": iou_RK[:, code] for code, name in enumerate(self.classes)}
+
+
+def _painted(picture: Image.Image, codes_HW: np.ndarray) -> Image.Image:
+    """The picture with every class in a colour of its own over it, half transparent."""
+    palette_K3 = np.array([ImageColor.getrgb(boxes.COLOURS[code % len(boxes.COLOURS)]) for code in range(IGNORED + 1)])
+    over = Image.fromarray(palette_K3[codes_HW].astype(np.uint8))
+    return Image.blend(picture.convert("RGB"), over, 0.5)
 
 
 def unpack(prediction: Prediction) -> np.ndarray:
