@@ -269,8 +269,10 @@ def test_from_parallel_files_to_translations(tmp_path):
     """new -> fit -> predict -> prove, as the recipe is written."""
     rng = np.random.default_rng(0)
     words = {"dog": "Hund", "cat": "Katze", "sea": "See", "deep": "tief", "red": "rot", "big": "gro\u00df"}
+    every = [list(each) for size in (1, 2, 3) for each in itertools.product(words, repeat=size)]
+    lines_left = [every[place] for place in rng.permutation(len(every))]
     for split, count in (("train", 96), ("val", 16), ("test", 16)):
-        chosen = [list(rng.choice(list(words), rng.integers(1, 4))) for _ in range(count)]
+        chosen, lines_left = lines_left[:count], lines_left[count:]
         for language, lines in (("en", chosen), ("de", [[words[word] for word in line] for line in chosen])):
             text = "".join(" ".join(line) + "\n" for line in lines)
             (tmp_path / f"{split}.{language}").write_text(text, encoding="utf-8")
