@@ -21,12 +21,13 @@ from safetensors import safe_open
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from sonde import networks
+from sonde import classical, networks
 from sonde.artifact.folder import FORMAT
 from sonde.base import lookup
 from sonde.base.config import Config
 from sonde.base.errors import SondeError, UserError
 from sonde.contracts.backbone import Backbone, BackboneConfig
+from sonde.contracts.classical import Estimator
 from sonde.contracts.input import Input
 from sonde.contracts.part import Part
 from sonde.contracts.target import Target
@@ -47,11 +48,16 @@ class SavedPart(Config):
 
 
 class SavedTask(Config):
-    """What task.json holds. `network`: the settings of each backbone; None for someone's own module."""
+    """What task.json holds. `network`: the settings of each backbone, or of one classical model (which have a kind);
+    None for someone's own module."""
 
     format: int
     parts: dict[str, SavedPart]
-    network: dict[str, dict[str, Any]] | None
+    network: dict[str, Any] | None
+
+    @property
+    def is_classical(self) -> bool:
+        return _is_classical(self.network)
 
 
 @contextlib.contextmanager
@@ -114,8 +120,12 @@ def _no_number(name: str) -> None:
     raise ValueError(f"{name} is not a number")
 
 
-def read_task(folder: Path) -> tuple[Task, Mapping[str, Mapping[str, Any]] | None]:
-    """The task, and the settings of each input's backbone (None: the network is someone's own module).
+def _is_classical(network: Mapping[str, Any] | None) -> bool:
+    return network is not None and isinstance(network.get("kind"), str)
+
+
+def read_task(folder: Path) -> tuple[Task, Mapping[str, Any] | None]:
+    """The task, and the settings of its network (see `SavedTask`).
 
     Raises:
         UserError: the files say what no artifact of this format says.
@@ -133,7 +143,7 @@ def read_task(folder: Path) -> tuple[Task, Mapping[str, Mapping[str, Any]] | Non
         names = [name.removeprefix("inputs.") for name in saved.parts if name != "target"]
         if "target" not in saved.parts or not names or any(f"inputs.{name}" not in saved.parts for name in names):
             raise ValueError(f"its parts are {sorted(saved.parts)}, and have to be inputs.NAME and target")
-        if saved.network is not None and saved.network.keys() != set(names):
+        if saved.network is not None and not saved.is_classical and saved.network.keys() != set(names):
             raise ValueError(f"network has {sorted(saved.network)}, and the inputs are {sorted(names)}")
     tensors = read_tensors(folder / "task.safetensors", read_header(folder / "task.safetensors"))
     beyond = [name for name in tensors if not any(name.startswith(f"{part}.") for part in saved.parts)]
@@ -217,9 +227,7 @@ def read_tensors(path: Path, header: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return {name: file.get_tensor(name) for name in header}
 
 
-def read_network(
-    folder: Path, task: Task, backbones: Mapping[str, Mapping[str, Any]] | None, own: nn.Module | None
-) -> nn.Module:
+def read_network(folder: Path, task: Task, backbones: Mapping[str, Any] | None, own: nn.Module | None) -> nn.Module:
     """The network with its weights; `own` is someone's module, for an artifact of one.
 
     Raises:
@@ -227,6 +235,11 @@ def read_network(
     """
     path = folder / "weights.safetensors"
     header = read_header(path)
+    if backbones is not None and _is_classical(backbones):
+        weights = read_tensors(path, header)
+        with reading(path):
+            kind = _kind("estimators", backbones, Estimator)
+            return classical.restore(task, kind, backbones, weights)
     network = _own(folder, task, own, header) if backbones is None else _built(folder, task, backbones, header)
     wrong = misfits(network.state_dict(), header)
     if wrong:
@@ -262,9 +275,7 @@ def _own(folder: Path, task: Task, own: nn.Module | None, header: Mapping[str, T
     return networks.wrap(own, task)
 
 
-def _built(
-    folder: Path, task: Task, backbones: Mapping[str, Mapping[str, Any]], header: Mapping[str, Tensor]
-) -> nn.Module:
+def _built(folder: Path, task: Task, backbones: Mapping[str, Any], header: Mapping[str, Tensor]) -> nn.Module:
     """The network of these settings; built in memory only once its outline fits the weights."""
     with reading(folder / "task.json", "network"):
         configs: dict[str, BackboneConfig] = {

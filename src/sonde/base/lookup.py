@@ -24,6 +24,7 @@ ROOMS = {
     "inputs": "sonde.inputs",
     "targets": "sonde.targets",
     "networks": "sonde.networks",
+    "estimators": "sonde.classical",
     "sources": "sonde.data.sources",
 }
 

@@ -80,7 +80,8 @@ class Advice:
     """Settings that do well unedited on some data: sections of a recipe, as TOML holds them.
 
     `data` is for targets: how records have to be split so that its scores mean what they say. A split that the data
-    set gives itself stays.
+    set gives itself stays. `leads`: whether its training suits the networks of other inputs, too; one that does not
+    gives way to theirs.
     """
 
     data: Mapping[str, Any] = field(default_factory=dict)
@@ -88,3 +89,4 @@ class Advice:
     target: Mapping[str, Any] = field(default_factory=dict)
     network: Mapping[str, Any] = field(default_factory=dict)
     training: Mapping[str, Any] = field(default_factory=dict)
+    leads: bool = True

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
@@ -18,7 +18,9 @@ from sonde.base.config import Config, FilePath
 from sonde.base.errors import RecordError, UserError, near
 from sonde.base.rng import BatchRng
 from sonde.contracts.augment import AugmentParams
+from sonde.contracts.classical import FeatureMap
 from sonde.contracts.columns import Columns, Ragged, Tensors, take
+from sonde.contracts.feature_maps import Tokens
 from sonde.contracts.finding import Finding, judged
 from sonde.contracts.input import Input
 from sonde.contracts.part import agree
@@ -41,9 +43,13 @@ from sonde.inputs._vocabulary import (
 
 # Ids of a vocabulary if the recipe does not say; characters and BPE need far fewer than words.
 SIZES = {"characters": 4096, "words": 20_000, "bpe": 4096}
+# N-grams for classical models: of what is no word by itself, longer ones.
+GRAMS = {"bytes": (2, 5), "characters": (2, 5), "words": (1, 2), "bpe": (1, 3)}
 # Training texts that the usual length is taken from, and the longest that it may become.
 SAMPLE = 10_000
 LONGEST = 512
+# Characters of a text on a report.
+SHOWN = 600
 
 
 class Augment(Config):
@@ -264,6 +270,17 @@ class Text(Input):
             size=(self.length,),
         )
 
+    def feature_map(self) -> FeatureMap:
+        tokens = "bpe" if self.config.tokenizer is not None else self.config.tokens
+        if self.words:
+            about = (
+                "each word, its parts and its neighbours" if self.config.subwords else "each word and its neighbours"
+            )
+        else:
+            low, high = GRAMS[tokens]
+            about = f"TF-IDF of {'byte pairs' if tokens == 'bpe' else tokens}, {low} to {high} at a time"
+        return Tokens(self.spec, GRAMS[tokens], about)
+
     def split(self, record: Record) -> tuple[list[str], str | None, list[int]]:
         """The words of a record and, where it holds a text and no list of words, the text and where each starts in it.
 
@@ -372,6 +389,11 @@ class Text(Input):
         if isinstance(subwords, Ragged):
             tensors["subwords"] = subwords.padded().long()
         return tensors
+
+    def show(self, record: Record) -> dict[str, Any]:
+        found = [record.get(name) for name in self.fields(self.config)]
+        texts = [" ".join(one) if isinstance(one, list) else str(one) for one in found]
+        return {"text": "\n".join(texts)[:SHOWN]}
 
     def audit(self, columns: Columns, ids: Sequence[str]) -> list[Finding]:
         tokens = columns["tokens"]

@@ -18,7 +18,7 @@ from sonde.base.config import Config
 from sonde.base.errors import RecordError, UserError
 from sonde.base.rng import BatchRng, generator
 from sonde.contracts.batch import Batch
-from sonde.contracts.columns import Columns, Tensors
+from sonde.contracts.columns import Columns, EvalColumns, Tensors
 from sonde.contracts.input import Input
 from sonde.contracts.part import agree
 from sonde.contracts.records import Record, Records
@@ -245,6 +245,10 @@ class NextToken(Target):
             predicted_BT = (place_T[None, :] >= 1) & (place_T[None, :] < given["length"][:, None])
             measured["bytes"] = (bytes_V[given["tokens"]] * predicted_BT).sum(1)
         return measured
+
+    def costs(self, columns: EvalColumns) -> np.ndarray:
+        """Nats per token."""
+        return columns["loss"] / np.maximum(columns["positions"], 1)
 
     def metrics(self, columns: Mapping[str, np.ndarray], weights_RN: np.ndarray) -> dict[str, np.ndarray]:
         """loss in nats per token, its perplexity, and bits per byte of text."""
