@@ -50,8 +50,17 @@ class Rows:
     skipped_lines: tuple[int, ...] = ()
 
 
-def read(path: Path, dialect: Dialect) -> Rows:
+def read(path: Path, dialect: Dialect) -> polars.DataFrame:
     """Every column as texts, an empty value null.
+
+    Raises:
+        UserError: as `read_rows`.
+    """
+    return read_rows(path, dialect).frame
+
+
+def read_rows(path: Path, dialect: Dialect) -> Rows:
+    """As `read`, with what was skipped.
 
     Raises:
         UserError: of no certain encoding, empty, a row with too many or too few values (unless those are skipped), a

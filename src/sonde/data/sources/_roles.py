@@ -397,7 +397,9 @@ def _names_group(column: _Column) -> bool:
     return column.values.dtype.kind != "f" and bool(_GROUP.fullmatch(column.name))
 
 
-def _note(notes: dict[str, str], setting: str, left_out: Sequence[_Column], why: Mapping[str, str]) -> None:
+def _note(
+    notes: dict[str, str], setting: str, left_out: Sequence[_Column], why: Mapping[str, str] = NO_REASONS
+) -> None:
     if left_out:
         notes[setting] = f"left out: {_listed(left_out, why)}"
 
