@@ -28,16 +28,19 @@ REAL = {
     "openmoji_captions": ("table", {"image"}, "sequence"),
     "multi30k_en_de": ("parallel-text", {"text"}, "sequence"),
     "esol": ("table", {"table"}, "number"),
+    "bccd": ("voc", {"image"}, "boxes"),
     "omniglot_small1": ("class-folders", {"image"}, "category"),
     "ud_english_partut": ("tagged-text", {"text"}, "tags"),
     "ud_english_partut/en_partut-ud-dev.conllu": ("tagged-text", {"text"}, "tags"),
 }
 # Formats that no source reads yet: none may claim them.
-OTHERS = ["bccd", "cora", "hippocampus3d", "ucr_small"]
+OTHERS = ["cora", "hippocampus3d", "ucr_small"]
 
 
 def recognising(path: Path) -> list[str]:
-    return [name for name in kinds("sources") if find("sources", name, Source).recognise(path)]
+    """Those that know a path, without the ones that are asked only where no distinct format is recognised."""
+    found = {name: source for name in kinds("sources") if (source := find("sources", name, Source)).recognise(path)}
+    return [name for name, source in found.items() if source.distinct] or [*found]
 
 
 def real(shared: Path, name: str, target: str | None = None) -> Guess:
