@@ -79,6 +79,8 @@ def fit(
         sets = {split: stages.encode_split(recipe, task, split, data, folder, progress) for split in data.splits}
         check_unreadable(sets, recipe.data.max_unreadable)
         stages.check_monitor(recipe, task, net, sets)
+        for note in stages.notes(recipe, sets):
+            progress.message(note)
         parallel.per_rank_batch_size(min(recipe.training.batch_size, len(sets["train"].examples)))
         folder.record_inputs(recipe.to_toml(), data.snapshot)
         state, plan, batches = stages.prepare(recipe, task, net, sets["train"], folder.precision_file, progress)

@@ -31,6 +31,8 @@ from sonde.training.schedules import Schedule
 
 # Skipped records that people are told of, one by one.
 SHOWN = 8
+# Validation examples below which the choice of a checkpoint is mostly chance.
+CHOOSING = 50
 
 Scores = dict[str, dict[str, evaluation.Score]]
 
@@ -157,6 +159,19 @@ def check_monitor(recipe: Recipe, task: Task, network: nn.Module, sets: dict[str
     found = evaluation.values(task, evaluation.eval_outputs(task, network, some, precision=precision))
     if monitor not in found:
         raise unknown(monitor, found, what="training.monitor: the score")
+
+
+def notes(recipe: Recipe, sets: dict[str, Encoded]) -> list[str]:
+    """What people should know of the splits before they wait for scores."""
+    if recipe.training.checkpoint != "best" or "validation" not in sets:
+        return []
+    count = len(sets["validation"].examples)
+    if count >= CHOOSING:
+        return []
+    return [
+        f"the validation split has {count} {'example' if count == 1 else 'examples'}: too few to choose by; "
+        'training.checkpoint = "last" keeps the last weights, data.split.validation makes the split larger'
+    ]
 
 
 def use_best(recipe: Recipe, folder: RunFolder, state: loop.State) -> None:

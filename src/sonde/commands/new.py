@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from sonde.base import files, lookup
 from sonde.base.config import Config
 from sonde.base.errors import UserError
+from sonde.commands import budget
 from sonde.contracts.input import Input
-from sonde.contracts.records import Records
+from sonde.contracts.records import Records, is_missing
 from sonde.contracts.specs import Advice
 from sonde.contracts.target import Target
 from sonde.data.load import as_paths, locate, missing, source_of
@@ -29,6 +33,8 @@ TRIED = 32
 # Fields of an input that people are told.
 SHOWN = 12
 LEFT_OUT = "left out: "
+# What columns are called that name records: id, ID, row_id, PassengerId.
+_ID = re.compile(r"(?i:(^|[\W_])(id|uuid|guid|key)$)|[a-z]I[dD]$")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +103,8 @@ def write_recipe(
     guess = reader.guess(path, target)
     records = _records(guess, path)
     guess = _with_hint(guess, records) if kind is None else _of_kind(guess, kind, records)
-    sections = recommend(guess, records)
+    sections, notes = recommend(guess, records)
+    guess = replace(guess, read_as=(*guess.read_as, *notes))
     sections["data"]["source"] = _relative(source, path, out)
     text = to_toml(sections, guess)
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -168,8 +175,9 @@ def _relative(source: str, path: Path, out: Path) -> str:
     return source if ":" in source else Path(os.path.relpath(path, out.parent.resolve())).as_posix()
 
 
-def recommend(guess: Guess, records: Records) -> dict[str, dict[str, Any]]:
-    """The sections of a recipe: what the source found, and what the inputs and the target recommend for it."""
+def recommend(guess: Guess, records: Records) -> tuple[dict[str, dict[str, Any]], tuple[str, ...]]:
+    """The sections of a recipe: what the source found, and what the inputs and the target recommend for it; and what
+    people should know of that."""
     target_kind = lookup.find("targets", guess.target["kind"], Target)
     target = target_kind.Config.model_validate(dict(guess.target))
     found: dict[str, Config] = {}
@@ -193,14 +201,42 @@ def recommend(guess: Guess, records: Records) -> dict[str, dict[str, Any]]:
         training = _longer(training, dict(each.training))
         answers |= {name: value for name, value in each.target.items() if name in known}
     given = guess.data.get("split", {}).get("by") == "given"
-    data = {name: value for name, value in own.data.items() if name != "split" or not given}
-    return {
-        "data": dict(guess.data) | data,
+    data = dict(guess.data) | {name: value for name, value in own.data.items() if name != "split" or not given}
+    training |= own.training
+    changed, kept, why = ({}, {}, ()) if "split" in own.data else budget.checkpoint(records, data)
+    data |= changed
+    training = budget.work(
+        training,
+        budget.count_training(records, data.get("split", {})),
+        max(each.min_steps for each in (*advice, own)),
+        keep_batch="batch_size" in own.training,
+    )
+    sections = {
+        "data": data | _id_field(guess, records),
         "inputs": inputs,
         "target": answers | dict(own.target),
         "network": next(iter(networks.values())) if len(networks) == 1 else networks,
-        "training": training | dict(own.training),
+        "training": training | kept,
     }
+    return sections, (*(note for each in (*advice, own) for note in each.notes), *why)
+
+
+def _id_field(guess: Guess, records: Records) -> dict[str, str]:
+    """`data.id`: the first column of a table that is called an id, names every record and is not learned from."""
+    if guess.data["kind"] != "table":
+        return {}
+    used = {guess.target.get("field"), *guess.target.get("fields", ()), guess.data.get("split", {}).get("field")}
+    for section in guess.inputs.values():
+        used |= {section.get("field"), *section.get("also", ()), *section.get("fields", ())}
+    for name, values in records.fields.items():
+        if name not in used and _ID.search(name) and _is_unique(values):
+            return {"id": name}
+    return {}
+
+
+def _is_unique(values: np.ndarray) -> bool:
+    """Whether each record has a value of its own."""
+    return values.ndim == 1 and not is_missing(values).any() and len(set(map(str, values.tolist()))) == len(values)
 
 
 def _longer(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:

@@ -6,12 +6,14 @@ import tomllib
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
+from types import NoneType
 from typing import TYPE_CHECKING, Any
 
 from sonde.artifact import Model
-from sonde.base.errors import RecordError, UserError
+from sonde.base.errors import RecordError, UserError, unknown
 from sonde.base.errors import near as near_miss
 from sonde.base.progress import NoProgress, Progress
+from sonde.contracts.records import Records, is_missing
 
 if TYPE_CHECKING:
     from sonde.data.sources.table import TableConfig
@@ -21,33 +23,42 @@ TABLES = (".csv", ".tsv", ".parquet", ".jsonl", ".ndjson")
 BATCH = 64
 
 
-def predict(model: Model, paths: Sequence[Path], progress: Progress | None = None) -> Iterator[dict[str, Any]]:
+def predict(
+    model: Model, paths: Sequence[Path], progress: Progress | None = None, *, id_field: str | None = None
+) -> Iterator[dict[str, Any]]:
     """One mapping an input, in order: {"input": name, ...answer} or {"input": name, "error": what}.
+
+    What names the records of a table goes with their answers, under its own name: the column `id_field`, or the one
+    that the recipe calls `data.id`, where the table has it.
 
     A path is a file that the model reads, a folder of such files, or a table (CSV, TSV, Parquet, JSONL) with a record
     a row. A table is read as that of the training data was; the target's columns may be in it or not. Files named in
     a table are relative to it. A model that learned from tagged words reads files of those too, and ignores the tags.
 
     Raises:
-        UserError: a path does not exist, a folder is empty, a table lacks a field.
+        UserError: a path does not exist, a folder is empty, a table lacks a field or the column `id_field`.
     """
     progress = progress or NoProgress()
-    named = [each for path in paths for each in _records(model, path)]
+    named = [each for path in paths for each in _records(model, path, id_field)]
     progress.begin("predict", len(named))
     rows = iter(named)
     done = 0
     while chunk := list(islice(rows, BATCH)):
         answers = model.answers([record for _, record in chunk], size=BATCH)
-        for (name, _), answer in zip(chunk, answers, strict=True):
+        for (names, _), answer in zip(chunk, answers, strict=True):
             if isinstance(answer, RecordError):
-                yield {"input": name, "error": str(answer)}
+                yield {**names, "error": str(answer)}
             else:
-                yield {"input": name, **answer}
+                yield {**{name: value for name, value in names.items() if name not in answer}, **answer}
         done += len(chunk)
         progress.at(done)
 
 
-def _records(model: Model, path: Path) -> list[tuple[str, Any]]:
+# What an answer is told apart by: "input", and the id of a table's row under the name of its column.
+Names = dict[str, Any]
+
+
+def _records(model: Model, path: Path, id_field: str | None) -> list[tuple[Names, Any]]:
     if not path.exists():
         raise UserError(
             f"the input {path} does not exist", expected="a file, a folder or a table (CSV, JSONL, Parquet)"
@@ -56,7 +67,9 @@ def _records(model: Model, path: Path) -> list[tuple[str, Any]]:
     if tagged is not None:
         return tagged
     if path.suffix.lower() in TABLES:
-        return _rows(model, path)
+        return _rows(model, path, id_field)
+    if id_field is not None:
+        raise UserError(f"--id {id_field} names a column, and the input {path} is no table")
     parts = list(model.task.inputs.values())
     if len(parts) != 1 or not parts[0].takes_file:
         raise UserError(
@@ -68,11 +81,11 @@ def _records(model: Model, path: Path) -> list[tuple[str, Any]]:
         files = sorted(one for one in path.rglob("*") if one.is_file() and not one.name.startswith("."))
         if not files:
             raise UserError(f"the folder {path} is empty", expected="files to answer for")
-        return [(one.relative_to(path).as_posix(), {field: one}) for one in files]
-    return [(str(path), {field: path})]
+        return [({"input": one.relative_to(path).as_posix()}, {field: one}) for one in files]
+    return [({"input": str(path)}, {field: path})]
 
 
-def _rows(model: Model, path: Path) -> list[tuple[str, Any]]:
+def _rows(model: Model, path: Path, id_field: str | None) -> list[tuple[Names, Any]]:
     from sonde.data.sources.table import Table
 
     records = Table.read(path, _options(model, path))
@@ -85,16 +98,36 @@ def _rows(model: Model, path: Path) -> list[tuple[str, Any]]:
                 hint=f"is {close!r} meant? Then rename it" if close else None,
             )
     files = {name for part in model.task.inputs.values() if part.reads_file for name in part.fields(part.config)}
+    ids = _ids(model, path, records, id_field)
     rows = []
-    for name, record in zip(records.ids, records, strict=True):
+    for place, (name, record) in enumerate(zip(records.ids, records, strict=True)):
         for field in files:
             if isinstance(record[field], str):
                 record[field] = path.parent / record[field]
-        rows.append((f"{path.name} {name}", record))
+        rows.append(({"input": f"{path.name} {name}", **{key: column[place] for key, column in ids.items()}}, record))
     return rows
 
 
-def _tagged(model: Model, path: Path) -> list[tuple[str, Any]] | None:
+def _ids(model: Model, path: Path, records: Records, id_field: str | None) -> dict[str, list[Any]]:
+    """The column that names a table's records, as JSON holds it; none where neither caller nor recipe name one.
+
+    Raises:
+        UserError: the caller names one that the table does not have.
+    """
+    if id_field is not None and id_field not in records.fields:
+        raise unknown(id_field, records.fields, what=f"--id: the table {path} has other columns; the column")
+    data = tomllib.loads(model.card.get("recipe", "")).get("data", {})
+    name = id_field or data.get("id")
+    if not isinstance(name, str) or name not in records.fields:
+        return {}
+    values = [
+        None if gone else value
+        for value, gone in zip(records.fields[name].tolist(), is_missing(records.fields[name]), strict=True)
+    ]
+    return {name: [value if isinstance(value, (str, bool, int, float, NoneType)) else str(value) for value in values]}
+
+
+def _tagged(model: Model, path: Path) -> list[tuple[Names, Any]] | None:
     """The sentences of a file of tagged words, None if it is none or the model learned from other data."""
     from sonde.data.sources.tagged_text import TaggedText, TaggedTextConfig
 
@@ -103,7 +136,7 @@ def _tagged(model: Model, path: Path) -> list[tuple[str, Any]] | None:
         return None
     options = {name: value for name, value in data.items() if name in TaggedTextConfig.model_fields}
     records = TaggedText.read(path, TaggedTextConfig(**options))
-    return list(zip(records.ids, records, strict=True))
+    return [({"input": name}, record) for name, record in zip(records.ids, records, strict=True)]
 
 
 def _options(model: Model, path: Path) -> TableConfig:

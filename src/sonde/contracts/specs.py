@@ -80,7 +80,8 @@ class Advice:
     """Settings that do well unedited on some data: sections of a recipe, as TOML holds them.
 
     `data` is for targets: how records have to be split so that its scores mean what they say. A split that the data
-    set gives itself stays.
+    set gives itself stays. `min_steps` are the optimizer steps below which too little is learned, however few records
+    there are: `epochs` is raised to that. `notes` are what people should know of the advice.
     """
 
     data: Mapping[str, Any] = field(default_factory=dict)
@@ -88,3 +89,5 @@ class Advice:
     target: Mapping[str, Any] = field(default_factory=dict)
     network: Mapping[str, Any] = field(default_factory=dict)
     training: Mapping[str, Any] = field(default_factory=dict)
+    min_steps: int = 300
+    notes: tuple[str, ...] = ()

@@ -23,7 +23,18 @@ from sonde.contracts.columns import Columns, Tensors
 from sonde.contracts.input import Input
 from sonde.contracts.records import Record, Records
 from sonde.contracts.target import Prediction, Target
-from sonde.targets._classes import MOST, ClassWeights, class_weights, codes_of, objects, texts_of, wrong_label
+from sonde.targets._classes import (
+    MOST,
+    ClassWeights,
+    LabelType,
+    class_weights,
+    codes_of,
+    objects,
+    texts_of,
+    type_of,
+    value_of,
+    wrong_label,
+)
 from sonde.targets._sums import examples, weighted_sum
 
 # More different numbers with decimals than this are a quantity, not names.
@@ -47,7 +58,8 @@ class CategoryConfig(Config):
 class Category(Target):
     """Truth: "class" int64 (B,); after mixing also "partner" int64 (B,) and "share" float32 (B,).
 
-    Classes are sorted by name; `class_counts` are their training records, `weights` what each counts in the loss.
+    Classes are sorted by name; `class_counts` are their training records, `weights` what each counts in the loss;
+    `label_type` is what they were in the data, and are in answers.
     Losses: cross-entropy with label smoothing (Szegedy et al. 2016) and class weights as
     `torch.nn.functional.cross_entropy` has them, or focal (Lin et al. 2017). Shape suffixes: B example, K class.
     """
@@ -62,6 +74,7 @@ class Category(Target):
     classes: list[str]
     class_counts: list[int]
     weights: list[float] | None
+    label_type: LabelType = "text"
 
     @classmethod
     def fit(cls, config: CategoryConfig, records: Records, inputs: Mapping[str, Input]) -> Self:
@@ -76,6 +89,7 @@ class Category(Target):
             classes=names.tolist(),
             class_counts=counts.tolist(),
             weights=class_weights(config.class_weights, names.tolist(), counts.tolist()),
+            label_type=type_of(labels),
         )
 
     @classmethod
@@ -151,7 +165,10 @@ class Category(Target):
 
     @torch.no_grad()
     def predict(self, network: nn.Module, batch: Batch) -> list[Prediction]:
-        """{"label", "confidence", "probabilities": {class: p}}; of many classes the 20 likeliest, best first."""
+        """{"label", "confidence", "probabilities": {class: p}}; of many classes the 20 likeliest, best first.
+
+        The label is a text, a whole number or a boolean, as in the data; JSON's keys are texts.
+        """
         probabilities_BK = network(batch.inputs).float().softmax(1)
         best_B = probabilities_BK.argmax(1).tolist()
         rows = probabilities_BK.tolist()
@@ -161,7 +178,7 @@ class Category(Target):
             tops = [range(len(self.classes))] * len(rows)
         return [
             {
-                "label": self.classes[best],
+                "label": value_of(self.classes[best], self.label_type),
                 "confidence": row[best],
                 "probabilities": {self.classes[code]: row[code] for code in top},
             }

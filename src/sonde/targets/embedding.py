@@ -24,7 +24,7 @@ from sonde.contracts.records import Record, Records
 from sonde.contracts.specs import Advice, Features, FeatureWidth
 from sonde.contracts.target import PairwiseTarget, Prediction
 from sonde.targets import _pairs
-from sonde.targets._classes import objects, texts_of, wrong_label
+from sonde.targets._classes import LabelType, objects, texts_of, type_of, value_of, wrong_label
 from sonde.targets._sums import examples, weighted_sum
 
 # Few-shot episodes that are scored: ways and shots.
@@ -84,8 +84,9 @@ class EmbeddingConfig(Config):
 class Embedding(PairwiseTarget):
     """Truth: "code" int64 (B,), a hash of the label's text, so that labels which training never saw have one, too.
 
-    `names` are the labels of the training split. What `remember` kept: embeddings `known_NW` float32 with the places of
-    their labels among the names, `known_class_N` int64, and the records' `known_ids`.
+    `names` are the labels of the training split, `label_type` what they were in the data. What `remember` kept:
+    embeddings `known_NW` float32 with the places of their labels among the names, `known_class_N` int64, and the
+    records' `known_ids`.
     Losses: see `sonde.targets._pairs`; the mean is over all examples of a batch, of which those without a positive cost
     nothing, so that counts are additive. Batches are P classes x K records (Hermans et al. 2017).
     Scores: each held-out record looks for its class among the others of its split. B example, N record, W width.
@@ -101,6 +102,7 @@ class Embedding(PairwiseTarget):
     known_NW: Tensor
     known_class_N: Tensor
     known_ids: list[str]
+    label_type: LabelType = "text"
 
     @classmethod
     def fit(cls, config: EmbeddingConfig, records: Records, inputs: Mapping[str, Input]) -> Self:
@@ -115,6 +117,7 @@ class Embedding(PairwiseTarget):
             known_NW=torch.empty(0, config.width),
             known_class_N=torch.empty(0, dtype=torch.int64),
             known_ids=[],
+            label_type=type_of(labels),
         )
 
     @classmethod
@@ -251,7 +254,7 @@ class Embedding(PairwiseTarget):
     def _known(self, place: int, closeness: float) -> dict[str, Any]:
         name = self.names[int(self.known_class_N[place])]
         measure = {"similarity": closeness} if self.config.similarity == "cosine" else {"distance": abs(closeness)}
-        return {"id": self.known_ids[place], "label": name, **measure}
+        return {"id": self.known_ids[place], "label": value_of(name, self.label_type), **measure}
 
     @torch.no_grad()
     def eval_outputs(self, network: nn.Module, batch: Batch) -> Columns:

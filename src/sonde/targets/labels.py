@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -23,7 +23,17 @@ from sonde.contracts.columns import Columns, Tensors
 from sonde.contracts.input import Input
 from sonde.contracts.records import Record, Records, numbers_of
 from sonde.contracts.target import Prediction, Target
-from sonde.targets._classes import MOST, codes_of, objects, require_names, text_of, wrong_label
+from sonde.targets._classes import (
+    MOST,
+    LabelType,
+    codes_of,
+    objects,
+    require_names,
+    text_of,
+    type_of,
+    value_of,
+    wrong_label,
+)
 from sonde.targets._sums import examples, weighted_sum
 
 
@@ -51,8 +61,8 @@ class Labels(Target):
     """Truth: "labels" (B, K), uint8, or float32 after mixing.
 
     Labels are sorted by name (or in the order of `fields`); `class_counts` are the training records that have each,
-    `weights` how much its presence counts; those rarer than `min_count` are as if they were not there. A missing value,
-    an empty text or list is a record without labels.
+    `weights` how much its presence counts, `label_type` what they were in the data; those rarer than `min_count` are as
+    if they were not there. A missing value, an empty text or list is a record without labels.
     The loss is summed over labels too, and divided by their number. Shape suffixes: B example, K label.
     """
 
@@ -66,6 +76,7 @@ class Labels(Target):
     class_counts: list[int]
     num_records: int
     weights: list[float] | None
+    label_type: LabelType = "text"
 
     @classmethod
     def fit(cls, config: LabelsConfig, records: Records, inputs: Mapping[str, Input]) -> Self:
@@ -90,8 +101,14 @@ class Labels(Target):
                     hint="set a smaller one",
                 )
             classes, counts = found[often].tolist(), how_often[often].tolist()
-        weights = _positive_weights(config, classes, counts, len(records))
-        return cls(config=config, classes=classes, class_counts=counts, num_records=len(records), weights=weights)
+        return cls(
+            config=config,
+            classes=classes,
+            class_counts=counts,
+            num_records=len(records),
+            weights=_positive_weights(config, classes, counts, len(records)),
+            label_type="text" if config.fields else type_of(_flat(records.fields[config.field])),
+        )
 
     @classmethod
     def sample(cls, count: int, rng: np.random.Generator, given: Records) -> tuple[LabelsConfig, Records]:
@@ -177,7 +194,11 @@ class Labels(Target):
             tops = [range(len(self.classes))] * len(rows)
         return [
             {
-                "labels": [name for name, p in zip(self.classes, row, strict=True) if p >= self.config.threshold],
+                "labels": [
+                    value_of(name, self.label_type)
+                    for name, p in zip(self.classes, row, strict=True)
+                    if p >= self.config.threshold
+                ],
                 "probabilities": {self.classes[code]: row[code] for code in top},
             }
             for row, top in zip(rows, tops, strict=True)
@@ -234,6 +255,15 @@ def _list(value: Any, separator: str) -> list[str] | None:
         return None if None in texts else list(dict.fromkeys(text for text in texts if text is not None))
     text = text_of(value)
     return None if text is None else [text]
+
+
+def _flat(values: np.ndarray) -> Iterator[Any]:
+    """Every label of every record, as it stands in the data."""
+    for value in values:
+        if isinstance(value, (list, tuple, set, frozenset, np.ndarray)):
+            yield from value
+        else:
+            yield value
 
 
 def _not_a_list(value: Any, field: str) -> RecordError:
