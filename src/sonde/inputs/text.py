@@ -391,7 +391,7 @@ def _for_few() -> Advice:
     """
     return Advice(
         input={"tokens": "words", "min_count": 1},
-        network={"kind": "ngrams", "longest": 1},
+        network={"kind": "ngrams"},
         training={
             "epochs": 10,
             "batch_size": 32,

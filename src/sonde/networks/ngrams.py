@@ -1,4 +1,4 @@
-"""Weighted sum of the vectors of words and word pairs: a linear model of texts, for when there are few of them."""
+"""Bag of words: the weighted sum of the vectors of words, and of runs of them if asked; for few texts."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SPREAD = 2_654_435_761
 class NgramsConfig(BackboneConfig):
     kind: Literal["ngrams"] = "ngrams"
     width: int = Field(64, ge=1, description="width of the vector of each token and each run of tokens")
-    longest: int = Field(2, ge=1, le=5, description="the longest run of tokens that is looked up: 1 is tokens alone")
+    longest: int = Field(1, ge=1, le=5, description="the longest run of tokens that is looked up: 1 is tokens alone")
     buckets: int = Field(4096, ge=1, description="vectors that runs of two tokens and more share, by their hash")
     dropout: float = Field(0.3, ge=0, lt=1, description="share of the tokens and runs that training leaves out")
 
@@ -40,7 +40,7 @@ class Ngrams(Backbone):
     Config = NgramsConfig
     accepts: ClassVar[tuple[LayoutName, ...]] = ("tokens",)
     gives: ClassVar[tuple[Per, ...]] = ("example",)
-    tiny: ClassVar[Mapping[str, Any]] = {"width": 8, "buckets": 16}
+    tiny: ClassVar[Mapping[str, Any]] = {"width": 8, "longest": 2, "buckets": 16}
 
     def __init__(self, config: NgramsConfig, spec: InputSpec, output: OutputSpec) -> None:
         super().__init__(config, spec, output)
