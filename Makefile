@@ -21,7 +21,7 @@ demo: setup
 	$(BIN)/sonde demo
 
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 check: setup
 	$(BIN)/ruff format --check .

@@ -19,9 +19,6 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-# How OpenMP's threads wait for each other, if the user has said so.
-WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
-
 AsJson = Annotated[bool, typer.Option("--json", help="End with one line of JSON on standard output.")]
 Change = Annotated[
     list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Override a setting of the recipe.")
@@ -195,10 +192,9 @@ def _rank() -> int:
 def main() -> None:
     """Run a command; a `SondeError` becomes its message and its exit code."""
     from sonde.base.errors import SondeError
+    from sonde.cli import waiting
 
-    # Read when torch is loaded, which is later. Threads that spin hold up each other and all else on a busy machine.
-    if not any(name in os.environ for name in WAITING):
-        os.environ["OMP_WAIT_POLICY"] = "passive"
+    waiting.choose()
     try:
         app()
     except SondeError as error:
