@@ -62,6 +62,9 @@ def new(
     as_json: AsJson = False,
 ) -> None:
     """Look at data and write a recipe, with comments."""
+    from sonde.base.lazy import import_later
+
+    import_later("torch")
     from sonde.commands.new import write_recipe
 
     found = write_recipe(path, out, target=target, kind=kind, force=force)

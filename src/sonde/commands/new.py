@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from sonde.base import files, lookup
+from sonde.base import descriptions, files, lookup
 from sonde.base.config import Config
 from sonde.base.errors import UserError
 from sonde.commands import budget
@@ -44,6 +44,8 @@ class NewRecipe:
     path: Path
     guess: Guess
     sections: Mapping[str, Any]
+    # What people should know of the settings.
+    notes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -53,6 +55,7 @@ class NewRecipe:
             "inputs": {name: dict(each) for name, each in self.sections["inputs"].items()},
             "split": dict(self.sections["data"].get("split", {})),
             "read_as": list(self.guess.read_as),
+            "notes": list(self.notes),
             "warnings": list(self.guess.warnings),
         }
 
@@ -69,6 +72,7 @@ class NewRecipe:
         lines += [f"  left out  {note.removeprefix(LEFT_OUT)}" for note in notes.values() if note.startswith(LEFT_OUT)]
         lines += [f"  reads     {each}" for each in self.guess.read_as]
         lines.append(f"  split     {_split_in_words(self.sections['data'].get('split', {}))}")
+        lines += [f"  note      {note}" for note in self.notes]
         lines += [f"look at this first: {warning}" for warning in self.guess.warnings]
         return "\n".join([*lines, f"wrote {self.path}", f"next: sonde fit {self.path}"])
 
@@ -104,12 +108,11 @@ def write_recipe(
     records = _records(guess, path)
     guess = _with_hint(guess, records) if kind is None else _of_kind(guess, kind, records)
     sections, notes = recommend(guess, records)
-    guess = replace(guess, read_as=(*guess.read_as, *notes))
     sections["data"]["source"] = _relative(source, path, out)
     text = to_toml(sections, guess)
     out.parent.mkdir(parents=True, exist_ok=True)
     files.write_bytes(out, text.encode())
-    return NewRecipe(path=out, guess=guess, sections=sections)
+    return NewRecipe(path=out, guess=guess, sections=sections, notes=notes)
 
 
 def _records(guess: Guess, path: Path) -> Records:
@@ -265,25 +268,12 @@ def to_toml(sections: Mapping[str, Any], guess: Guess) -> str:
 
 def _comments(section: str, table: Mapping[str, Any]) -> dict[str, str]:
     """The descriptions of the settings, from where they are defined."""
-    from sonde.contracts.backbone import Backbone
-    from sonde.data.source import Source
-    from sonde.training.settings import TrainingConfig
-
-    rooms: dict[str, tuple[str, type]] = {
-        "inputs": ("inputs", Input),
-        "target": ("targets", Target),
-        "network": ("networks", Backbone),
-        "data": ("sources", Source),
-    }
-    found = {}
-    if section in rooms:
-        room, contract = rooms[section]
-        found = dict(lookup.find(room, table["kind"], contract).Config.model_fields)
-    if section == "data":
-        found |= DataConfig.model_fields
     if section == "training":
-        found = dict(TrainingConfig.model_fields)
-    return {name: field.description for name, field in found.items() if field.description}
+        return descriptions.of_class("sonde.training.settings", "TrainingConfig")
+    room = {"target": "targets", "network": "networks", "data": "sources"}.get(section, section)
+    own = {name: field.description for name, field in DataConfig.model_fields.items() if section == "data"}
+    found = descriptions.of_kind(f"{lookup.ROOMS[room]}.{table['kind'].replace('-', '_')}")
+    return {**found, **{name: text for name, text in own.items() if text}}
 
 
 def _under(notes: Mapping[str, str], path: str) -> dict[str, str]:

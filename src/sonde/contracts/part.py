@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
-from torch import Tensor
+import torch
 
 from sonde.base.config import Config
 from sonde.contracts.columns import Columns, Ragged, Tensors
@@ -41,8 +41,8 @@ class Part(abc.ABC):
     def save(self) -> tuple[dict[str, Any], Tensors]:
         """What was fitted, as JSON values and tensors; `restore` takes both back."""
         fitted = {one.name: getattr(self, one.name) for one in dataclasses.fields(self) if one.name != "config"}  # type: ignore[arg-type]
-        values = {name: value for name, value in fitted.items() if not isinstance(value, Tensor)}
-        return values, {name: value for name, value in fitted.items() if isinstance(value, Tensor)}
+        values = {name: value for name, value in fitted.items() if not isinstance(value, torch.Tensor)}
+        return values, {name: value for name, value in fitted.items() if isinstance(value, torch.Tensor)}
 
     @classmethod
     def restore(cls, config: Config, values: Mapping[str, Any], tensors: Tensors) -> Self:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
+
 
 LayoutName = Literal["grid", "tokens", "frames", "vector", "columns", "graph", "set"]
 # What there is an answer for: a whole example, a position of a sequence, a pixel (or voxel), a node of a graph.

@@ -5,10 +5,9 @@ from __future__ import annotations
 import abc
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
-from torch import Tensor, nn
 
 from sonde.base.config import Config
 from sonde.base.errors import RecordError
@@ -20,6 +19,9 @@ from sonde.contracts.input import Input
 from sonde.contracts.part import Part
 from sonde.contracts.records import Record, Records
 from sonde.contracts.specs import Advice, FeatureWidth, InputSpec, LayoutName, OutputSpec
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 # A JSON-able answer.
 Prediction = dict[str, Any]

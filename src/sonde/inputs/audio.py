@@ -10,12 +10,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from types import ModuleType
-from typing import ClassVar, Literal, Self
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 import numpy as np
 import torch
 from pydantic import Field
-from torch import Tensor
 
 from sonde.base.config import Config
 from sonde.base.constants import constant
@@ -29,6 +28,9 @@ from sonde.contracts.input import Input
 from sonde.contracts.records import Record, Records
 from sonde.contracts.specs import Advice, InputSpec, OutputSpec
 from sonde.inputs import _mel
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 # Training recordings that rate, length, mean and deviation are taken from.
 SAMPLE = 2000

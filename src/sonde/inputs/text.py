@@ -7,12 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar, Literal, Self
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 import numpy as np
 import torch
 from pydantic import Field, model_validator
-from torch import Tensor
 
 from sonde.base.config import Config, FilePath
 from sonde.base.errors import RecordError, UserError, near
@@ -35,6 +34,9 @@ from sonde.inputs._vocabulary import (
     frequent_characters,
     train,
 )
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 # Ids of a vocabulary if the recipe does not say; characters and BPE need far fewer than words.
 SIZES = {"characters": 4096, "words": 20_000, "bpe": 4096}

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal, Self
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 import numpy as np
 import torch
 from pydantic import Field
-from torch import Tensor, nn
-from torch.nn import functional
 
 from sonde import metrics
 from sonde.base.config import Config
 from sonde.base.constants import constant
 from sonde.base.errors import RecordError, UserError, unknown
+from sonde.base.gradients import without_gradient
 from sonde.base.rng import BatchRng
 from sonde.contracts.augment import AugmentParams, partner
 from sonde.contracts.batch import Batch
@@ -36,6 +35,9 @@ from sonde.targets._classes import (
     wrong_label,
 )
 from sonde.targets._sums import examples, weighted_sum
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 # More different numbers with decimals than this are a quantity, not names.
 MANY_NUMBERS = 100
@@ -151,10 +153,10 @@ class Category(Target):
         smoothing = self.config.smoothing
         weights_K = None if self.weights is None else constant(self.weights, logits_BK.device)
         if self.config.loss == "cross-entropy":
-            return functional.cross_entropy(
+            return torch.nn.functional.cross_entropy(
                 logits_BK, class_B, weight=weights_K, label_smoothing=smoothing, reduction="none"
             )
-        log_BK = functional.log_softmax(logits_BK, dim=1)
+        log_BK = torch.nn.functional.log_softmax(logits_BK, dim=1)
         # Kept from zero, where a power below one has no gradient.
         rest_BK = (-torch.expm1(log_BK)).clamp_min(1e-6)
         cost_BK = -log_BK * rest_BK**self.config.gamma
@@ -163,7 +165,7 @@ class Category(Target):
         cost_B = cost_BK.gather(1, class_B[:, None])[:, 0]
         return torch.lerp(cost_B, cost_BK.mean(1), smoothing) if smoothing else cost_B
 
-    @torch.no_grad()
+    @without_gradient
     def predict(self, network: nn.Module, batch: Batch) -> list[Prediction]:
         """{"label", "confidence", "probabilities": {class: p}}; of many classes the 20 likeliest, best first.
 
@@ -185,7 +187,7 @@ class Category(Target):
             for best, row, top in zip(best_B, rows, tops, strict=True)
         ]
 
-    @torch.no_grad()
+    @without_gradient
     def eval_outputs(self, network: nn.Module, batch: Batch) -> Columns:
         return {"probabilities": network(batch.inputs).float().softmax(1), "class": batch.truth["class"]}
 

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
 from pydantic import Field
-from torch import Tensor, nn
-from torch.nn import functional
 
 from sonde import metrics
 from sonde.base.config import Config
 from sonde.base.constants import constant
 from sonde.base.errors import RecordError, UserError, unknown
+from sonde.base.gradients import without_gradient
 from sonde.base.rng import BatchRng
 from sonde.contracts.augment import AugmentParams, partner
 from sonde.contracts.batch import Batch
@@ -35,6 +34,9 @@ from sonde.targets._classes import (
     wrong_label,
 )
 from sonde.targets._sums import examples, weighted_sum
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 
 class LabelsConfig(Config):
@@ -178,12 +180,12 @@ class Labels(Target):
         if self.config.loss == "focal":
             cost_BK = _focal(logits_BK, true_BK, weights_K, self.config.gamma)
         else:
-            cost_BK = functional.binary_cross_entropy_with_logits(
+            cost_BK = torch.nn.functional.binary_cross_entropy_with_logits(
                 logits_BK, true_BK, pos_weight=weights_K, reduction="none"
             )
         return {self._term: weighted_sum(cost_BK, batch.weight_B)}
 
-    @torch.no_grad()
+    @without_gradient
     def predict(self, network: nn.Module, batch: Batch) -> list[Prediction]:
         """{"labels": [...], "probabilities": {label: p}}; of many labels the 20 likeliest, best first."""
         logits_BK = network(batch.inputs).float()
@@ -204,7 +206,7 @@ class Labels(Target):
             for row, top in zip(rows, tops, strict=True)
         ]
 
-    @torch.no_grad()
+    @without_gradient
     def eval_outputs(self, network: nn.Module, batch: Batch) -> Columns:
         return {"probabilities": network(batch.inputs).float().sigmoid(), "labels": batch.truth["labels"]}
 
@@ -233,8 +235,8 @@ class Labels(Target):
 def _focal(logits_BK: Tensor, true_BK: Tensor, weights_K: Tensor | None, gamma: float) -> Tensor:
     """Binary focal loss (Lin et al. 2017); a truth between 0 and 1 is a mixture of both."""
     # Kept from zero, where a power below one has no gradient.
-    present_BK = -functional.logsigmoid(logits_BK) * (-logits_BK).sigmoid().clamp_min(1e-6) ** gamma
-    absent_BK = -functional.logsigmoid(-logits_BK) * logits_BK.sigmoid().clamp_min(1e-6) ** gamma
+    present_BK = -torch.nn.functional.logsigmoid(logits_BK) * (-logits_BK).sigmoid().clamp_min(1e-6) ** gamma
+    absent_BK = -torch.nn.functional.logsigmoid(-logits_BK) * logits_BK.sigmoid().clamp_min(1e-6) ** gamma
     if weights_K is not None:
         present_BK = present_BK * weights_K
     return torch.lerp(absent_BK, present_BK, true_BK)
