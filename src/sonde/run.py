@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from sonde import artifact, evaluation, stages
+from sonde import artifact, checks, evaluation, stages
 from sonde.base import dist, files, rng
 from sonde.base.progress import NoProgress, Progress
+from sonde.contracts.finding import Finding
 from sonde.data.store import check_unreadable
 from sonde.recipe import Recipe
 from sonde.training import checkpoint, parallel
@@ -29,6 +31,8 @@ class Run:
     seconds: float
     # What the scores' baseline is: "majority class", "mean".
     baseline: str = ""
+    # What the checks of the data and the curves say.
+    findings: tuple[Finding, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -45,6 +49,7 @@ class Run:
             shown = {name: score for name, score in found.items() if "/" not in name}
             wide = max(18, *map(len, shown))
             lines += [f"  {name:<{wide}} {score!s:<30} {self._beside(score)}".rstrip() for name, score in shown.items()]
+        lines += [one.to_text() for one in self.findings if one.check == "training"]
         return "\n".join([*lines, "made", f"  run        {self.folder}", f"  artifact   {self.artifact}"])
 
     def _beside(self, score: evaluation.Score) -> str:
@@ -57,15 +62,17 @@ def fit(
     out: str | Path,
     resume: bool = False,
     network: nn.Module | None = None,
+    despite: Sequence[str] = (),
     progress: Progress | None = None,
 ) -> Run:
     """Train what a recipe says, into the new folder `out`; with `resume`, go on where that run stopped.
 
     `network` replaces the recipe's by any module that takes the input's tensor and gives what the target asks.
+    `despite` names checks of the data (see `sonde check`) that may fail.
     Started by torchrun, the processes train one network together and give what one process would.
 
     Raises:
-        UserError: recipe, data or folder are wrong; nothing was written.
+        UserError: recipe, data or folder are wrong; nothing was written. CheckFailed: so did a check of the data.
         Diverged: a loss or a gradient was not finite. Interrupted: the user stopped the run, its state is saved.
     """
     started = time.perf_counter()
@@ -81,6 +88,7 @@ def fit(
         stages.check_monitor(recipe, task, net, sets)
         for note in stages.notes(recipe, sets):
             progress.message(note)
+        findings = checks.before_training(recipe, data, task, sets, despite, progress)
         parallel.per_rank_batch_size(min(recipe.training.batch_size, len(sets["train"].examples)))
         folder.record_inputs(recipe.to_toml(), data.snapshot)
         state, plan, batches = stages.prepare(recipe, task, net, sets["train"], folder.precision_file, progress)
@@ -105,6 +113,8 @@ def fit(
         weights = checkpoint.weights_of(state.network)
         if dist.is_main():
             files.write_json(folder.scores, evaluation.to_json(scores))
+            findings.append(checks.after_training(recipe, task, folder.log, scores))
+            files.write_json(folder.findings, [one.to_json() for one in findings])
             backbones = recipe.network if network is None else None
             artifact.write(folder.model, task, backbones, weights, stages.card(recipe, data, scores, state))
         dist.barrier()
@@ -114,4 +124,5 @@ def fit(
         scores=scores,
         seconds=time.perf_counter() - started,
         baseline=task.target.baseline_name,
+        findings=tuple(findings),
     )

@@ -305,7 +305,7 @@ def _check_micro_batches(task: Task, network: nn.Module, whole: Batch) -> None:
     gradients = []
     for size in (len(whole), max(1, len(whole) // 4)):
         state = loop.State(network=network, optimizers=[], micro_batch=size)
-        loop.gradients(_without_augmentation(still), whole, 0, state, _plan())
+        loop.gradients(still.without_augmentation(), whole, 0, state, _plan())
         gradients.append([parameter.grad.clone() for parameter in state.parameters if parameter.grad is not None])
     assert gradients[0], "no gradient at all"
     torch.testing.assert_close(
@@ -315,17 +315,6 @@ def _check_micro_batches(task: Task, network: nn.Module, whole: Batch) -> None:
 
 def _plan() -> loop.Plan:
     return loop.Plan(steps=1, seed=0, precision=Precision(kind="fp32", device=torch.device("cpu")))
-
-
-def _without_augmentation(task: Task) -> Task:
-    """The same task, its training batches left as they are."""
-    inputs = {}
-    for name, part in task.inputs.items():
-        fields = type(part.config).model_fields
-        changes = {"augment": type(part.config.augment)()} if "augment" in fields else {}
-        config = part.config.model_copy(update=changes)
-        inputs[name] = type(part).restore(config, *part.save())
-    return Task(inputs=inputs, target=task.target)
 
 
 def _check_answers(task: Task, network: nn.Module, examples: Examples) -> None:

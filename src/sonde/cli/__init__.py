@@ -23,6 +23,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="End with one line of JSON 
 Change = Annotated[
     list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Override a setting of the recipe.")
 ]
+Despite = Annotated[list[str] | None, typer.Option("--despite", metavar="CHECK", help="Go on though this check fails.")]
 
 
 @app.callback()
@@ -72,10 +73,34 @@ def new(
 
 
 @app.command()
+def check(
+    recipe: Annotated[Path, typer.Argument(help="The recipe file.")],
+    out: Annotated[Path | None, typer.Option(help="Write check.json and label_issues.csv to this new folder.")] = None,
+    despite: Despite = None,
+    preflight: Annotated[bool, typer.Option(help="Try the pipeline too, not the data alone.")] = True,
+    change: Change = None,
+    as_json: AsJson = False,
+) -> None:
+    """Audit the data and try the pipeline: pass, warn or fail; nothing is trained for good."""
+    from sonde.cli.progress import terminal
+
+    with terminal() as progress:
+        progress.begin("start", 1)
+        from sonde import checks
+        from sonde.commands.check import check as run_check
+        from sonde.recipe import Recipe
+
+        found = run_check(Recipe.read(recipe, changes=change or []), out=out, preflight=preflight, progress=progress)
+    _print(found.to_json() if as_json else found.to_text())
+    checks.require(found.findings, despite or [])
+
+
+@app.command()
 def fit(
     recipe: Annotated[Path, typer.Argument(help="The recipe file.")],
     out: Annotated[Path | None, typer.Option(help="The run folder (default: runs/NAME-TIME).")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on exactly where the run in --out stopped.")] = False,
+    despite: Despite = None,
     change: Change = None,
     as_json: AsJson = False,
 ) -> None:
@@ -97,7 +122,7 @@ def fit(
         read = Recipe.read(recipe, changes=change or [])
         folder = out or default_folder(recipe)
         # torchrun starts a job again by the same words.
-        run = run_fit(read, out=folder, resume=resume or dist.restarted(), progress=progress)
+        run = run_fit(read, out=folder, resume=resume or dist.restarted(), despite=despite or [], progress=progress)
     _print(run.to_json() if as_json else run.to_text())
 
 

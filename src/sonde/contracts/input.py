@@ -83,6 +83,10 @@ class Input(Part):
         """Encoded records as the examples that are taken from them: usually the same, windows for a stream."""
         return columns
 
+    def named(self, columns: Columns) -> dict[str, np.ndarray]:
+        """The parts of encoded examples that people have a name for, (N,) each: the columns of a table."""
+        return {}
+
     def augment(self, tensors: Tensors, rng: BatchRng) -> tuple[Tensors, AugmentParams]:
         """Change a training batch at random, all of it at once, on its device. Never called outside training."""
         return tensors, AugmentParams()

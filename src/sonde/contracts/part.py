@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 import torch
 
 from sonde.base.config import Config
 from sonde.contracts.columns import Columns, Ragged, Tensors
+from sonde.contracts.finding import Finding
 
 
 class Part(abc.ABC):
@@ -37,6 +38,10 @@ class Part(abc.ABC):
     def collate(self, columns: Columns) -> Tensors:
         """Tensors from encoded examples. A ragged column is padded at its end; "length" (B,) says how far it goes."""
         return collate(columns)
+
+    def audit(self, columns: Columns, ids: Sequence[str]) -> list[Finding]:
+        """What is odd about a split's encoded examples that only this kind can see: blank pictures, cut texts."""
+        return []
 
     def save(self) -> tuple[dict[str, Any], Tensors]:
         """What was fitted, as JSON values and tensors; `restore` takes both back."""

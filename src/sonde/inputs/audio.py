@@ -23,7 +23,8 @@ from sonde.base.files import read_bytes
 from sonde.base.rng import BatchRng
 from sonde.base.threads import each
 from sonde.contracts.augment import AugmentParams
-from sonde.contracts.columns import Tensors
+from sonde.contracts.columns import Columns, Tensors
+from sonde.contracts.finding import Finding, judged
 from sonde.contracts.input import Input
 from sonde.contracts.records import Record, Records
 from sonde.contracts.specs import Advice, InputSpec, OutputSpec
@@ -190,6 +191,31 @@ class Audio(Input):
         """The real frames of a recording, float32 (T, F)."""
         samples_N = resample(*_samples(value, self.seconds), self.rate)[: self._limit]
         return _mel.log_mel(torch.from_numpy(samples_N), self.rate, self._filters)
+
+    def audit(self, columns: Columns, ids: Sequence[str]) -> list[Finding]:
+        frames, length = columns["frames"], columns["length"]
+        assert isinstance(frames, Tensor)
+        assert isinstance(length, Tensor)
+        loudest_N = torch.cat([part.flatten(1).float().amax(1) for part in frames.split(32)])
+        silent = torch.nonzero(loudest_N <= math.log(_mel.FLOOR) + 1e-2).flatten().tolist()
+        cut = int((length >= self.length).sum())
+        return [
+            Finding(
+                check="silent recordings",
+                verdict=judged(len(silent) / len(ids), warn=0.001, fail=0.5),
+                text=f"{len(silent):,} of {len(ids):,} recordings are silent",
+                fix="listen to them; leave them out if the sound was lost on the way",
+                records=[ids[int(index)] for index in silent],
+            ),
+            Finding(
+                check="cut recordings",
+                verdict=judged(cut / len(ids), warn=0.05),
+                text=f"{cut:,} of {len(ids):,} recordings ({cut / len(ids):.1%}) fill the {self.seconds:g} s that are "
+                "read; the longer ones lose their end",
+                fix="inputs.<name>.seconds = a larger number reads more of each",
+                numbers={"share": cut / len(ids)},
+            ),
+        ]
 
     def augment(self, tensors: Tensors, rng: BatchRng) -> tuple[Tensors, AugmentParams]:
         settings, length_B = self.config.augment, tensors["length"]

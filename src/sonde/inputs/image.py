@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
@@ -20,6 +20,7 @@ from sonde.base.rng import BatchRng
 from sonde.base.threads import each
 from sonde.contracts.augment import AugmentParams, partner
 from sonde.contracts.columns import Columns, Tensors
+from sonde.contracts.finding import Finding, judged
 from sonde.contracts.input import Input
 from sonde.contracts.records import Record, Records
 from sonde.contracts.specs import Advice, InputSpec, OutputSpec
@@ -36,6 +37,9 @@ LARGE = 112
 # Strokes in black and white of at most so many pixels a side are as clear on a small picture, and learned sooner.
 # Omniglot (105 x 105): 20-way 1-shot 0.94 at 32 pixels in 2 minutes of a core, 0.91 at 64 pixels in 4.
 STROKES, STROKES_SIZE = 128, 32
+
+# A picture whose bytes deviate less than this is blank.
+BLANK = 1.0
 
 
 class Augment(Config):
@@ -204,6 +208,22 @@ class Image(Input):
             grid, mix_weight_B = _mix(settings, rng, grid)
             params = replace(params, mix_weight_B=mix_weight_B)
         return {"grid": grid}, params
+
+    def audit(self, columns: Columns, ids: Sequence[str]) -> list[Finding]:
+        grid = columns["grid"]
+        assert isinstance(grid, Tensor)
+        # From 32 pictures at a time, so that bytes become floats a little at a time.
+        spread_N = torch.cat([part.flatten(1).float().std(1) for part in grid.split(32)])
+        blank = torch.nonzero(spread_N < BLANK).flatten().tolist()
+        return [
+            Finding(
+                check="blank pictures",
+                verdict=judged(len(blank) / len(ids), warn=0.001, fail=0.5),
+                text=f"{len(blank):,} of {len(ids):,} pictures are of one colour",
+                fix="look at them; leave them out if the pictures were lost on the way",
+                records=[ids[int(index)] for index in blank],
+            )
+        ]
 
     @property
     def resizes(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Self
 
@@ -14,6 +15,7 @@ from sonde.base.errors import RecordError, UserError, near
 from sonde.base.number_formats import PLAIN
 from sonde.base.threads import each
 from sonde.contracts.columns import Columns, Tensors, take
+from sonde.contracts.finding import Finding
 from sonde.contracts.input import Input
 from sonde.contracts.records import Record, Records
 from sonde.contracts.specs import Advice, InputSpec, OutputSpec
@@ -128,6 +130,36 @@ class Table(Input):
     def spec(self) -> InputSpec:
         sizes = tuple(len(column["values"]) + 1 for column in self.columns if column["kind"] == "category")
         return InputSpec(layout="columns", channels=sum(map(_table.width, self.columns)), categories=sizes)
+
+    def named(self, columns: Columns) -> dict[str, np.ndarray]:
+        """Numbers as they are scaled, categories as their ids; of a date its place in time."""
+        numbers, categories = columns["numbers"], columns["categories"]
+        assert isinstance(numbers, torch.Tensor)
+        assert isinstance(categories, torch.Tensor)
+        found: dict[str, np.ndarray] = {}
+        number = category = 0
+        for column in self.columns:
+            if column["kind"] == "category":
+                found[column["field"]] = categories[:, category].numpy()
+                category += 1
+            else:
+                found[column["field"]] = numbers[:, number].numpy()
+                number += _table.width(column)
+        return found
+
+    def audit(self, columns: Columns, ids: Sequence[str]) -> list[Finding]:
+        named = self.named(columns)
+        constant = [name for name, values in named.items() if len(values) and (values == values[0]).all()]
+        return [
+            Finding(
+                check="constant columns",
+                verdict="warn" if constant else "pass",
+                text=f"{len(constant)} of {len(named)} columns have one value only"
+                + (f": {', '.join(constant[:5])}" if constant else ""),
+                fix="take them out of inputs.<name>.fields: they say nothing",
+                numbers={"columns": constant},
+            )
+        ]
 
     def texts(self) -> list[str]:
         return [column["field"] for column in self.columns if column["kind"] == "number" and column["format"] != PLAIN]

@@ -18,6 +18,7 @@ from sonde.base.errors import RecordError, UserError, near
 from sonde.base.rng import BatchRng
 from sonde.contracts.augment import AugmentParams
 from sonde.contracts.columns import Columns, Ragged, Tensors, take
+from sonde.contracts.finding import Finding, judged
 from sonde.contracts.input import Input
 from sonde.contracts.records import Record, Records
 from sonde.contracts.specs import Advice, InputSpec, OutputSpec
@@ -366,6 +367,35 @@ class Text(Input):
         if isinstance(subwords, Ragged):
             tensors["subwords"] = subwords.padded().long()
         return tensors
+
+    def audit(self, columns: Columns, ids: Sequence[str]) -> list[Finding]:
+        tokens = columns["tokens"]
+        if not isinstance(tokens, Ragged) or self.config.window:
+            return []
+        lengths_N = tokens.lengths
+        cut = float((lengths_N >= self.length).float().mean())
+        found = [
+            Finding(
+                check="cut texts",
+                verdict="pass" if self.words else judged(cut, warn=0.05),
+                text=f"{cut:.1%} of {len(ids):,} texts fill the {self.length} tokens that are read; the longer ones "
+                "lose their end",
+                fix="inputs.<name>.length = a larger number reads more of each",
+                numbers={"share": cut},
+            )
+        ]
+        if self.vocabulary.unknown is not None and len(tokens.values):
+            unknown = float((tokens.values == self.vocabulary.unknown).float().mean())
+            found.append(
+                Finding(
+                    check="unknown tokens",
+                    verdict=judged(unknown, warn=0.1, fail=0.5),
+                    text=f"{unknown:.1%} of the tokens are unknown to the vocabulary",
+                    fix='inputs.<name>.tokens = "bpe" takes unknown words apart; or a larger vocabulary_size',
+                    numbers={"share": unknown},
+                )
+            )
+        return found
 
     def augment(self, tensors: Tensors, rng: BatchRng) -> tuple[Tensors, AugmentParams]:
         tokens_BT, length_B = tensors["tokens"], tensors["length"]
