@@ -194,8 +194,8 @@ class Audio(Input):
 
     def audit(self, columns: Columns, ids: Sequence[str]) -> list[Finding]:
         frames, length = columns["frames"], columns["length"]
-        assert isinstance(frames, Tensor)
-        assert isinstance(length, Tensor)
+        assert isinstance(frames, torch.Tensor)
+        assert isinstance(length, torch.Tensor)
         loudest_N = torch.cat([part.flatten(1).float().amax(1) for part in frames.split(32)])
         silent = torch.nonzero(loudest_N <= math.log(_mel.FLOOR) + 1e-2).flatten().tolist()
         cut = int((length >= self.length).sum())

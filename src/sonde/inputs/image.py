@@ -211,7 +211,7 @@ class Image(Input):
 
     def audit(self, columns: Columns, ids: Sequence[str]) -> list[Finding]:
         grid = columns["grid"]
-        assert isinstance(grid, Tensor)
+        assert isinstance(grid, torch.Tensor)
         # From 32 pictures at a time, so that bytes become floats a little at a time.
         spread_N = torch.cat([part.flatten(1).float().std(1) for part in grid.split(32)])
         blank = torch.nonzero(spread_N < BLANK).flatten().tolist()
