@@ -15,7 +15,7 @@ from pydantic import Field
 from sonde.base.config import Config
 from sonde.base.constants import constant
 from sonde.base.errors import RecordError, UserError
-from sonde.base.images import ResizeMode, fit_to, read_image
+from sonde.base.images import Header, ResizeMode, fit_to, read_header, read_image
 from sonde.base.rng import BatchRng
 from sonde.base.threads import each
 from sonde.contracts.augment import AugmentParams, partner
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 # How many training pictures the mean and the deviation are taken from: more would not change the third digit.
 SAMPLE = 1000
+# Pillow's modes of one channel.
+GREY = ("1", "L", "I", "I;16", "F")
 # Pictures that are smaller at first have this share of their side: half the pixels.
 SMALL = 0.7
 # Pictures with masks of so many pixels a side go in as patches: more of them are seen for the same time.
@@ -94,15 +96,19 @@ class Image(Input):
     @classmethod
     def fit(cls, config: ImageConfig, records: Records) -> Self:
         sample = records.take(np.linspace(0, len(records) - 1, min(SAMPLE, len(records))).astype(int))
-        pictures = [one for one in each(_try_read, sample.fields[config.field]) if one is not None]
-        if not pictures:
+        values = list(sample.fields[config.field])
+        # Headers first: a thousand photos that are decoded at once would fill the memory.
+        headers = [one for one in each(read_header, values) if one is not None]
+        channels = config.channels or (1 if all(one.mode in GREY for one in headers) else 3)
+        size = _size(config.size, [(one.height, one.width) for one in headers])
+        found = each(lambda value: _try_pixels(value, size, channels, config.resize_mode), values)
+        readable = [one for one in found if one is not None]
+        if not readable:
             raise UserError(
                 f"none of the first {len(sample)} records has a readable picture in field {config.field!r}",
                 expected="PNG, JPEG or other picture files",
             )
-        channels = config.channels or (1 if all(one.mode in ("1", "L", "I", "I;16", "F") for one in pictures) else 3)
-        size = _size(config.size, [(one.height, one.width) for one in pictures])
-        pixels = np.stack([_pixels(one, size, channels, config.resize_mode) for one in pictures])
+        pixels = np.stack(readable)
         moments = pixels.reshape(len(pixels), channels, -1).astype(np.float32) / 255
         return cls(
             config=config,
@@ -123,9 +129,9 @@ class Image(Input):
     @staticmethod
     def recommend(config: ImageConfig, output: OutputSpec, records: Records) -> Advice:
         sample = records.take(np.linspace(0, len(records) - 1, min(32, len(records))).astype(int))
-        pictures = [one for one in each(_try_read, sample.fields[config.field]) if one is not None]
+        pictures = [one for one in each(read_header, sample.fields[config.field]) if one is not None]
         # Letters and digits mean something else in the mirror; photos, which have colours, rarely do.
-        photos = any(one.mode not in ("1", "L", "I", "I;16", "F") for one in pictures)
+        photos = any(one.mode not in GREY for one in pictures)
         few = len(records) < 10_000
         colour = {"brightness": 0.2, "contrast": 0.2, "saturation": 0.2} if photos else {"brightness": 0.2}
         if "example" not in output.per:
@@ -244,14 +250,16 @@ class Image(Input):
         return {**tensors, "grid": grid.contiguous(memory_format=torch.channels_last)}
 
 
-def _mask_size(pictures: list[Any]) -> tuple[int, int]:
-    """The pictures' own shape, brought under 320 pixels and to multiples of 16, as halving four times likes it."""
-    height, width = (pictures[0].height, pictures[0].width) if pictures else (128, 128)
+def _mask_size(pictures: list[Header]) -> tuple[int, int]:
+    """The shape of the picture of median size, under 320 pixels and in multiples of 16, as halving four times likes
+    it: one picture that is far larger than the others says nothing of them."""
+    by_area = sorted((one.height * one.width, one.height, one.width) for one in pictures)
+    _, height, width = by_area[len(by_area) // 2] if by_area else (0, 128, 128)
     scale = min(1.0, 320 / max(height, width))
     return max(16, round(height * scale / 16) * 16), max(16, round(width * scale / 16) * 16)
 
 
-def _strokes_size(config: ImageConfig, pictures: list[Any]) -> dict[str, int]:
+def _strokes_size(config: ImageConfig, pictures: list[Header]) -> dict[str, int]:
     """The size for drawings in pure black and white, where nothing else was asked for."""
     drawn = all(one.mode == "1" and STROKES_SIZE < max(one.width, one.height) <= STROKES for one in pictures)
     return {"size": STROKES_SIZE} if pictures and drawn and config.size is None else {}
@@ -263,9 +271,9 @@ def _png(pixels: np.ndarray) -> bytes:
     return file.getvalue()
 
 
-def _try_read(value: object) -> Any:
+def _try_pixels(value: object, size: tuple[int, int], channels: int, how: ResizeMode) -> np.ndarray | None:
     try:
-        return read_image(value)
+        return _pixels(read_image(value), size, channels, how)
     except RecordError:
         return None
 
