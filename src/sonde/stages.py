@@ -63,6 +63,11 @@ def load_data(recipe: Recipe) -> Dataset:
     )
 
 
+def target_kind(recipe: Recipe) -> type[Target]:
+    """The class of the recipe's target."""
+    return _kind("targets", recipe.target, Target)
+
+
 def fit_task(recipe: Recipe, train: Records) -> Task:
     """Inputs and target, fitted on the training split only."""
     inputs = {name: _kind("inputs", config, Input).fit(config, train) for name, config in recipe.inputs.items()}

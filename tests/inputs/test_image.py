@@ -252,7 +252,7 @@ def test_one_huge_picture_among_small_ones_changes_nothing_and_is_let_go(tmp_pat
     values = []
     for number in range(59):
         path = tmp_path / f"{number}.png"
-        Pillow.fromarray(rng.integers(0, 255, (40, 48, 3), dtype=np.uint8)).save(path)
+        Pillow.fromarray(rng.integers(0, 255, (44, 48, 3), dtype=np.uint8)).save(path)
         values.append(path)
     huge = tmp_path / "huge.png"
     Pillow.new("RGB", (4000, 3000), (90, 120, 60)).save(huge)

@@ -101,6 +101,7 @@ def fit(
     out: Annotated[Path | None, typer.Option(help="The run folder (default: runs/NAME-TIME).")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on exactly where the run in --out stopped.")] = False,
     despite: Despite = None,
+    report: Annotated[bool, typer.Option(help="Write report.html at the end.")] = True,
     change: Change = None,
     as_json: AsJson = False,
 ) -> None:
@@ -123,7 +124,30 @@ def fit(
         folder = out or default_folder(recipe)
         # torchrun starts a job again by the same words.
         run = run_fit(read, out=folder, resume=resume or dist.restarted(), despite=despite or [], progress=progress)
-    _print(run.to_json() if as_json else run.to_text())
+        page = None
+        if report and _rank() == 0:
+            from sonde.report import write
+
+            page = write(run.folder, run.folder / "report.html", progress)
+    end = f"\n  report     {page}" if page else ""
+    _print(run.to_json() if as_json else run.to_text() + end)
+
+
+@app.command("report")
+def report_of(
+    run: Annotated[Path, typer.Argument(help="The folder of a finished run.")],
+    out: Annotated[Path | None, typer.Option(help="The page (default: report.html in the run's folder).")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """One HTML page of a run: how good, how sure, where it fails, what to do next."""
+    from sonde.cli.progress import terminal
+
+    with terminal() as progress:
+        progress.begin("start", 1)
+        from sonde.report import write
+
+        place = write(run, out or run / "report.html", progress)
+    _print({"report": str(place)} if as_json else str(place))
 
 
 @app.command()

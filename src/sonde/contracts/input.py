@@ -83,6 +83,11 @@ class Input(Part):
         """Encoded records as the examples that are taken from them: usually the same, windows for a stream."""
         return columns
 
+    def show(self, record: Record) -> dict[str, Any]:
+        """A record as a report can show it: {"picture": data URI}, {"sound": data URI}, {"text": str} or {"values":
+        {name: value}}."""
+        return {"values": {name: str(record.get(name)) for name in self.fields(self.config)}}
+
     def named(self, columns: Columns) -> dict[str, np.ndarray]:
         """The parts of encoded examples that people have a name for, (N,) each: the columns of a table."""
         return {}

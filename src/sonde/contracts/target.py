@@ -16,6 +16,7 @@ from sonde.contracts.augment import AugmentParams
 from sonde.contracts.batch import Batch
 from sonde.contracts.columns import Columns, EvalColumns, Tensors, stack
 from sonde.contracts.input import Input
+from sonde.contracts.panel import Panel
 from sonde.contracts.part import Part
 from sonde.contracts.records import Record, Records
 from sonde.contracts.specs import Advice, FeatureWidth, InputSpec, LayoutName, OutputSpec
@@ -153,6 +154,15 @@ class Target(Part):
     def baseline(self, truth: Columns) -> Columns | None:
         """What `eval_outputs` would give for an answer that never looks at the inputs (see `baseline_name`), learned
         from the training split; None where there is none."""
+        return None
+
+    def panels(self, columns: EvalColumns) -> list[Panel]:
+        """Pictures of the answers for a held-out split, for the report."""
+        return []
+
+    def costs(self, columns: EvalColumns) -> np.ndarray | None:
+        """How wrong each answer is, (N,), higher is worse: what sorts the cases of a report; None where single examples
+        have none."""
         return None
 
     def warnings(self, columns: EvalColumns) -> list[str]:

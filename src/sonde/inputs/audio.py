@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import io
 import math
@@ -10,9 +11,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from types import ModuleType
-from typing import TYPE_CHECKING, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
+import PIL.Image
 import torch
 from pydantic import Field
 
@@ -39,6 +41,9 @@ SAMPLE = 2000
 RATE, SECONDS = 16_000, 30.0
 # Examples are at most so many times as long as what 90 % of the recordings need.
 OUTLYING = 2.0
+
+# Seconds of a recording on a report, and the width of its picture.
+HEARD, SHOWN = 10.0, 224
 
 
 class Augment(Config):
@@ -191,6 +196,21 @@ class Audio(Input):
         """The real frames of a recording, float32 (T, F)."""
         samples_N = resample(*_samples(value, self.seconds), self.rate)[: self._limit]
         return _mel.log_mel(torch.from_numpy(samples_N), self.rate, self._filters)
+
+    def show(self, record: Record) -> dict[str, Any]:
+        """The recording to listen to (at most 10 s), and its log-mel picture."""
+        samples_N = resample(*_samples(record[self.config.field], HEARD), self.rate)[: round(HEARD * self.rate)]
+        held = io.BytesIO()
+        _soundfile().write(held, samples_N, self.rate, format="WAV", subtype="PCM_16")
+        frames_TF = _mel.log_mel(torch.from_numpy(samples_N), self.rate, self._filters)
+        low, high = frames_TF.quantile(0.02), frames_TF.max()
+        grey = ((frames_TF - low) / (high - low).clamp_min(1e-6)).clamp(0, 1).mul(255).byte().flip(1).T.numpy()
+        picture = io.BytesIO()
+        PIL.Image.fromarray(np.ascontiguousarray(grey)).resize((SHOWN, 2 * grey.shape[0])).save(picture, "PNG")
+        return {
+            "sound": f"data:audio/wav;base64,{base64.b64encode(held.getvalue()).decode()}",
+            "picture": f"data:image/png;base64,{base64.b64encode(picture.getvalue()).decode()}",
+        }
 
     def audit(self, columns: Columns, ids: Sequence[str]) -> list[Finding]:
         frames, length = columns["frames"], columns["length"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import math
 from collections.abc import Mapping, Sequence
@@ -42,6 +43,8 @@ STROKES, STROKES_SIZE = 128, 32
 
 # A picture whose bytes deviate less than this is blank.
 BLANK = 1.0
+# The longer side of a picture on a report.
+SHOWN = 224
 
 
 class Augment(Config):
@@ -214,6 +217,14 @@ class Image(Input):
             grid, mix_weight_B = _mix(settings, rng, grid)
             params = replace(params, mix_weight_B=mix_weight_B)
         return {"grid": grid}, params
+
+    def show(self, record: Record) -> dict[str, Any]:
+        image = read_image(record[self.config.field]).convert("L" if self.channels == 1 else "RGB")
+        image.thumbnail((SHOWN, SHOWN))
+        held = io.BytesIO()
+        image.save(held, "PNG" if max(image.size) <= 64 else "JPEG", quality=85)
+        kind = "png" if max(image.size) <= 64 else "jpeg"
+        return {"picture": f"data:image/{kind};base64,{base64.b64encode(held.getvalue()).decode()}"}
 
     def audit(self, columns: Columns, ids: Sequence[str]) -> list[Finding]:
         grid = columns["grid"]

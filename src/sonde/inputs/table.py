@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
@@ -131,6 +131,9 @@ class Table(Input):
         sizes = tuple(len(column["values"]) + 1 for column in self.columns if column["kind"] == "category")
         return InputSpec(layout="columns", channels=sum(map(_table.width, self.columns)), categories=sizes)
 
+    def show(self, record: Record) -> dict[str, Any]:
+        return {"values": {name: _shown(record.get(name)) for name in self.config.fields}}
+
     def named(self, columns: Columns) -> dict[str, np.ndarray]:
         """Numbers as they are scaled, categories as their ids; of a date its place in time."""
         numbers, categories = columns["numbers"], columns["categories"]
@@ -193,3 +196,10 @@ class Table(Input):
             return columns, {}
         good = [index for index in range(count) if index not in errors]
         return (take(columns, torch.tensor(good)) if good else {}), dict(sorted(errors.items()))
+
+
+def _shown(value: object) -> str:
+    """A cell as people read it."""
+    if isinstance(value, (float, np.floating)):
+        return "" if np.isnan(value) else f"{float(value):.6g}"
+    return "" if value is None else str(value)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
@@ -46,6 +46,8 @@ FEW = 2500
 # Training texts that the usual length is taken from, and the longest that it may become.
 SAMPLE = 10_000
 LONGEST = 512
+# Characters of a text on a report.
+SHOWN = 600
 
 
 class Augment(Config):
@@ -367,6 +369,11 @@ class Text(Input):
         if isinstance(subwords, Ragged):
             tensors["subwords"] = subwords.padded().long()
         return tensors
+
+    def show(self, record: Record) -> dict[str, Any]:
+        found = [record.get(name) for name in self.fields(self.config)]
+        texts = [" ".join(one) if isinstance(one, list) else str(one) for one in found]
+        return {"text": "\n".join(texts)[:SHOWN]}
 
     def audit(self, columns: Columns, ids: Sequence[str]) -> list[Finding]:
         tokens = columns["tokens"]

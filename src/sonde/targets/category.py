@@ -18,10 +18,12 @@ from sonde.base.gradients import without_gradient
 from sonde.base.rng import BatchRng
 from sonde.contracts.augment import AugmentParams, partner
 from sonde.contracts.batch import Batch
-from sonde.contracts.columns import Columns, Tensors
+from sonde.contracts.columns import Columns, EvalColumns, Tensors
 from sonde.contracts.input import Input
+from sonde.contracts.panel import Panel
 from sonde.contracts.records import Record, Records
 from sonde.contracts.target import Prediction, Target
+from sonde.targets import _panels as panels
 from sonde.targets._classes import (
     MOST,
     ClassWeights,
@@ -196,6 +198,25 @@ class Category(Target):
         share_K = torch.tensor(self.class_counts, dtype=torch.float32)
         share_K /= share_K.sum()
         return {"probabilities": share_K.expand(len(truth["class"]), -1), "class": truth["class"]}
+
+    def costs(self, columns: EvalColumns) -> np.ndarray:
+        """The negative log probability of the true class."""
+        own_N = columns["probabilities"][np.arange(len(columns["class"])), columns["class"]]
+        return -np.log(np.maximum(own_N, 1e-12))
+
+    def panels(self, columns: EvalColumns) -> list[Panel]:
+        probabilities_NK, true_N = columns["probabilities"], columns["class"]
+        found = [panels.confusion(true_N, probabilities_NK.argmax(1), self.classes)] if len(self.classes) <= 50 else []
+        right_N = probabilities_NK.argmax(1) == true_N
+        found.append(panels.reliability(probabilities_NK.max(1), right_N))
+        if len(self.classes) == 2:
+            found += panels.curves({self.classes[1]: (probabilities_NK[:, 1], true_N == 1)})
+        elif len(self.classes) <= 10:
+            one_against_rest = {
+                name: (probabilities_NK[:, code], true_N == code) for code, name in enumerate(self.classes)
+            }
+            found += panels.curves(one_against_rest)
+        return found
 
     def metrics(self, columns: Mapping[str, np.ndarray], weights_RN: np.ndarray) -> dict[str, np.ndarray]:
         probabilities_NK, true_N = columns["probabilities"], columns["class"]

@@ -18,10 +18,12 @@ from sonde.base.gradients import without_gradient
 from sonde.base.rng import BatchRng
 from sonde.contracts.augment import AugmentParams, partner
 from sonde.contracts.batch import Batch
-from sonde.contracts.columns import Columns, Tensors
+from sonde.contracts.columns import Columns, EvalColumns, Tensors
 from sonde.contracts.input import Input
+from sonde.contracts.panel import Panel
 from sonde.contracts.records import Record, Records, numbers_of
 from sonde.contracts.target import Prediction, Target
+from sonde.targets import _panels as panels
 from sonde.targets._classes import (
     MOST,
     LabelType,
@@ -214,6 +216,22 @@ class Labels(Target):
         """The share of the training records that have each label."""
         share_K = torch.tensor(self.class_counts, dtype=torch.float32) / max(1, self.num_records)
         return {"probabilities": share_K.expand(len(truth["labels"]), -1), "labels": truth["labels"]}
+
+    def costs(self, columns: EvalColumns) -> np.ndarray:
+        """The binary cross-entropy, summed over the labels."""
+        true_NK = columns["labels"].astype(bool)
+        own_NK = np.where(true_NK, columns["probabilities"], 1 - columns["probabilities"])
+        return -np.log(np.maximum(own_NK, 1e-12)).sum(axis=1)
+
+    def panels(self, columns: EvalColumns) -> list[Panel]:
+        probabilities_NK, true_NK = columns["probabilities"], columns["labels"].astype(bool)
+        right_NK = (probabilities_NK >= 0.5) == true_NK
+        sure_NK = np.maximum(probabilities_NK, 1 - probabilities_NK)
+        most = np.argsort(-true_NK.sum(0))[:10].tolist()
+        return [
+            panels.reliability(sure_NK.ravel(), right_NK.ravel()),
+            *panels.curves({self.classes[code]: (probabilities_NK[:, code], true_NK[:, code]) for code in most}),
+        ]
 
     def metrics(self, columns: Mapping[str, np.ndarray], weights_RN: np.ndarray) -> dict[str, np.ndarray]:
         probabilities_NK, true_NK = columns["probabilities"], columns["labels"] > 0

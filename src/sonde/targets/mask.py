@@ -21,11 +21,13 @@ from sonde.base.rng import BatchRng
 from sonde.base.threads import each
 from sonde.contracts.augment import AugmentParams
 from sonde.contracts.batch import Batch
-from sonde.contracts.columns import Columns, Tensors
+from sonde.contracts.columns import Columns, EvalColumns, Tensors
 from sonde.contracts.input import Input
+from sonde.contracts.panel import Panel
 from sonde.contracts.records import Record, Records
 from sonde.contracts.specs import Advice, InputSpec, OutputSpec
 from sonde.contracts.target import Prediction, Target
+from sonde.targets import _panels as panels
 from sonde.targets._classes import MOST, ClassWeights, class_weights
 from sonde.targets._inputs import asked_of_one, the_input
 from sonde.targets._sums import weighted_sum
@@ -228,6 +230,15 @@ class Mask(Target):
             counts = torch.bincount(masks_NHW[index].flatten().long(), minlength=IGNORED + 1)
             confusion[index, :, common] = counts[:num_classes]
         return {"confusion": confusion}
+
+    def costs(self, columns: EvalColumns) -> np.ndarray:
+        """The share of each picture's pixels that are wrong."""
+        confusion_NKK = columns["confusion"]
+        total_N = np.maximum(confusion_NKK.sum(axis=(1, 2)), 1)
+        return 1 - np.trace(confusion_NKK, axis1=1, axis2=2) / total_N
+
+    def panels(self, columns: EvalColumns) -> list[Panel]:
+        return [panels.heatmap(columns["confusion"].sum(0), self.classes, "pixels")] if len(self.classes) <= 50 else []
 
     def metrics(self, columns: Mapping[str, np.ndarray], weights_RN: np.ndarray) -> dict[str, np.ndarray]:
         """miou and class_accuracy are means over the classes that occur; pixels of all pictures are thrown together."""

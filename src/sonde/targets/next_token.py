@@ -17,7 +17,7 @@ from sonde.base.errors import RecordError, UserError
 from sonde.base.gradients import without_gradient
 from sonde.base.rng import BatchRng, generator
 from sonde.contracts.batch import Batch
-from sonde.contracts.columns import Columns, Tensors
+from sonde.contracts.columns import Columns, EvalColumns, Tensors
 from sonde.contracts.input import Input
 from sonde.contracts.records import Record, Records
 from sonde.contracts.specs import InputSpec, OutputSpec
@@ -237,6 +237,10 @@ class NextToken(Target):
             predicted_BT = (place_T[None, :] >= 1) & (place_T[None, :] < given["length"][:, None])
             measured["bytes"] = (bytes_V[given["tokens"]] * predicted_BT).sum(1)
         return measured
+
+    def costs(self, columns: EvalColumns) -> np.ndarray:
+        """Nats per token."""
+        return columns["loss"] / np.maximum(columns["positions"], 1)
 
     def metrics(self, columns: Mapping[str, np.ndarray], weights_RN: np.ndarray) -> dict[str, np.ndarray]:
         """loss in nats per token, its perplexity, and bits per byte of text."""

@@ -18,10 +18,12 @@ from sonde.base.number_formats import PLAIN, NumberFormat
 from sonde.base.rng import BatchRng
 from sonde.contracts.augment import AugmentParams, partner
 from sonde.contracts.batch import Batch
-from sonde.contracts.columns import Columns, Tensors
+from sonde.contracts.columns import Columns, EvalColumns, Tensors
 from sonde.contracts.input import Input
+from sonde.contracts.panel import Panel
 from sonde.contracts.records import Record, Records, format_of, numbers_of
 from sonde.contracts.target import Prediction, Target
+from sonde.targets import _panels as panels
 from sonde.targets._classes import objects, text_of
 from sonde.targets._sums import examples, weighted_sum
 
@@ -161,6 +163,18 @@ class Number(Target):
         """The mean (or the median, where scaling is robust) of training."""
         zeros_NF = torch.zeros(len(truth["value"]), len(self.names))
         return {"answer": zeros_NF, "value": truth["value"]}
+
+    def costs(self, columns: EvalColumns) -> np.ndarray:
+        """The mean absolute error, on the scale of the loss."""
+        return np.abs(columns["answer"] - columns["value"]).mean(axis=1)
+
+    def panels(self, columns: EvalColumns) -> list[Panel]:
+        true_NF, answer_NF = self._in_units(columns["value"]), self._in_units(columns["answer"])
+        return [
+            each
+            for name, true, answer in zip(self.names, true_NF.T, answer_NF.T, strict=True)
+            for each in panels.numbers(name, true, answer)
+        ][:8]
 
     def _in_units(self, standard_BF: np.ndarray) -> np.ndarray:
         """From the scale of the loss to the units of the data; float64, for large numbers that differ little."""

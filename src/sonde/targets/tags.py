@@ -17,7 +17,7 @@ from sonde.base.errors import RecordError, UnseenError, UserError, near, unknown
 from sonde.base.gradients import without_gradient
 from sonde.base.rng import BatchRng
 from sonde.contracts.batch import Batch
-from sonde.contracts.columns import Columns, Ragged, Tensors
+from sonde.contracts.columns import Columns, EvalColumns, Ragged, Tensors
 from sonde.contracts.input import Input
 from sonde.contracts.records import Record, Records
 from sonde.contracts.specs import InputSpec, OutputSpec
@@ -223,6 +223,15 @@ class Tags(Target):
         costs = replace(true, values=cost_K[true.values])
         likeliest = torch.full_like(true.values, int(share_K.argmax()))
         return {"predicted": replace(true, values=likeliest), "true": true, "loss": costs.padded().sum(1)}
+
+    def costs(self, columns: EvalColumns) -> np.ndarray:
+        """The share of each sentence's words that are wrong."""
+        return np.array(
+            [
+                float(np.mean(predicted != true)) if len(true) else 0.0
+                for predicted, true in zip(columns["predicted"], columns["true"], strict=True)
+            ]
+        )
 
     def metrics(self, columns: Mapping[str, np.ndarray], weights_RN: np.ndarray) -> dict[str, np.ndarray]:
         """Over words: accuracy, macro F1, log loss. Over entities, where tags mark them: precision, recall and F1 of
