@@ -10,11 +10,13 @@ from typing import Any
 
 from torch import nn
 
-from sonde import artifact, checks, evaluation, stages
+from sonde import artifact, checks, evaluation, loop, stages
 from sonde.base import dist, files, rng
+from sonde.base.errors import UserError
 from sonde.base.progress import NoProgress, Progress
 from sonde.contracts.finding import Finding
-from sonde.data.store import check_unreadable
+from sonde.contracts.task import Task
+from sonde.data.store import Encoded, check_unreadable
 from sonde.recipe import Recipe
 from sonde.training import checkpoint, parallel
 from sonde.training.run_folder import Log, RunFolder
@@ -53,7 +55,8 @@ class Run:
         return "\n".join([*lines, "made", f"  run        {self.folder}", f"  artifact   {self.artifact}"])
 
     def _beside(self, score: evaluation.Score) -> str:
-        return "" if score.baseline is None else f"{self.baseline} {score.baseline:.4g}"
+        beside = {self.baseline: score.baseline, score.reference_name: score.reference}
+        return ", ".join(f"{name} {value:.4g}" for name, value in beside.items() if name and value is not None)
 
 
 def fit(
@@ -63,60 +66,54 @@ def fit(
     resume: bool = False,
     network: nn.Module | None = None,
     despite: Sequence[str] = (),
+    audited: bool = False,
     progress: Progress | None = None,
 ) -> Run:
     """Train what a recipe says, into the new folder `out`; with `resume`, go on where that run stopped.
 
     `network` replaces the recipe's by any module that takes the input's tensor and gives what the target asks.
-    `despite` names checks of the data (see `sonde check`) that may fail.
+    `despite` names checks of the data (see `sonde check`) that may fail; `audited`: they have been done already.
     Started by torchrun, the processes train one network together and give what one process would.
 
     Raises:
         UserError: recipe, data or folder are wrong; nothing was written. CheckFailed: so did a check of the data.
-        Diverged: a loss or a gradient was not finite. Interrupted: the user stopped the run, its state is saved.
+        Diverged: a loss or a gradient was not finite.
+        Interrupted: the user stopped the run; its state is saved.
     """
     started = time.perf_counter()
     progress = progress or NoProgress()
+    if recipe.classical is not None and network is not None:
+        raise UserError("the recipe has a [classical] section, and a network was given", expected="one of them")
     with rng.preserved(), dist.process_group(), RunFolder.open(Path(out), resume=resume) as folder:
         data = stages.load_data(recipe)
-        for note in data.notes:
-            progress.message(note)
         task = stages.fit_task(recipe, data.splits["train"])
-        net = stages.build_network(recipe, task, network)
+        for note in (*data.notes, *task.target.notes()):
+            progress.message(note)
+        net = None if recipe.classical else stages.build_network(recipe, task, network)
         sets = {split: stages.encode_split(recipe, task, split, data, folder, progress) for split in data.splits}
         check_unreadable(sets, recipe.data.max_unreadable)
-        stages.check_monitor(recipe, task, net, sets)
+        if net is not None:
+            stages.check_monitor(recipe, task, net, sets)
+            parallel.per_rank_batch_size(min(recipe.training.batch_size, len(sets["train"].examples)))
         for note in stages.notes(recipe, sets):
             progress.message(note)
-        findings = checks.before_training(recipe, data, task, sets, despite, progress)
-        parallel.per_rank_batch_size(min(recipe.training.batch_size, len(sets["train"].examples)))
+        findings = [] if audited else checks.before_training(recipe, data, task, sets, despite, progress)
         folder.record_inputs(recipe.to_toml(), data.snapshot)
-        state, plan, batches = stages.prepare(recipe, task, net, sets["train"], folder.precision_file, progress)
-        position = checkpoint.restore(folder.checkpoints, state, progress.message)
-        with Log(folder.log, position or 0) as log:
-            if position is None:
-                log.start(plan, sets)
-            Trainer(
-                training=recipe.training,
-                task=task,
-                sets=sets,
-                state=state,
-                plan=plan,
-                batches=batches,
-                folder=folder,
-                log=log,
-                progress=progress,
-            ).run()
-        stages.use_best(recipe, folder, state)
+        if net is None:
+            state = stages.fit_classical(recipe, task, sets, progress)
+        else:
+            state = _train(recipe, task, net, sets, folder, progress)
         task = stages.remember(task, state, sets["train"], progress)
         scores = stages.score(recipe, task, state, sets, progress)
         weights = checkpoint.weights_of(state.network)
         if dist.is_main():
+            scores = stages.beside_reference(recipe, task, sets, scores, progress)
             files.write_json(folder.scores, evaluation.to_json(scores))
-            findings.append(checks.after_training(recipe, task, folder.log, scores))
+            if net is not None:
+                findings.append(checks.after_training(recipe, task, folder.log, scores))
             files.write_json(folder.findings, [one.to_json() for one in findings])
-            backbones = recipe.network if network is None else None
-            artifact.write(folder.model, task, backbones, weights, stages.card(recipe, data, scores, state))
+            described = recipe.classical or (recipe.network if network is None else None)
+            artifact.write(folder.model, task, described, weights, stages.card(recipe, data, scores, state))
         dist.barrier()
     return Run(
         folder=folder.path,
@@ -126,3 +123,33 @@ def fit(
         baseline=task.target.baseline_name,
         findings=tuple(findings),
     )
+
+
+def _train(
+    recipe: Recipe,
+    task: Task,
+    network: nn.Module,
+    sets: dict[str, Encoded],
+    folder: RunFolder,
+    progress: Progress,
+) -> loop.State:
+    """The network trained from where its last checkpoint stands, with the weights that become the artifact."""
+    state, plan, batches = stages.prepare(recipe, task, network, sets["train"], folder.precision_file, progress)
+    stages.show_first_batch(task, batches, recipe.training.seed, folder)
+    position = checkpoint.restore(folder.checkpoints, state, progress.message)
+    with Log(folder.log, position or 0) as log:
+        if position is None:
+            log.start(plan, sets)
+        Trainer(
+            training=recipe.training,
+            task=task,
+            sets=sets,
+            state=state,
+            plan=plan,
+            batches=batches,
+            folder=folder,
+            log=log,
+            progress=progress,
+        ).run()
+    stages.use_best(recipe, folder, state)
+    return state

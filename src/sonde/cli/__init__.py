@@ -151,6 +151,58 @@ def report_of(
 
 
 @app.command()
+def ladder(
+    recipe: Annotated[Path, typer.Argument(help="The recipe file.")],
+    bar: Annotated[str | None, typer.Option(help='Stop at the first rung that reaches it: "roc_auc >= 0.9".')] = None,
+    budget: Annotated[str | None, typer.Option(help="The most time for all rungs together: 30m, 2h.")] = None,
+    out: Annotated[Path | None, typer.Option(help="The ladder's folder (default: runs/NAME-ladder-TIME).")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on where the ladder in --out stopped.")] = False,
+    despite: Despite = None,
+    change: Change = None,
+    as_json: AsJson = False,
+) -> None:
+    """The cheapest approach that meets the bar, from the majority class to the recipe's network, with the evidence."""
+    from sonde.base.errors import CheckFailed, UserError
+    from sonde.cli.progress import terminal
+    from sonde.training.run_folder import default_folder
+
+    if resume and out is None:
+        raise UserError("--resume needs the ladder to go on with", hint="--out LADDER --resume")
+    with terminal() as progress:
+        progress.begin("start", 1)
+        from sonde.commands.ladder import ladder as run_ladder
+        from sonde.recipe import Recipe
+
+        asked = {"ladder.bar": bar, "ladder.budget": budget}
+        changes = [*(change or []), *(f"{name}={json.dumps(value)}" for name, value in asked.items() if value)]
+        read = Recipe.read(recipe, changes=changes)
+        folder = out or default_folder(recipe.with_stem(f"{recipe.stem}-ladder"))
+        found = run_ladder(read, out=folder, resume=resume, despite=despite or [], progress=progress)
+    _print(found.to_json() if as_json else found.to_text())
+    if found.meets_bar is False:
+        raise CheckFailed(f"the bar is not met: {found.why()}")
+
+
+@app.command()
+def evaluate(
+    model: Annotated[Path, typer.Argument(help="A run or an artifact.")],
+    data: Annotated[Path | None, typer.Option(help="New records to judge it on, all of them.")] = None,
+    split: Annotated[str | None, typer.Option(help="A split of the recipe's data (default: test).")] = None,
+    against: Annotated[Path | None, typer.Option(help="Another model, on the same records.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Scores with intervals, where errors gather, and whether one model is better than another."""
+    from sonde.cli.progress import terminal
+
+    with terminal() as progress:
+        progress.begin("start", 1)
+        from sonde.commands.evaluate import evaluate as run_evaluate
+
+        found = run_evaluate(model, data=data, split=split, against=against, progress=progress)
+    _print(found.to_json() if as_json else found.to_text())
+
+
+@app.command()
 def predict(
     artifact: Annotated[Path, typer.Argument(help="An artifact, or a run that holds one.")],
     inputs: Annotated[
@@ -163,6 +215,7 @@ def predict(
         str | None,
         typer.Option("--id", help="The column of a table that goes with the answers (default: the recipe's data.id)."),
     ] = None,
+    draw: Annotated[Path | None, typer.Option(help="Draw the answers into this folder: boxes, masks.")] = None,
 ) -> None:
     """Answer for any number of inputs, one line of JSON each.
 
@@ -180,7 +233,7 @@ def predict(
         from sonde.commands.predict import predict as run_predict
 
         answers = []
-        for answer in run_predict(load(artifact), inputs, progress, id_field=id_field):
+        for answer in run_predict(load(artifact), inputs, progress, id_field=id_field, draw=draw):
             answers.append(answer)
             if out is None:
                 _print(answer)

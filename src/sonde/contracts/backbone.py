@@ -65,6 +65,11 @@ class Backbone(nn.Module, abc.ABC):
     @abc.abstractmethod
     def forward(self, tensors: Tensors) -> Tensor | tuple[Tensor, ...] | Features: ...
 
+    @classmethod
+    def smaller(cls, config: Any) -> Any:
+        """Settings of a network of this kind that costs a fraction, to be tried first; None: there is none."""
+        return None
+
     @property
     def embedding_weight(self) -> Tensor | None:
         """The weight (vocabulary, width) that the standard head answers with, where they are tied; None: its own."""

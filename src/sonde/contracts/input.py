@@ -12,7 +12,9 @@ from sonde.base.errors import RecordError
 from sonde.base.rng import BatchRng
 from sonde.base.threads import each
 from sonde.contracts.augment import AugmentParams
+from sonde.contracts.classical import FeatureMap
 from sonde.contracts.columns import Columns, Tensors, stack
+from sonde.contracts.feature_maps import feature_map
 from sonde.contracts.part import Part
 from sonde.contracts.records import Record, Records
 from sonde.contracts.specs import Advice, InputSpec, OutputSpec
@@ -46,6 +48,11 @@ class Input(Part):
     @abc.abstractmethod
     def spec(self) -> InputSpec:
         """What a backbone has to accept."""
+
+    def feature_map(self) -> FeatureMap:
+        """The features that classical models are given of this input: those of its layout, unless the field uses others
+        (the fingerprint of a molecule)."""
+        return feature_map(self.spec)
 
     @property
     def resizes(self) -> bool:

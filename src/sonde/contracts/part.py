@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+import functools
+import json
+import typing
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 import torch
+from pydantic import BaseModel, ConfigDict, create_model
 
 from sonde.base.config import Config
 from sonde.contracts.columns import Columns, Ragged, Tensors
@@ -51,7 +55,54 @@ class Part(abc.ABC):
 
     @classmethod
     def restore(cls, config: Config, values: Mapping[str, Any], tensors: Tensors) -> Self:
-        return cls(config=config, **values, **tensors)  # type: ignore[call-arg]
+        """The part that `save` took apart. Every value has to be of the type that its field says.
+
+        Raises:
+            ValueError: a value or a tensor is missing, too many or of another type.
+        """
+        given = json.dumps(dict(values), allow_nan=False)
+        held = dict(_fitted_values(cls).model_validate_json(given, strict=True))
+        wanted = {one.name for one in dataclasses.fields(cls) if _types(cls)[one.name] is torch.Tensor}  # type: ignore[arg-type]
+        if tensors.keys() != wanted:
+            raise ValueError(f"it has the tensors {sorted(tensors)}; expected {sorted(wanted)}")
+        return cls(config=config, **held, **tensors)  # type: ignore[call-arg]
+
+    def check_fitted(self, inputs: Mapping[str, Any]) -> None:  # noqa: B027 (a kind may have nothing to check)
+        """Whether what was fitted agrees with itself and, for a target, with the inputs that it was fitted beside.
+
+        An artifact may have been changed: what is restored is checked before anything is built or computed with it.
+
+        Raises:
+            ValueError: says what does not agree.
+        """
+
+
+def agree(whole: bool, what: str) -> None:
+    """For `Part.check_fitted`.
+
+    Raises:
+        ValueError: `what` does not hold.
+    """
+    if not whole:
+        raise ValueError(what)
+
+
+@functools.cache
+def _types(kind: type[Part]) -> dict[str, Any]:
+    # A module may know torch to the type checker only (see sonde.base.lazy).
+    return typing.get_type_hints(kind, localns={"Tensor": torch.Tensor})
+
+
+@functools.cache
+def _fitted_values(kind: type[Part]) -> type[BaseModel]:
+    """A model of the fields of a kind that are saved as JSON."""
+    types = _types(kind)
+    fields: dict[str, Any] = {
+        one.name: (types[one.name], ...)
+        for one in dataclasses.fields(kind)  # type: ignore[arg-type]
+        if one.name != "config" and types[one.name] is not torch.Tensor
+    }
+    return create_model(kind.__name__, __config__=ConfigDict(extra="forbid", allow_inf_nan=False), **fields)
 
 
 def collate(columns: Columns) -> Tensors:

@@ -83,7 +83,8 @@ class Advice:
 
     `data` is for targets: how records have to be split so that its scores mean what they say. A split that the data
     set gives itself stays. `min_steps` are the optimizer steps below which too little is learned, however few records
-    there are: `epochs` is raised to that. `notes` are what people should know of the advice.
+    there are: `epochs` is raised to that. `leads`: whether its training suits the networks of other inputs, too; one
+    that does not gives way to theirs. `notes` are what people should know of the advice.
     """
 
     data: Mapping[str, Any] = field(default_factory=dict)
@@ -93,3 +94,4 @@ class Advice:
     training: Mapping[str, Any] = field(default_factory=dict)
     min_steps: int = 300
     notes: tuple[str, ...] = ()
+    leads: bool = True

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 import numpy as np
 import PIL.Image
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from sonde.base.config import Config
 from sonde.base.constants import constant
@@ -28,6 +28,7 @@ from sonde.contracts.augment import AugmentParams
 from sonde.contracts.columns import Columns, Tensors
 from sonde.contracts.finding import Finding, judged
 from sonde.contracts.input import Input
+from sonde.contracts.part import agree
 from sonde.contracts.records import Record, Records
 from sonde.contracts.specs import Advice, InputSpec, OutputSpec
 from sonde.inputs import _mel
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
 
 # Training recordings that rate, length, mean and deviation are taken from.
 SAMPLE = 2000
+# More samples than an example can have: an hour at 16,000 a second.
+MOST_SAMPLES = 1 << 26
 # The highest rate and the most seconds, unless the recipe says more: speech has little above 8 kHz.
 RATE, SECONDS = 16_000, 30.0
 # Examples are at most so many times as long as what 90 % of the recordings need.
@@ -62,7 +65,10 @@ class AudioConfig(Config):
     kind: Literal["audio"] = "audio"
     field: str = Field(default="audio", description="the field that holds the recording")
     rate: int | None = Field(
-        default=None, ge=1000, description="samples per second; what most recordings have (at most 16000) if left out"
+        default=None,
+        ge=1000,
+        le=1 << 20,
+        description="samples per second; what most recordings have (at most 16000) if left out",
     )
     n_mels: int | None = Field(
         default=None, ge=4, le=256, description="mel bands; 40 for rates up to 8000, else 64, if left out"
@@ -76,6 +82,13 @@ class AudioConfig(Config):
     augment: Augment = Field(default=Augment(), description="random changes, in training only")
 
     renamed: ClassVar[Mapping[str, str]] = {"bands": "n_mels"}
+
+    @model_validator(mode="after")
+    def _has_a_length(self) -> Self:
+        # What a recipe leaves to the data is at most this rate.
+        if (self.seconds or 0) * (self.rate or RATE) > MOST_SAMPLES:
+            raise ValueError(f"{self.seconds} seconds are more than {MOST_SAMPLES:,} samples")
+        return self
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,6 +177,13 @@ class Audio(Input):
                 "schedule": {"kind": "one-cycle"},
             },
         )
+
+    def check_fitted(self, inputs: Mapping[str, Input]) -> None:
+        agree(1000 <= self.rate <= 1 << 20, f"rate is {self.rate}")
+        agree(4 <= self.n_mels <= 256, f"n_mels is {self.n_mels}")
+        agree(0 < self.seconds * self.rate <= MOST_SAMPLES, f"seconds is {self.seconds}")
+        agree(len(self.mean) == len(self.deviation) == self.n_mels, "mean and deviation are not one a band")
+        agree(min(self.deviation) > 0, "a deviation is not above 0")
 
     @property
     def length(self) -> int:

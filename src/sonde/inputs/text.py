@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -17,9 +17,12 @@ from sonde.base.config import Config, FilePath
 from sonde.base.errors import RecordError, UserError, near
 from sonde.base.rng import BatchRng
 from sonde.contracts.augment import AugmentParams
+from sonde.contracts.classical import FeatureMap
 from sonde.contracts.columns import Columns, Ragged, Tensors, take
+from sonde.contracts.feature_maps import Tokens
 from sonde.contracts.finding import Finding, judged
 from sonde.contracts.input import Input
+from sonde.contracts.part import agree
 from sonde.contracts.records import Record, Records
 from sonde.contracts.specs import Advice, InputSpec, OutputSpec
 from sonde.inputs._reading import is_words, read_text, read_words
@@ -31,6 +34,7 @@ from sonde.inputs._vocabulary import (
     Trained,
     Vocabulary,
     WholeWords,
+    check_saved,
     check_tokenizer,
     frequent_characters,
     train,
@@ -43,6 +47,8 @@ if TYPE_CHECKING:
 SIZES = {"characters": 4096, "words": 20_000, "bpe": 4096}
 # With fewer texts than this a bag of words learns more than a network that reads them in order.
 FEW = 2500
+# N-grams for classical models: of what is no word by itself, longer ones.
+GRAMS = {"bytes": (2, 5), "characters": (2, 5), "words": (1, 2), "bpe": (1, 3)}
 # Training texts that the usual length is taken from, and the longest that it may become.
 SAMPLE = 10_000
 LONGEST = 512
@@ -187,6 +193,15 @@ class Text(Input):
         if config.augment.drop and self.vocabulary.unknown is None:
             raise UserError(f"the tokenizer {config.tokenizer} has no mask token", hint="leave augment.drop out")
 
+    def check_fitted(self, inputs: Mapping[str, Input]) -> None:
+        check_saved(self.vocabulary)
+        agree(self.length >= 1, f"length is {self.length}")
+        agree(self.config.window in (None, self.length), f"length is {self.length}, window {self.config.window}")
+        agree(self.words or not self.config.subwords, "subwords are for lists of words")
+        agree(sorted(set(self.subwords)) == self.subwords, "the subwords are not in order")
+        agree(self.config.subwords or not self.subwords, "it has subwords, and its settings say no")
+        self._check_tokenizer()
+
     @classmethod
     def sample(cls, count: int, rng: np.random.Generator) -> tuple[TextConfig, Records]:
         words = np.array(["deep", "sea", "Sonde", "line", "12 fathoms", "caf\u00e9"], dtype=object)
@@ -260,6 +275,17 @@ class Text(Input):
             subwords=len(self.subwords) + 1 if self.config.subwords else 0,
             size=(self.length,),
         )
+
+    def feature_map(self) -> FeatureMap:
+        tokens = "bpe" if self.config.tokenizer is not None else self.config.tokens
+        if self.words:
+            about = (
+                "each word, its parts and its neighbours" if self.config.subwords else "each word and its neighbours"
+            )
+        else:
+            low, high = GRAMS[tokens]
+            about = f"TF-IDF of {'byte pairs' if tokens == 'bpe' else tokens}, {low} to {high} at a time"
+        return Tokens(self.spec, GRAMS[tokens], about)
 
     def split(self, record: Record) -> tuple[list[str], str | None, list[int]]:
         """The words of a record and, where it holds a text and no list of words, the text and where each starts in it.

@@ -113,7 +113,9 @@ def _answers(recipe: Recipe, model: Model, progress: Progress) -> dict[str, Any]
     found: dict[str, Any] = {"split": held.split, "panels": panels}
     if cost_N is None or len(cost_N) != len(held.encoded.ids) or not _are_records(held):
         return found
-    found["slices"] = [one.to_json() for one in slices(cost_N, _fields(model.task, held))]
+    found["slices"] = [
+        one.to_json() for one in slices(cost_N, facts_of_records(model.task, held.records, held.encoded))
+    ]
     order = np.argsort(-cost_N, kind="stable")
     found["cases"] = {
         "worst": _cases(model, held, order[:CASES], cost_N),
@@ -146,25 +148,25 @@ def _are_records(held: _Held) -> bool:
     return bool(held.encoded.ids) and not held.encoded.ids[0].startswith("window ")
 
 
-def _fields(task: Task, held: _Held) -> dict[str, np.ndarray]:
+def facts_of_records(task: Task, records: Records, encoded: Encoded) -> dict[str, np.ndarray]:
     """What slices are made of: fields of the records, the class, and plain facts of the inputs."""
-    names = {name: place for place, name in enumerate(held.records.ids)}
-    places = np.array([names[name] for name in held.encoded.ids])
+    names = {name: place for place, name in enumerate(records.ids)}
+    places = np.array([names[name] for name in encoded.ids])
     found: dict[str, np.ndarray] = {}
     read = {field for part in task.inputs.values() for field in part.fields(part.config)}
     answers = set(task.target.fields(task.target.config))
-    for name, values in held.records.fields.items():
+    for name, values in records.fields.items():
         if values.ndim == 1 and name not in answers and (values.dtype.kind in "ifbO"):
             if values.dtype == object and (name in read and any(part.reads_file for part in task.inputs.values())):
                 continue
             chosen = values[places]
             found[name] = chosen.astype(np.float64) if chosen.dtype.kind == "i" and _is_many(chosen) else chosen
-    truth = held.encoded.examples.truth.get("class")
+    truth = encoded.examples.truth.get("class")
     classes = getattr(task.target, "classes", None)
     if isinstance(truth, torch.Tensor) and truth.ndim == 1 and classes:
         found["class"] = np.array(classes, dtype=object)[truth.numpy()]
     for key in task.inputs:
-        columns = held.encoded.examples.inputs[key]
+        columns = encoded.examples.inputs[key]
         lengths = columns.get("length", getattr(columns.get("tokens"), "lengths", None))
         if isinstance(lengths, torch.Tensor) and lengths.ndim == 1:
             found[f"length of {key}"] = lengths.numpy().astype(np.float64)

@@ -18,6 +18,7 @@ from sonde.base.gradients import without_gradient
 from sonde.base.rng import BatchRng
 from sonde.contracts.augment import AugmentParams, partner
 from sonde.contracts.batch import Batch
+from sonde.contracts.classical import Problem
 from sonde.contracts.columns import Columns, EvalColumns, Tensors
 from sonde.contracts.input import Input
 from sonde.contracts.panel import Panel
@@ -28,6 +29,7 @@ from sonde.targets._classes import (
     MOST,
     ClassWeights,
     LabelType,
+    check_classes,
     class_weights,
     codes_of,
     objects,
@@ -95,6 +97,9 @@ class Category(Target):
             weights=class_weights(config.class_weights, names.tolist(), counts.tolist()),
             label_type=type_of(labels),
         )
+
+    def check_fitted(self, inputs: Mapping[str, Input]) -> None:
+        check_classes(self.classes, self.class_counts, self.weights)
 
     @classmethod
     def sample(cls, count: int, rng: np.random.Generator, given: Records) -> tuple[CategoryConfig, Records]:
@@ -217,6 +222,12 @@ class Category(Target):
             }
             found += panels.curves(one_against_rest)
         return found
+
+    def classical(self, truth: Columns) -> Problem:
+        class_N = truth["class"]
+        assert isinstance(class_N, torch.Tensor)
+        weight_N = None if self.weights is None else torch.tensor(self.weights, dtype=torch.float64)[class_N]
+        return Problem(kind="classes", width=self.width, truth=class_N, weight_N=weight_N)
 
     def metrics(self, columns: Mapping[str, np.ndarray], weights_RN: np.ndarray) -> dict[str, np.ndarray]:
         probabilities_NK, true_N = columns["probabilities"], columns["class"]

@@ -18,15 +18,18 @@ from sonde.base.gradients import without_gradient
 from sonde.base.rng import BatchRng
 from sonde.contracts.augment import AugmentParams, partner
 from sonde.contracts.batch import Batch
+from sonde.contracts.classical import Problem
 from sonde.contracts.columns import Columns, EvalColumns, Tensors
 from sonde.contracts.input import Input
 from sonde.contracts.panel import Panel
+from sonde.contracts.part import agree
 from sonde.contracts.records import Record, Records, numbers_of
 from sonde.contracts.target import Prediction, Target
 from sonde.targets import _panels as panels
 from sonde.targets._classes import (
     MOST,
     LabelType,
+    check_classes,
     codes_of,
     objects,
     require_names,
@@ -113,6 +116,10 @@ class Labels(Target):
             weights=_positive_weights(config, classes, counts, len(records)),
             label_type="text" if config.fields else type_of(_flat(records.fields[config.field])),
         )
+
+    def check_fitted(self, inputs: Mapping[str, Input]) -> None:
+        check_classes(self.classes, self.class_counts, self.weights)
+        agree(self.config.fields in ([], self.classes), "the labels are not the fields of the settings")
 
     @classmethod
     def sample(cls, count: int, rng: np.random.Generator, given: Records) -> tuple[LabelsConfig, Records]:
@@ -232,6 +239,11 @@ class Labels(Target):
             panels.reliability(sure_NK.ravel(), right_NK.ravel()),
             *panels.curves({self.classes[code]: (probabilities_NK[:, code], true_NK[:, code]) for code in most}),
         ]
+
+    def classical(self, truth: Columns) -> Problem:
+        labels_NK = truth["labels"]
+        assert isinstance(labels_NK, torch.Tensor)
+        return Problem(kind="labels", width=self.width, truth=labels_NK)
 
     def metrics(self, columns: Mapping[str, np.ndarray], weights_RN: np.ndarray) -> dict[str, np.ndarray]:
         probabilities_NK, true_NK = columns["probabilities"], columns["labels"] > 0

@@ -17,12 +17,14 @@ from sonde.base.errors import RecordError, UnseenError, UserError, near, unknown
 from sonde.base.gradients import without_gradient
 from sonde.base.rng import BatchRng
 from sonde.contracts.batch import Batch
+from sonde.contracts.classical import Problem
 from sonde.contracts.columns import Columns, EvalColumns, Ragged, Tensors
 from sonde.contracts.input import Input
+from sonde.contracts.part import agree
 from sonde.contracts.records import Record, Records
 from sonde.contracts.specs import InputSpec, OutputSpec
 from sonde.contracts.target import Prediction, Target
-from sonde.targets._classes import MOST, listing, objects
+from sonde.targets._classes import MOST, check_classes, listing, objects
 from sonde.targets._inputs import asked_of_one, the_input
 from sonde.targets._sums import weighted_sum
 
@@ -101,6 +103,10 @@ class Tags(Target):
             tag_counts=[counts[tag] for tag in tags],
             scheme=_scheme(config, tags),
         )
+
+    def check_fitted(self, inputs: Mapping[str, Input]) -> None:
+        check_classes(self.tags, self.tag_counts, None)
+        agree(self.input == the_input(inputs, "tokens", self.config.input, "tags"), f"its input is {self.input!r}")
 
     @classmethod
     def sample(cls, count: int, rng: np.random.Generator, given: Records) -> tuple[TagsConfig, Records]:
@@ -232,6 +238,13 @@ class Tags(Target):
                 for predicted, true in zip(columns["predicted"], columns["true"], strict=True)
             ]
         )
+
+    def classical(self, truth: Columns) -> Problem:
+        """A row for each word."""
+        tags = truth["tags"]
+        assert isinstance(tags, Ragged)
+        codes = torch.cat([tags[index] for index in range(len(tags))])
+        return Problem(kind="classes", width=self.width, truth=codes, per="position")
 
     def metrics(self, columns: Mapping[str, np.ndarray], weights_RN: np.ndarray) -> dict[str, np.ndarray]:
         """Over words: accuracy, macro F1, log loss. Over entities, where tags mark them: precision, recall and F1 of
