@@ -96,6 +96,8 @@ def fit(
         if net is not None:
             stages.check_monitor(recipe, task, net, sets)
             parallel.per_rank_batch_size(min(recipe.training.batch_size, len(sets["train"].examples)))
+        for note in stages.notes(recipe, sets):
+            progress.message(note)
         findings = [] if audited else checks.before_training(recipe, data, task, sets, despite, progress)
         folder.record_inputs(recipe.to_toml(), data.snapshot)
         if net is None:

@@ -35,6 +35,8 @@ from sonde.training.schedules import Schedule
 
 # Skipped records that people are told of, one by one.
 SHOWN = 8
+# Validation examples below which the choice of a checkpoint is mostly chance.
+CHOOSING = 50
 
 # What a classical model is given that has to be there within seconds: so many training records, and so many numbers
 # (records times answers times columns).
@@ -248,6 +250,19 @@ def check_monitor(recipe: Recipe, task: Task, network: nn.Module, sets: dict[str
     found = evaluation.values(task, evaluation.eval_outputs(task, network, some, precision=precision))
     if monitor not in found:
         raise unknown(monitor, found, what="training.monitor: the score")
+
+
+def notes(recipe: Recipe, sets: dict[str, Encoded]) -> list[str]:
+    """What people should know of the splits before they wait for scores."""
+    if recipe.training.checkpoint != "best" or "validation" not in sets:
+        return []
+    count = len(sets["validation"].examples)
+    if count >= CHOOSING:
+        return []
+    return [
+        f"the validation split has {count} {'example' if count == 1 else 'examples'}: too few to choose by; "
+        'training.checkpoint = "last" keeps the last weights, data.split.validation makes the split larger'
+    ]
 
 
 def use_best(recipe: Recipe, folder: RunFolder, state: loop.State) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
+
 
 LayoutName = Literal["grid", "tokens", "frames", "vector", "columns", "graph", "set"]
 # What there is an answer for: a whole example, a position of a sequence, a pixel (or voxel), a node of a graph.
@@ -81,8 +83,9 @@ class Advice:
     """Settings that do well unedited on some data: sections of a recipe, as TOML holds them.
 
     `data` is for targets: how records have to be split so that its scores mean what they say. A split that the data
-    set gives itself stays. `leads`: whether its training suits the networks of other inputs, too; one that does not
-    gives way to theirs.
+    set gives itself stays. `min_steps` are the optimizer steps below which too little is learned, however few records
+    there are: `epochs` is raised to that. `leads`: whether its training suits the networks of other inputs, too; one
+    that does not gives way to theirs. `notes` are what people should know of the advice.
     """
 
     data: Mapping[str, Any] = field(default_factory=dict)
@@ -90,4 +93,6 @@ class Advice:
     target: Mapping[str, Any] = field(default_factory=dict)
     network: Mapping[str, Any] = field(default_factory=dict)
     training: Mapping[str, Any] = field(default_factory=dict)
+    min_steps: int = 300
+    notes: tuple[str, ...] = ()
     leads: bool = True

@@ -8,7 +8,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
-from torch import Tensor, nn
 
 from sonde.base.config import Config
 from sonde.base.errors import RecordError
@@ -25,6 +24,7 @@ from sonde.contracts.specs import Advice, FeatureWidth, InputSpec, LayoutName, O
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture
+    from torch import Tensor, nn
 
 # A JSON-able answer.
 Prediction = dict[str, Any]

@@ -6,9 +6,12 @@ Shape suffixes: N sample, T frame, P frequency point of the transform, F band.
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 # Seconds that a frame looks at, and from one frame to the next: usual for speech since Davis and Mermelstein 1980.
 WINDOW, HOP = 0.025, 0.010

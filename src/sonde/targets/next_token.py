@@ -5,17 +5,16 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal, Protocol, Self, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, Self, runtime_checkable
 
 import numpy as np
 import torch
 from pydantic import Field
-from torch import Tensor, nn
-from torch.nn import functional
 
 from sonde import metrics
 from sonde.base.config import Config
 from sonde.base.errors import RecordError, UserError
+from sonde.base.gradients import without_gradient
 from sonde.base.rng import BatchRng, generator
 from sonde.contracts.batch import Batch
 from sonde.contracts.columns import Columns, EvalColumns, Tensors
@@ -28,6 +27,9 @@ from sonde.targets._inputs import asked_of_one, the_input
 from sonde.targets._positions import real_positions
 from sonde.targets._sampling import Sampling, choose
 from sonde.targets._sums import weighted_sum
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 
 class Generate(Sampling):
@@ -165,9 +167,9 @@ class NextToken(Target):
         return cost_M.unflatten(0, shown_BT.shape)
 
     def _cost(self, logits_MV: Tensor, truth_M: Tensor) -> Tensor:
-        return functional.cross_entropy(logits_MV.float(), truth_M, ignore_index=-100, reduction="none")
+        return torch.nn.functional.cross_entropy(logits_MV.float(), truth_M, ignore_index=-100, reduction="none")
 
-    @torch.no_grad()
+    @without_gradient
     def predict(self, network: nn.Module, batch: Batch) -> list[Prediction]:
         """{"tokens": [...]}: the ids that go on from each prompt, without the prompt itself."""
         return [{"tokens": ids} for ids in self.generate(network, batch.inputs)]
@@ -181,7 +183,7 @@ class NextToken(Target):
             return predictions
         return [{"text": part.decode(each["tokens"]), **each} for each in predictions]
 
-    @torch.no_grad()
+    @without_gradient
     def generate(self, network: nn.Module, inputs: dict[str, Tensors]) -> list[list[int]]:
         """The ids that go on from each prompt of a batch, `config.generate.tokens` of them.
 
@@ -229,7 +231,7 @@ class NextToken(Target):
         length_B = torch.full((len(tokens_BT),), tokens_BT.shape[1], device=tokens_BT.device)
         return {**inputs, self.input: {"tokens": tokens_BT, "length": length_B}}
 
-    @torch.no_grad()
+    @without_gradient
     def eval_outputs(self, network: nn.Module, batch: Batch) -> Columns:
         """Per example: "loss" in nats, summed over "positions", and the "bytes" of what was predicted, if known."""
         measured: Columns = {"loss": self._costs(network, batch).sum(1), "positions": self._positions(batch)}
