@@ -107,8 +107,8 @@ def fit(
         task = stages.remember(task, state, sets["train"], progress)
         scores = stages.score(recipe, task, state, sets, progress)
         weights = checkpoint.weights_of(state.network)
+        scores = stages.beside_reference(recipe, task, sets, scores, progress)
         if dist.is_main():
-            scores = stages.beside_reference(recipe, task, sets, scores, progress)
             files.write_json(folder.scores, evaluation.to_json(scores))
             if net is not None:
                 findings.append(checks.after_training(recipe, task, folder.log, scores))

@@ -204,13 +204,13 @@ def beside_reference(
     progress.begin(f"fit {offer.about}", 1)
     validation = sets["validation"].examples if "validation" in sets else None
     try:
-        rows = _quick_rows(task, train, offer.trials[0])
+        rows, count = _quick_rows(task, train, offer.trials[0])
         model = classical.fit(task, offer.trials[0], train, validation, seed=recipe.training.seed, most_rows=rows)
     except Unsuitable:
         return scores
     name = offer.about.partition(" on ")[0]
-    if rows < len(train):
-        name += f" ({rows:,} of {len(train):,} records)"
+    if count < len(train):
+        name += f" ({count:,} of {len(train):,} records)"
     exact = Precision(kind="fp32", device=choose_device())
     found: Scores = {}
     for split, each in scores.items():
@@ -231,10 +231,12 @@ def _first_choice(task: Task, offers: list[classical.Offer]) -> classical.Offer 
     return good.get(wanted, good.get("linear"))
 
 
-def _quick_rows(task: Task, train: Examples, config: EstimatorConfig) -> int:
-    """How many training records such a model takes within seconds."""
-    rows = min(QUICK_ROWS, QUICK_CELLS // max(1, classical.num_columns(task, train) * max(1, task.target.width)))
-    return min(len(train), max(200, rows // 2 if kind_of(config) == "svm" else rows))
+def _quick_rows(task: Task, train: Examples, config: EstimatorConfig) -> tuple[int, int]:
+    """How many rows of features such a model takes within seconds, and how many records those are."""
+    total, columns = classical.size(task, train)
+    rows = min(QUICK_ROWS, QUICK_CELLS // max(1, columns * max(1, task.target.width)))
+    rows = min(total, max(200, rows // 2 if kind_of(config) == "svm" else rows))
+    return rows, len(train) * rows // total
 
 
 def check_monitor(recipe: Recipe, task: Task, network: nn.Module, sets: dict[str, Encoded]) -> None:
