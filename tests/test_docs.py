@@ -23,6 +23,7 @@ from PIL import Image
 
 from sonde import cli
 from sonde.base.lookup import ROOMS, find, kinds
+from sonde.data.sources.voc import Voc
 from sonde.recipe import Recipe
 
 ROOT = Path(__file__).parents[1]
@@ -87,6 +88,8 @@ def place(tmp_path, monkeypatch):
         for index in range(60)
     ]
     (tmp_path / "houses.csv").write_text("rooms,area,town,price\n" + "\n".join(rows) + "\n")
+    (tmp_path / "cells").mkdir()
+    Voc.sample(tmp_path / "cells")
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setenv("SONDE_CACHE", str(tmp_path / "cache"))

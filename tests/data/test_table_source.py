@@ -371,7 +371,7 @@ def test_every_table_is_read_as_the_csv_module_reads_it(
     path = tmp_path_factory.mktemp("csv") / "t.csv"
     path.write_bytes(content.encode())
     try:
-        frame = _csv.read(path, _csv.Dialect(separator=",")).frame
+        frame = _csv.read(path, _csv.Dialect(separator=","))
     except UserError as error:
         found: list[list[str]] | str = str(error)
     else:

@@ -95,10 +95,11 @@ def _rows_of(file: Path, content: bytes) -> list[dict[str, Any]] | None:
         raise _not_json(f"{file}:{error.lineno}", error, "a list of objects, or an object a line") from error
     rows = _rows_in(value)
     if rows is None:
+        kinds = {"list": "an empty list", "dict": "object"}
         what = f"a list of {type(value[0]).__name__}" if isinstance(value, list) and value else type(value).__name__
         names = f" with the keys {', '.join(list(value)[:5])}" if isinstance(value, dict) else ""
         raise UserError(
-            f"{file} is JSON, but not a table: {what.replace('dict', 'object')}{names}",
+            f"{file} is JSON, but not a table: {kinds.get(what, what)}{names}",
             expected='a list of objects such as [{"text": "...", "label": 1}, ...]',
         )
     return rows

@@ -147,10 +147,10 @@ def _dialect(files: _tables.Files, notes: dict[str, str]) -> Options:
         options["decimal"] = dialect.decimal
     if ragged:
         options["ragged"] = "skip"
-        rows = [(file, _csv.read(file, _csv.Dialect(ragged="skip", header=dialect.header))) for file in ragged]
+        rows = [(file, _csv.read_rows(file, _csv.Dialect(ragged="skip", header=dialect.header))) for file in ragged]
         notes["data.ragged"] = "left out: " + "; ".join(_tables.skipped(file, each) for file, each in rows)
     if not dialect.header:
-        frame = _csv.read(files[0][1], dialect).frame
+        frame = _csv.read(files[0][1], dialect)
         options |= {"header": False, "columns": _roles.names_for([_typed.from_texts(column) for column in frame])}
     return options
 

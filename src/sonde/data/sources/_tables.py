@@ -86,7 +86,7 @@ def from_csv(
     texts: Sequence[str] = (),
     dates: _typed.Dates = NONE,
 ) -> Read:
-    found = [_csv.read(file, dialect) for _, file in files]
+    found = [_csv.read_rows(file, dialect) for _, file in files]
     whole = _joined(files, [rows.frame for rows in found])
     if missing:
         whole = whole.with_columns(polars.when(~polars.all().is_in(missing)).then(polars.all()))
