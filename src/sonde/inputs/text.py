@@ -17,9 +17,7 @@ from sonde.base.config import Config, FilePath
 from sonde.base.errors import RecordError, UserError, near
 from sonde.base.rng import BatchRng
 from sonde.contracts.augment import AugmentParams
-from sonde.contracts.classical import FeatureMap
 from sonde.contracts.columns import Columns, Ragged, Tensors, take
-from sonde.contracts.feature_maps import Tokens
 from sonde.contracts.finding import Finding, judged
 from sonde.contracts.input import Input
 from sonde.contracts.part import agree
@@ -42,6 +40,8 @@ from sonde.inputs._vocabulary import (
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from sonde.contracts.classical import FeatureMap
 
 # Ids of a vocabulary if the recipe does not say; characters and BPE need far fewer than words.
 SIZES = {"characters": 4096, "words": 20_000, "bpe": 4096}
@@ -277,6 +277,8 @@ class Text(Input):
         )
 
     def feature_map(self) -> FeatureMap:
+        from sonde.contracts.feature_maps import Tokens
+
         tokens = "bpe" if self.config.tokenizer is not None else self.config.tokens
         if self.words:
             about = (
