@@ -56,7 +56,8 @@ class Run:
 
     def _beside(self, score: evaluation.Score) -> str:
         beside = {self.baseline: score.baseline, score.reference_name: score.reference}
-        return ", ".join(f"{name} {value:.4g}" for name, value in beside.items() if name and value is not None)
+        parts = [", ".join(f"{name} {value:.4g}" for name, value in beside.items() if name and value is not None)]
+        return "   ".join(part for part in (*parts, score.signature) if part)
 
 
 def fit(
@@ -86,15 +87,17 @@ def fit(
         raise UserError("the recipe has a [classical] section, and a network was given", expected="one of them")
     with rng.preserved(), dist.process_group(), RunFolder.open(Path(out), resume=resume) as folder:
         data = stages.load_data(recipe)
-        for note in data.notes:
-            progress.message(note)
         task = stages.fit_task(recipe, data.splits["train"])
+        for note in (*data.notes, *task.target.notes()):
+            progress.message(note)
         net = None if recipe.classical else stages.build_network(recipe, task, network)
         sets = {split: stages.encode_split(recipe, task, split, data, folder, progress) for split in data.splits}
         check_unreadable(sets, recipe.data.max_unreadable)
         if net is not None:
             stages.check_monitor(recipe, task, net, sets)
             parallel.per_rank_batch_size(min(recipe.training.batch_size, len(sets["train"].examples)))
+        for note in stages.notes(recipe, sets):
+            progress.message(note)
         findings = [] if audited else checks.before_training(recipe, data, task, sets, despite, progress)
         folder.record_inputs(recipe.to_toml(), data.snapshot)
         if net is None:
@@ -104,8 +107,8 @@ def fit(
         task = stages.remember(task, state, sets["train"], progress)
         scores = stages.score(recipe, task, state, sets, progress)
         weights = checkpoint.weights_of(state.network)
+        scores = stages.beside_reference(recipe, task, sets, scores, progress)
         if dist.is_main():
-            scores = stages.beside_reference(recipe, task, sets, scores, progress)
             files.write_json(folder.scores, evaluation.to_json(scores))
             if net is not None:
                 findings.append(checks.after_training(recipe, task, folder.log, scores))
@@ -133,6 +136,7 @@ def _train(
 ) -> loop.State:
     """The network trained from where its last checkpoint stands, with the weights that become the artifact."""
     state, plan, batches = stages.prepare(recipe, task, network, sets["train"], folder.precision_file, progress)
+    stages.show_first_batch(task, batches, recipe.training.seed, folder)
     position = checkpoint.restore(folder.checkpoints, state, progress.message)
     with Log(folder.log, position or 0) as log:
         if position is None:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import abc
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
-from torch import Tensor, nn
 
 from sonde.base.config import Config
 from sonde.base.errors import RecordError
@@ -23,6 +22,10 @@ from sonde.contracts.part import Part
 from sonde.contracts.records import Record, Records
 from sonde.contracts.specs import Advice, FeatureWidth, InputSpec, LayoutName, OutputSpec
 
+if TYPE_CHECKING:
+    from PIL.Image import Image as Picture
+    from torch import Tensor, nn
+
 # A JSON-able answer.
 Prediction = dict[str, Any]
 
@@ -36,6 +39,8 @@ class Target(Part):
     tie_break: ClassVar[tuple[str, Literal["max", "min"]] | None] = None
     # The scores of which a lower one is better, for `training.monitor`; "rmse" also stands for "rmse/<field>".
     lower_is_better: ClassVar[frozenset[str]] = frozenset()
+    # The scores that are no shares from 0 to 1: 0 or 1 says nothing special there (BLEU goes to 100).
+    no_shares: ClassVar[frozenset[str]] = frozenset()
     # What is asked of the input that it belongs to, as far as it is known before anything is fitted.
     asks: ClassVar[OutputSpec] = OutputSpec(per=("example",))
     # The layouts of the inputs that it can belong to; all that can give what is asked if left out.
@@ -44,6 +49,8 @@ class Target(Part):
     baseline_name: ClassVar[str] = ""
     # Whether a record without a value in its fields has no truth (else a missing value is one: no labels at all).
     needs_truth: ClassVar[bool] = True
+    # The ragged truths whose padding costs computation: batches bring together what is alike in these lengths, too.
+    padded: ClassVar[tuple[str, ...]] = ()
     # Whether `remember` wants the outputs of the training split.
     remembers: ClassVar[bool] = False
 
@@ -69,6 +76,12 @@ class Target(Part):
     def monitor(self) -> tuple[str, Literal["max", "min"]]:
         """`best`, unless that hangs on what was fitted."""
         return self.best
+
+    @property
+    def signatures(self) -> Mapping[str, str]:
+        """How exactly a score is computed, where a field knows several ways (the tokens of BLEU, the normaliser of
+        WER): by the score's name."""
+        return {}
 
     @property
     def width(self) -> int:
@@ -154,6 +167,28 @@ class Target(Part):
         """What `eval_outputs` would give for an answer that never looks at the inputs (see `baseline_name`), learned
         from the training split; None where there is none."""
         return None
+
+    def draw(self, prediction: Prediction, record: Record, inputs: Mapping[str, Input]) -> Picture | None:
+        """An answer drawn on what it is for, as `sonde predict --draw` writes it; None where it cannot be drawn.
+
+        Raises:
+            RecordError: what it is for cannot be read (any more).
+        """
+        return None
+
+    @classmethod
+    def draw_truth(cls, config: Any, record: Record, inputs: Mapping[str, Config]) -> Picture | None:
+        """A record with its truth drawn on it, before anything is fitted: `sonde new` shows some, since places that are
+        written in another way than they are read cannot be seen in numbers."""
+        return None
+
+    def draw_batch(self, batch: Batch) -> Picture | None:
+        """An augmented batch with its truth, as training sees them, in one picture; None where it cannot be drawn."""
+        return None
+
+    def notes(self) -> list[str]:
+        """What people should know of what was fitted, told before training."""
+        return []
 
     def panels(self, columns: EvalColumns) -> list[Panel]:
         """Pictures of the answers for a held-out split, for the report."""

@@ -48,14 +48,15 @@ def source_of(kind: str | None, path: Path) -> tuple[str, type[Source]]:
         raise missing(path)
     if re.match(r"\w\w+:/", str(path)):
         raise UserError(f"{path.as_posix().replace(':/', '://', 1)} is not on this machine", hint="download it first")
-    for name in lookup.kinds("sources"):
-        source = lookup.find("sources", name, Source)
+    sources = {name: lookup.find("sources", name, Source) for name in lookup.kinds("sources")}
+    for name, source in sorted(sources.items(), key=lambda each: not each[1].distinct):
         if source.recognise(path):
             return name, source
     raise UserError(
         f"{path} is not a data set that sonde recognises: {_holdings(path)}",
-        expected="class folders, a table (CSV, TSV, JSON, JSONL, Parquet, xlsx), pictures and masks, idx files, "
-        "text files, tagged words (CoNLL, CoNLL-U, JSONL)",
+        expected="class folders, a table (CSV, TSV, JSON, JSONL, Parquet, xlsx), pictures and masks, pictures and "
+        "boxes (VOC, COCO, YOLO, CSV), idx files, text files, tagged words (CoNLL, CoNLL-U, JSONL), parallel texts "
+        "(train.en, train.de; TMX), recordings with transcripts",
         hint=_suggestion(path) or "`sonde kinds` lists what is read; data.kind in a recipe chooses one",
     )
 

@@ -7,18 +7,16 @@ import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
 from pydantic import Field, model_validator
-from torch import Tensor
-from torch.nn import functional
 
 from sonde.base.config import Config
 from sonde.base.constants import constant
 from sonde.base.errors import RecordError, UserError
-from sonde.base.images import ResizeMode, fit_to, read_image
+from sonde.base.images import Header, ResizeMode, fit_to, placement, read_header, read_image
 from sonde.base.rng import BatchRng
 from sonde.base.threads import each
 from sonde.contracts.augment import AugmentParams, partner
@@ -29,8 +27,13 @@ from sonde.contracts.part import agree
 from sonde.contracts.records import Record, Records
 from sonde.contracts.specs import Advice, InputSpec, OutputSpec
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 # How many training pictures the mean and the deviation are taken from: more would not change the third digit.
 SAMPLE = 1000
+# Pillow's modes of one channel.
+GREY = ("1", "L", "I", "I;16", "F")
 # Pictures that are smaller at first have this share of their side: half the pixels.
 SMALL = 0.7
 # Pictures with masks of so many pixels a side go in as patches: more of them are seen for the same time.
@@ -56,6 +59,10 @@ class Augment(Config):
     flip: bool = Field(default=False, description="mirror left and right")
     shift: float = Field(
         default=0.0, ge=0, le=0.5, description="largest shift, as a share of the side; edges are reflected"
+    )
+    border: Literal["reflect", "fill"] = Field(
+        default="reflect",
+        description="what comes in from beyond the borders: the picture in the mirror, or its mean colour",
     )
     zoom: float = Field(default=0.0, ge=0, lt=1, description="largest change of scale: 0.2 means from 1/1.2 to 1.2")
     rotate: float = Field(default=0.0, ge=0, le=180, description="largest rotation in degrees")
@@ -94,7 +101,11 @@ class ImageConfig(Config):
 
 @dataclass(frozen=True, kw_only=True)
 class Image(Input):
-    """One picture a record, uint8 (C, H, W). `mean` and `deviation` are per channel, in [0, 1]."""
+    """One picture a record, uint8 (C, H, W). `mean` and `deviation` are per channel, in [0, 1].
+
+    Beside "grid" goes "placement" (6,), float32: where the picture was put (see `sonde.base.images.placement`), for
+    truths and answers that are places in it.
+    """
 
     Config = ImageConfig
     reads_file: ClassVar[bool] = True
@@ -109,15 +120,19 @@ class Image(Input):
     @classmethod
     def fit(cls, config: ImageConfig, records: Records) -> Self:
         sample = records.take(np.linspace(0, len(records) - 1, min(SAMPLE, len(records))).astype(int))
-        pictures = [one for one in each(_try_read, sample.fields[config.field]) if one is not None]
-        if not pictures:
+        values = list(sample.fields[config.field])
+        # Headers first: a thousand photos that are decoded at once would fill the memory.
+        headers = [one for one in each(read_header, values) if one is not None]
+        channels = config.channels or (1 if all(one.mode in GREY for one in headers) else 3)
+        size = _size(config.size, [(one.height, one.width) for one in headers])
+        found = each(lambda value: _try_pixels(value, size, channels, config.resize_mode), values)
+        readable = [one for one in found if one is not None]
+        if not readable:
             raise UserError(
                 f"none of the first {len(sample)} records has a readable picture in field {config.field!r}",
                 expected="PNG, JPEG or other picture files",
             )
-        channels = config.channels or (1 if all(one.mode in ("1", "L", "I", "I;16", "F") for one in pictures) else 3)
-        size = _size(config.size, [(one.height, one.width) for one in pictures])
-        pixels = np.stack([_pixels(one, size, channels, config.resize_mode) for one in pictures])
+        pixels = np.stack(readable)
         moments = pixels.reshape(len(pixels), channels, -1).astype(np.float32) / 255
         return cls(
             config=config,
@@ -132,17 +147,21 @@ class Image(Input):
     def sample(cls, count: int, rng: np.random.Generator) -> tuple[ImageConfig, Records]:
         pictures = np.empty(count, dtype=object)
         pictures[:] = [_png(rng.integers(0, 256, (20, 16 + index % 3, 3), dtype=np.uint8)) for index in range(count)]
-        config = ImageConfig(size=(16, 16), augment=Augment(flip=True, shift=0.1, brightness=0.2, cutout=0.3))
+        config = ImageConfig(
+            size=(16, 16), augment=Augment(flip=True, shift=0.1, border="fill", brightness=0.2, cutout=0.3)
+        )
         return config, Records(fields={"image": pictures}, ids=[f"picture {index}" for index in range(count)])
 
     @staticmethod
     def recommend(config: ImageConfig, output: OutputSpec, records: Records) -> Advice:
         sample = records.take(np.linspace(0, len(records) - 1, min(32, len(records))).astype(int))
-        pictures = [one for one in each(_try_read, sample.fields[config.field]) if one is not None]
+        pictures = [one for one in each(read_header, sample.fields[config.field]) if one is not None]
         # Letters and digits mean something else in the mirror; photos, which have colours, rarely do.
-        photos = any(one.mode not in ("1", "L", "I", "I;16", "F") for one in pictures)
+        photos = any(one.mode not in GREY for one in pictures)
         few = len(records) < 10_000
         colour = {"brightness": 0.2, "contrast": 0.2, "saturation": 0.2} if photos else {"brightness": 0.2}
+        if "position" in output.per:
+            return _for_a_text(config, pictures, len(records))
         if "example" not in output.per:
             size = _mask_size(pictures)
             return Advice(
@@ -195,26 +214,31 @@ class Image(Input):
         if record.get(self.config.field) is None:
             raise RecordError(f"the record has no picture in field {self.config.field!r}")
         image = read_image(record[self.config.field])
+        size, how = (self.size[0], self.size[1]), self.config.resize_mode
         return {
-            "grid": torch.from_numpy(
-                _pixels(image, (self.size[0], self.size[1]), self.channels, self.config.resize_mode)
-            )
+            "grid": torch.from_numpy(_pixels(image, size, self.channels, how)),
+            "placement": torch.tensor(placement((image.height, image.width), size, how=how)),
         }
 
     def encode_many(self, records: Records) -> tuple[Columns, dict[int, RecordError]]:
         pictures = records.fields.get(self.config.field)
         ready = pictures is not None and pictures.dtype == np.uint8 and list(pictures.shape[1:]) == self.size
         if pictures is not None and ready and self.channels == 1:
-            return {"grid": torch.from_numpy(np.ascontiguousarray(pictures))[:, None]}, {}
+            size = (self.size[0], self.size[1])
+            where = torch.tensor(placement(size, size, how=self.config.resize_mode))
+            grid = torch.from_numpy(np.ascontiguousarray(pictures))[:, None]
+            return {"grid": grid, "placement": where.repeat(len(grid), 1)}, {}
         return super().encode_many(records)
 
     def augment(self, tensors: Tensors, rng: BatchRng) -> tuple[Tensors, AugmentParams]:
         settings = self.config.augment
         grid = tensors["grid"]
         params = AugmentParams(size=(self.size[0], self.size[1]))
-        if settings.zoom or settings.rotate:
+        # Whole pixels are always reflected.
+        if settings.zoom or settings.rotate or (settings.shift and settings.border == "fill"):
             params = replace(params, affine=_affine(settings, rng, len(grid), self.size[0] / self.size[1]))
-            grid = _warp(grid, params.affine)
+            fill = constant(self.mean, grid.device) * 255 if settings.border == "fill" else None
+            grid = _warp(grid, params.affine, fill)
         elif settings.flip or settings.shift:
             params = _whole_pixels(settings, rng, params)
             grid = _gather(grid, params)
@@ -225,11 +249,11 @@ class Image(Input):
         if rng.progress < settings.small_fraction:
             size = tuple(max(1, round(side * SMALL)) for side in self.size)
             params = replace(params, resized=size)
-            grid = functional.interpolate(grid.float(), size=size, mode="bilinear", antialias=True)
+            grid = torch.nn.functional.interpolate(grid.float(), size=size, mode="bilinear", antialias=True)
         if settings.mixup or settings.cutmix:
             grid, mix_weight_B = _mix(settings, rng, grid)
             params = replace(params, mix_weight_B=mix_weight_B)
-        return {"grid": grid}, params
+        return {**tensors, "grid": grid}, params
 
     def show(self, record: Record) -> dict[str, Any]:
         image = read_image(record[self.config.field]).convert("L" if self.channels == 1 else "RGB")
@@ -241,7 +265,7 @@ class Image(Input):
 
     def audit(self, columns: Columns, ids: Sequence[str]) -> list[Finding]:
         grid = columns["grid"]
-        assert isinstance(grid, Tensor)
+        assert isinstance(grid, torch.Tensor)
         # From 32 pictures at a time, so that bytes become floats a little at a time.
         spread_N = torch.cat([part.flatten(1).float().std(1) for part in grid.split(32)])
         blank = torch.nonzero(spread_N < BLANK).flatten().tolist()
@@ -274,14 +298,33 @@ class Image(Input):
         return {**tensors, "grid": grid.contiguous(memory_format=torch.channels_last)}
 
 
-def _mask_size(pictures: list[Any]) -> tuple[int, int]:
-    """The pictures' own shape, brought under 320 pixels and to multiples of 16, as halving four times likes it."""
-    height, width = (pictures[0].height, pictures[0].width) if pictures else (128, 128)
+def _for_a_text(config: ImageConfig, pictures: list[Header], count: int) -> Advice:
+    """Settings for features that a decoder writes a text from, in so many records."""
+    # Never mirrored: a text may say what is left and what is right.
+    augment = {"shift": 0.1, "zoom": 0.2, "rotate": 10}
+    size = {} if config.size is not None else {"size": 48} if count < 20_000 else {}
+    return Advice(
+        input={**size, **_strokes_size(config, pictures), "augment": augment},
+        network={"kind": "cnn", "widths": [32, 64, 128, 256], "convolutions": [1, 1, 1, 1]},
+        training={
+            "epochs": int(np.clip(80_000 / max(1, count), 8, 60)),
+            "batch_size": 64,
+            "optimizer": {"kind": "muon", "lr": 0.02, "lr_adamw": 3e-3, "weight_decay": 0.05},
+            "schedule": {"kind": "warmup-cosine", "warmup": 0.1},
+        },
+    )
+
+
+def _mask_size(pictures: list[Header]) -> tuple[int, int]:
+    """The shape of the picture of median size, under 320 pixels and in multiples of 16, as halving four times likes
+    it: one picture that is far larger than the others says nothing of them."""
+    by_area = sorted((one.height * one.width, one.height, one.width) for one in pictures)
+    _, height, width = by_area[len(by_area) // 2] if by_area else (0, 128, 128)
     scale = min(1.0, 320 / max(height, width))
     return max(16, round(height * scale / 16) * 16), max(16, round(width * scale / 16) * 16)
 
 
-def _strokes_size(config: ImageConfig, pictures: list[Any]) -> dict[str, int]:
+def _strokes_size(config: ImageConfig, pictures: list[Header]) -> dict[str, int]:
     """The size for drawings in pure black and white, where nothing else was asked for."""
     drawn = all(one.mode == "1" and STROKES_SIZE < max(one.width, one.height) <= STROKES for one in pictures)
     return {"size": STROKES_SIZE} if pictures and drawn and config.size is None else {}
@@ -293,9 +336,9 @@ def _png(pixels: np.ndarray) -> bytes:
     return file.getvalue()
 
 
-def _try_read(value: object) -> Any:
+def _try_pixels(value: object, size: tuple[int, int], channels: int, how: ResizeMode) -> np.ndarray | None:
     try:
-        return read_image(value)
+        return _pixels(read_image(value), size, channels, how)
     except RecordError:
         return None
 
@@ -371,14 +414,24 @@ def _affine(settings: Augment, rng: BatchRng, batch: int, aspect: float) -> Tens
     )
 
 
-def _warp(grid: Tensor, affine_B23: Tensor | None) -> Tensor:
+def _warp(grid: Tensor, affine_B23: Tensor | None, fill_C: Tensor | None) -> Tensor:
+    """The picture as the map moves it; what lies beyond its borders is reflected, or `fill_C` where that is given."""
     assert affine_B23 is not None
     places = _places(affine_B23, grid.shape[2], grid.shape[3])
-    return functional.grid_sample(grid.float(), places, mode="bilinear", padding_mode="reflection", align_corners=False)
+    if fill_C is None:
+        return torch.nn.functional.grid_sample(
+            grid.float(), places, mode="bilinear", padding_mode="reflection", align_corners=False
+        )
+    fill_C11 = fill_C[:, None, None]
+    # Moved so that the zeros that are sampled outside stand for it.
+    moved = torch.nn.functional.grid_sample(
+        grid - fill_C11, places, mode="bilinear", padding_mode="zeros", align_corners=False
+    )
+    return moved.add_(fill_C11)
 
 
 def _places(affine_B23: Tensor, height: int, width: int) -> Tensor:
-    """`functional.affine_grid` without corners aligned, (B, H, W, 2), to rounding; 7 times quicker on CPUs."""
+    """`torch.nn.functional.affine_grid` without corners aligned, (B, H, W, 2), to rounding; 7 times quicker on CPUs."""
     device = affine_B23.device
     x_W = (torch.arange(width, device=device) * 2 + 1) / width - 1
     y_H = (torch.arange(height, device=device) * 2 + 1) / height - 1

@@ -14,6 +14,7 @@ from PIL import Image
 
 from sonde.base.config import Config
 from sonde.base.errors import UserError
+from sonde.base.images import upright_size
 from sonde.contracts.records import Records
 from sonde.data.source import Guess, Source
 from sonde.data.sources import _folders, _mask_values
@@ -21,7 +22,6 @@ from sonde.data.sources._folders import IMAGES
 
 # Folders that tell whether masks lie beside their pictures.
 _PEEK = 3
-_ORIENTATION = 0x0112
 
 
 class MasksConfig(Config):
@@ -172,7 +172,7 @@ def _other_shapes(records: Records) -> list[str]:
     """A warning where a mask has not the size of its picture. Only the heads of files are read."""
     different = []
     for name, picture, mask in zip(records.ids, records.fields["image"], records.fields["mask"], strict=True):
-        sizes = [_size(picture), _size(mask)]
+        sizes = [upright_size(picture), upright_size(mask)]
         if None not in sizes and sizes[0] != sizes[1]:
             different.append((name, *sizes))
     if not different:
@@ -182,13 +182,3 @@ def _other_shapes(records: Records) -> list[str]:
         f"{len(different)} of {len(records)} masks are not of the size of their picture: {name} is {width} x {height} "
         f"pixels and its mask {mask_width} x {mask_height}; masks are brought to size like pictures, and may not fit"
     ]
-
-
-def _size(path: Path) -> tuple[int, int] | None:
-    """Width and height of an upright picture; None where it cannot be read."""
-    try:
-        with Image.open(path) as image:
-            turned = image.getexif().get(_ORIENTATION, 1) >= 5
-            return (image.height, image.width) if turned else (image.width, image.height)
-    except (OSError, ValueError, SyntaxError):
-        return None
