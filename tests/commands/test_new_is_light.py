@@ -64,3 +64,24 @@ def test_a_module_comes_when_it_is_used():
         "import_later('json')\nimport json\nimport_later('json')\nassert json.dumps(1) == '1'\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_loading_and_answering_bring_nothing_heavy_beside_torch(tmp_path):
+    rows = [f"{index % 7},{index % 5},{'ab'[index * index % 3 % 2]}" for index in range(80)]
+    (tmp_path / "t.csv").write_text("\n".join(["x,y,label", *rows]) + "\n")
+    for network in ('{ kind = "mlp", numeric_embedding = "piecewise" }', '{ kind = "tabm", hidden = [8] }'):
+        (tmp_path / "r.toml").write_text(
+            f'network = {network}\n[data]\nsource = "t.csv"\n[inputs.t]\nkind = "table"\nfields = ["x", "y"]\n'
+            '[target]\nkind = "category"\n[training]\nsteps = 2\nprecision = "fp32"\n'
+        )
+        import sonde
+
+        run = sonde.fit(sonde.Recipe.read(tmp_path / "r.toml"), out=tmp_path / f"run{len(network)}")
+        code = (
+            "import sys, sonde\n"
+            f"assert len(sonde.load({str(run.artifact)!r}).predict([{{'x': 1, 'y': 2}}])) == 1\n"
+            "heavy = {'torch._dynamo', 'sympy', 'sklearn', 'scipy', 'pandas', 'transformers', 'timm'}\n"
+            "print(sorted(heavy & set(sys.modules)))\n"
+        )
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        assert done.stdout.strip() == "[]"
