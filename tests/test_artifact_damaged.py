@@ -169,7 +169,7 @@ def test_the_command_line_ends_with_2(changed, monkeypatch, capsys, tmp_path):
 def test_a_manifest_of_nothing_but_brackets(changed):
     folder = changed("card.json", lambda path: None)
     (folder / "MANIFEST.json").write_text("[" * 100_000)
-    with pytest.raises(UserError, match=r"is not a sonde artifact: MANIFEST\.json cannot be read"):
+    with pytest.raises(UserError, match=r"is not a sonde artifact: MANIFEST.json cannot be read"):
         sonde.load(folder)
 
 

@@ -33,14 +33,14 @@ def page() -> str:
             "`[network]`",
             "the backbone: one of the [networks](networks.md); `[network.NAME]` where inputs have one each",
         ),
-        ("`[classical]`", "instead of `[network]`: one of the classical [estimators](estimators.md)"),
-        ("[`[ladder]`](#ladder)", "what `sonde ladder` compares, and the bar"),
+        ("`[classical]`", "in place of `[network]`: one of the [estimators](estimators.md)"),
         ("[`[training]`](#training)", "how long, and how it is trained"),
+        ("[`[ladder]`](#ladder)", "how `sonde ladder` compares approaches, and what stands beside a fit"),
     ]
     return text.page(
         [
             "# Recipe",
-            "A recipe is a TOML file of a few sections. `sonde new DATA` writes one, with a comment where it decided "
+            "A recipe is a TOML file of sections. `sonde new DATA` writes one, with a comment where it decided "
             "something. What is left out has the default that stands here; a name that does not exist is an error that "
             "names the line and the nearest setting. The run folder keeps the recipe with every default written out.",
             text.table(["section", ""], sections),

@@ -9,7 +9,6 @@ from typing import Any, Literal, Self
 import numpy as np
 import torch
 from pydantic import Field, model_validator
-from torch import Tensor
 
 from sonde.base.config import Config
 from sonde.base.errors import RecordError, UserError, near
@@ -162,8 +161,8 @@ class Table(Input):
     def named(self, columns: Columns) -> dict[str, np.ndarray]:
         """Numbers as they are scaled, categories as their ids; of a date its place in time."""
         numbers, categories = columns["numbers"], columns["categories"]
-        assert isinstance(numbers, Tensor)
-        assert isinstance(categories, Tensor)
+        assert isinstance(numbers, torch.Tensor)
+        assert isinstance(categories, torch.Tensor)
         found: dict[str, np.ndarray] = {}
         number = category = 0
         for column in self.columns:

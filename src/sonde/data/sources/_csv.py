@@ -246,9 +246,11 @@ def _commas(texts: polars.Series) -> bool:
 
 
 def _is_header(peek: polars.DataFrame) -> bool:
-    """A first row with a number in it is data, and so is one with a value that its column has again, unless it stands
-    over numbers (a column "airbag" may hold the word, too)."""
+    """A first row with a number in it or of whole sentences is data, and so is one with a value that its column has
+    again, unless it stands over numbers (a column "airbag" may hold the word, too)."""
     first = peek.row(0)
+    if all(value and value.rstrip().endswith((".", "!")) and len(value.split()) >= 4 for value in first):
+        return False
     if all(value == str(place) for place, value in enumerate(first)):
         return True  # columns that were never named are numbered from 0
     if any(map(_is_number, first)):
