@@ -21,11 +21,7 @@ Written from the code of this version at every build.
 
 cli
 recipe
-sources
-inputs
-targets
-networks
-estimators
+ROOMS
 python
 contracts
 errors
@@ -37,7 +33,7 @@ def write(folder: Path) -> list[Path]:
     """Write every page of the reference into a folder; a page that is no longer made is removed."""
     folder.mkdir(parents=True, exist_ok=True)
     pages = {
-        "index.md": INDEX,
+        "index.md": INDEX.replace("ROOMS", "\n".join(lookup.ROOMS)),
         "cli.md": command_line.page(),
         "recipe.md": settings.page(),
         **{f"{room}.md": kinds.page(room) for room in lookup.ROOMS},
