@@ -110,7 +110,7 @@ def recipe_for(path: Path) -> Recipe:
     kind, reader = source_of(None, path)
     guess = reader.guess(path, None)
     options = {name: value for name, value in guess.data.items() if name in reader.Config.model_fields}
-    sections = recommend(guess, reader.read(path, reader.Config.model_validate({**options, "kind": kind})))
+    sections, _ = recommend(guess, reader.read(path, reader.Config.model_validate({**options, "kind": kind})))
     sections["inputs"]["image"] |= {"size": SIZE, "augment": {}}
     sections["network"] |= {"width": 1.0}
     sections["target"] |= {"width": 256, "convolutions": 4, "levels": 3}

@@ -132,7 +132,7 @@ class BoxTable(Source):
 def _frame(file: Path) -> polars.DataFrame:
     """The values as texts. The first row names the columns; no row is skipped."""
     dialect = _csv.sniff(file)
-    return _csv.read(file, replace(dialect, header=True, columns=(), ragged=_csv.Dialect.ragged)).frame
+    return _csv.read(file, replace(dialect, header=True, columns=(), ragged=_csv.Dialect.ragged))
 
 
 def _file(path: Path) -> Path | None:
