@@ -101,6 +101,8 @@ def fit(
         findings = [] if audited else checks.before_training(recipe, data, task, sets, despite, progress)
         folder.record_inputs(recipe.to_toml(), data.snapshot)
         if net is None:
+            with Log(folder.log, 0) as log:
+                log.splits(sets)
             state = stages.fit_classical(recipe, task, sets, progress)
         else:
             state = _train(recipe, task, net, sets, folder, progress)

@@ -34,4 +34,4 @@ def test_the_training_of_a_small_table_gives_way_to_that_of_a_text(tmp_path: Pat
     recipe = written(tmp_path, text=text)
     assert set(recipe["inputs"]) == ({"text", "table"} if text else {"table"})
     optimizer = recipe["training"]["optimizer"]
-    assert (optimizer["kind"], optimizer["weight_decay"]) == (("adamw", 0.05) if text else ("muon", 0.7))
+    assert (optimizer["kind"], optimizer["weight_decay"]) == (("adamw", 0.01) if text else ("muon", 0.7))

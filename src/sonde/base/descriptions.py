@@ -10,20 +10,17 @@ PACKAGES = Path(__file__).parents[2]
 
 
 def of_kind(module: str) -> dict[str, str]:
-    """The descriptions of the settings of a kind: of the class in its module that has the setting `kind`; also those
-    that it inherits. Empty where the module is not one of sonde's files."""
-    for each in _modules(module):
+    """The descriptions of the settings of a kind: of the class in its module, or in one of its folder's, that has the
+    setting `kind`; also those that it inherits. Empty where the module is not one of sonde's files."""
+    for each in (
+        module,
+        *(f"{module}.{file.stem}" for file in sorted(PACKAGES.joinpath(*module.split(".")).glob("*.py"))),
+    ):
         tree = _tree(each)
         for node in tree.body if tree else []:
             if isinstance(node, ast.ClassDef) and any(name == "kind" for name, _ in _fields(node)):
                 return of_class(each, node.name)
     return {}
-
-
-def _modules(module: str) -> list[str]:
-    """A module, and those in its folder where it is one."""
-    files = sorted(PACKAGES.joinpath(*module.split(".")).glob("*.py"))
-    return [module, *(f"{module}.{file.stem}" for file in files if file.stem != "__init__")]
 
 
 def of_class(module: str, name: str) -> dict[str, str]:

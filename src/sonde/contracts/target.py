@@ -14,7 +14,6 @@ from sonde.base.errors import RecordError
 from sonde.base.rng import BatchRng
 from sonde.contracts.augment import AugmentParams
 from sonde.contracts.batch import Batch
-from sonde.contracts.classical import Problem
 from sonde.contracts.columns import Columns, EvalColumns, Tensors, stack
 from sonde.contracts.input import Input
 from sonde.contracts.panel import Panel
@@ -25,6 +24,8 @@ from sonde.contracts.specs import Advice, FeatureWidth, InputSpec, LayoutName, O
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture
     from torch import Tensor, nn
+
+    from sonde.contracts.classical import Problem
 
 # A JSON-able answer.
 Prediction = dict[str, Any]

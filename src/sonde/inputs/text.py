@@ -43,6 +43,8 @@ from sonde.inputs._subwords import Subwords, learn
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from sonde.contracts.classical import FeatureMap
+
 # Ids of a vocabulary if the recipe does not say; characters and BPE need far fewer than words.
 SIZES = {"characters": 4096, "words": 20_000, "bpe": 4096}
 # With fewer texts than this a bag of words learns more than a network that reads them in order.
@@ -283,6 +285,7 @@ class Text(Input):
         )
 
     def feature_map(self) -> FeatureMap:
+
         tokens = "bpe" if self.config.tokenizer is not None else self.config.tokens
         if self.words:
             about = (

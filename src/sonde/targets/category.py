@@ -18,7 +18,6 @@ from sonde.base.gradients import without_gradient
 from sonde.base.rng import BatchRng
 from sonde.contracts.augment import AugmentParams, partner
 from sonde.contracts.batch import Batch
-from sonde.contracts.classical import Problem
 from sonde.contracts.columns import Columns, EvalColumns, Tensors
 from sonde.contracts.input import Input
 from sonde.contracts.panel import Panel
@@ -42,6 +41,8 @@ from sonde.targets._sums import examples, weighted_sum
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+
+    from sonde.contracts.classical import Problem
 
 # More different numbers with decimals than this are a quantity, not names.
 MANY_NUMBERS = 100
@@ -224,6 +225,8 @@ class Category(Target):
         return found
 
     def classical(self, truth: Columns) -> Problem:
+        from sonde.contracts.classical import Problem
+
         class_N = truth["class"]
         assert isinstance(class_N, torch.Tensor)
         weight_N = None if self.weights is None else torch.tensor(self.weights, dtype=torch.float64)[class_N]

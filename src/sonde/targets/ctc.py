@@ -49,7 +49,9 @@ class CtcConfig(Config):
         default=None, ge=4, description="most tokens in the vocabulary; 4,096 if left out"
     )
     min_count: int = Field(default=2, ge=1, description="bpe: what training shows less often gets no token")
-    beams: int = Field(default=1, ge=1, description="1: the likeliest path; more: the likeliest text of so many")
+    beams: int = Field(
+        default=1, ge=1, le=1000, description="1: the likeliest path; more: the likeliest text of so many"
+    )
     metrics: tuple[Name, ...] = Field(
         default=("wer", "cer", "exact_match"),
         min_length=1,

@@ -18,7 +18,6 @@ from sonde.base.gradients import without_gradient
 from sonde.base.rng import BatchRng
 from sonde.contracts.augment import AugmentParams, partner
 from sonde.contracts.batch import Batch
-from sonde.contracts.classical import Problem
 from sonde.contracts.columns import Columns, EvalColumns, Tensors
 from sonde.contracts.input import Input
 from sonde.contracts.panel import Panel
@@ -42,6 +41,8 @@ from sonde.targets._sums import examples, weighted_sum
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+
+    from sonde.contracts.classical import Problem
 
 
 class LabelsConfig(Config):
@@ -241,6 +242,8 @@ class Labels(Target):
         ]
 
     def classical(self, truth: Columns) -> Problem:
+        from sonde.contracts.classical import Problem
+
         labels_NK = truth["labels"]
         assert isinstance(labels_NK, torch.Tensor)
         return Problem(kind="labels", width=self.width, truth=labels_NK)

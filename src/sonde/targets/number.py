@@ -18,7 +18,6 @@ from sonde.base.number_formats import PLAIN, NumberFormat
 from sonde.base.rng import BatchRng
 from sonde.contracts.augment import AugmentParams, partner
 from sonde.contracts.batch import Batch
-from sonde.contracts.classical import Problem
 from sonde.contracts.columns import Columns, EvalColumns, Tensors
 from sonde.contracts.input import Input
 from sonde.contracts.panel import Panel
@@ -31,6 +30,8 @@ from sonde.targets._sums import examples, weighted_sum
 
 if TYPE_CHECKING:
     from torch import nn
+
+    from sonde.contracts.classical import Problem
 
 # The interquartile range of a normal distribution, in deviations.
 NORMAL_RANGE = 1.349
@@ -191,6 +192,8 @@ class Number(Target):
         return np.exp(np.minimum(values_BF, 700.0)) if self.config.transform == "log" else values_BF
 
     def classical(self, truth: Columns) -> Problem:
+        from sonde.contracts.classical import Problem
+
         value_NF = truth["value"]
         assert isinstance(value_NF, torch.Tensor)
         return Problem(kind="numbers", width=self.width, truth=value_NF)

@@ -17,7 +17,6 @@ from sonde.base.errors import RecordError, UnseenError, UserError, near, unknown
 from sonde.base.gradients import without_gradient
 from sonde.base.rng import BatchRng
 from sonde.contracts.batch import Batch
-from sonde.contracts.classical import Problem
 from sonde.contracts.columns import Columns, EvalColumns, Ragged, Tensors
 from sonde.contracts.input import Input
 from sonde.contracts.part import agree
@@ -30,6 +29,8 @@ from sonde.targets._sums import weighted_sum
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+
+    from sonde.contracts.classical import Problem
 
 # What padding is in a truth: no loss, no score.
 NONE = -100
@@ -241,6 +242,8 @@ class Tags(Target):
 
     def classical(self, truth: Columns) -> Problem:
         """A row for each word."""
+        from sonde.contracts.classical import Problem
+
         tags = truth["tags"]
         assert isinstance(tags, Ragged)
         codes = torch.cat([tags[index] for index in range(len(tags))])

@@ -51,6 +51,10 @@ USUAL: Mapping[str, tuple[Name, ...]] = {
 JUDGED, FEW_DIFFERENT = 50, 0.05
 
 
+# No answer is longer: what an artifact says beyond it is not what was trained.
+MOST_TOKENS = 1 << 20
+
+
 class SequenceConfig(Config):
     kind: Literal["sequence"] = "sequence"
     field: str = Field(default="target", description="the field that holds the text to give")
@@ -159,7 +163,7 @@ class Sequence(Target):
     def check_fitted(self, inputs: Mapping[str, Input]) -> None:
         check_saved(self.vocabulary)
         agree(self.vocabulary.end is not None, "the vocabulary has no end of a text")
-        agree(self.length >= 1, f"length is {self.length}")
+        agree(1 <= self.length <= MOST_TOKENS, f"length is {self.length}")
         agree(self.input == _looked_at(inputs, self.config.input), f"its input is {self.input!r}")
         agree(bool(self.scored) and set(self.scored) <= set(SCORINGS), f"its scores are {self.scored}")
         sizes = len(self.vocabulary.token_bytes)

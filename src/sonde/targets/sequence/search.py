@@ -28,11 +28,13 @@ class Generate(Sampling):
     temperature: float = Field(
         default=0.0, ge=0, description="0: the likeliest answer; above, tokens are drawn, and below 1 likely ones gain"
     )
-    beams: int = Field(default=1, ge=1, description="texts that are followed side by side; 1 takes the likeliest token")
-    length_penalty: float = Field(
-        default=1.0, ge=0, description="beams: log probabilities are divided by the length to this power"
+    beams: int = Field(
+        default=1, ge=1, le=1000, description="texts that are followed side by side; 1 takes the likeliest token"
     )
-    seed: int = Field(default=0, ge=0, description="same seed, same input: same answer")
+    length_penalty: float = Field(
+        default=1.0, ge=0, le=100, description="beams: log probabilities are divided by the length to this power"
+    )
+    seed: int = Field(default=0, ge=0, lt=2**63, description="same seed, same input: same answer")
 
     @model_validator(mode="after")
     def _one_way(self) -> Self:
