@@ -183,7 +183,7 @@ def test_a_network_that_looks_ahead():
         assemble(task, {"text": backbone.Config()}, {"text": backbone})
     assert str(caught.value) == (
         "network 'recurrent' looks ahead; the target's answers may depend on earlier positions only. "
-        "hint: use network 'ngrams', 'recurrent' or 'transformer'"
+        "hint: use network 'recurrent' or 'transformer'"
     )
 
 
