@@ -54,6 +54,8 @@ def test_boxes_are_drawn_all_the_way(tmp_path: Path) -> None:
         assert 0 <= side <= 48
     with Image.open(tmp_path / "drawn" / "3.png") as drawn:
         assert drawn.size == (48, 32)
+    again = list(predict(model, [data / "images" / "0.png"] * 2, draw=tmp_path / "more"))
+    assert [Path(answer["drawn"]).relative_to(tmp_path / "more").as_posix() for answer in again] == ["0.png", "0-2.png"]
     assert sonde.load(tmp_path / "run").predict([data / "images" / "0.png"])[0].keys() == {"boxes"}
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator, Sequence
-from itertools import islice
+from itertools import count, islice
 from pathlib import Path
 from types import NoneType
 from typing import TYPE_CHECKING, Any
@@ -58,6 +58,7 @@ def predict(
     progress.begin("predict", len(named))
     rows = iter(named)
     done = 0
+    written: set[Path] = set()
     while chunk := list(islice(rows, BATCH)):
         answers = model.answers([record for _, record in chunk], size=BATCH)
         for (names, record), answer in zip(chunk, answers, strict=True):
@@ -67,7 +68,7 @@ def predict(
             answered = {**{name: value for name, value in names.items() if name not in answer}, **answer}
             if draw is not None:
                 drawn = model.task.target.draw(answer, record, model.task.inputs)
-                answered["drawn"] = _saved(drawn, draw, names["input"])
+                answered["drawn"] = _saved(drawn, draw, names["input"], written)
             yield answered
         done += len(chunk)
         progress.at(done)
@@ -82,10 +83,17 @@ def _check_draws(model: Model, folder: Path) -> None:
     make_folder(folder)
 
 
-def _saved(picture: Any, folder: Path, name: str) -> str:
-    """Write a picture under the name of its input; give its path."""
-    parts = [part for part in Path(name).parts if part not in ("..", "/") and not part.endswith(":\\")]
-    path = folder.joinpath(*parts).with_suffix(".png")
+def _saved(picture: Any, folder: Path, name: str, written: set[Path]) -> str:
+    """Write a picture under the name of its input (of a path from the root the last part), unlike those `written`; give
+    its path."""
+    given = Path(name)
+    parts = [given.name] if given.is_absolute() else [part for part in given.parts if part != ".."]
+    path = wanted = folder.joinpath(*parts).with_suffix(".png")
+    for number in count(2):
+        if path not in written:
+            break
+        path = wanted.with_stem(f"{wanted.stem}-{number}")
+    written.add(path)
     make_folder(path.parent)
     file = io.BytesIO()
     picture.save(file, "PNG")
