@@ -74,7 +74,7 @@ def fit(
         data = stages.load_data(recipe)
         for note in data.notes:
             progress.message(note)
-        task = stages.fit_task(recipe, data.splits["train"])
+        task = stages.fit_task(recipe, data.splits["train"], network)
         net = stages.build_network(recipe, task, network)
         sets = {split: stages.encode_split(recipe, task, split, data, folder, progress) for split in data.splits}
         check_unreadable(sets, recipe.data.max_unreadable)
@@ -103,7 +103,7 @@ def fit(
         weights = checkpoint.weights_of(state.network)
         if dist.is_main():
             files.write_json(folder.scores, evaluation.to_json(scores))
-            backbones = recipe.network if network is None else None
+            backbones = stages.resolved_networks(recipe) if network is None else None
             artifact.write(folder.model, task, backbones, weights, stages.card(recipe, data, scores, state))
         dist.barrier()
     return Run(

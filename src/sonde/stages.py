@@ -15,6 +15,7 @@ from sonde.base.device import Precision, choose_device
 from sonde.base.errors import Diverged, UserError, unknown
 from sonde.base.progress import Progress
 from sonde.base.rng import initial_weights, key
+from sonde.contracts.backbone import Backbone, BackboneConfig
 from sonde.contracts.input import Input
 from sonde.contracts.part import Part
 from sonde.contracts.records import Records
@@ -61,9 +62,15 @@ def load_data(recipe: Recipe) -> Dataset:
     )
 
 
-def fit_task(recipe: Recipe, train: Records) -> Task:
-    """Inputs and target, fitted on the training split only."""
-    inputs = {name: _kind("inputs", config, Input).fit(config, train) for name, config in recipe.inputs.items()}
+def fit_task(recipe: Recipe, train: Records, own: nn.Module | None = None) -> Task:
+    """Inputs and target, fitted on the training split only; inputs as the pretrained weights of their backbones want
+    them (`own`: there is someone's module in place of the recipe's networks)."""
+    inputs: dict[str, Input] = {}
+    for name, config in recipe.inputs.items():
+        kind, network = _kind("inputs", config, Input), recipe.network[name]
+        backbone = lookup.find("networks", kind_of(network), Backbone)  # type: ignore[type-abstract]
+        wanted = None if own else backbone.preprocessing(network)
+        inputs[name] = kind.fit(config, train) if wanted is None else kind.fit_to(config, train, wanted)
     return Task(inputs=inputs, target=_kind("targets", recipe.target, Target).fit(recipe.target, train, inputs))
 
 
@@ -72,6 +79,12 @@ def build_network(recipe: Recipe, task: Task, own: nn.Module | None = None) -> n
     with initial_weights(key(recipe.training.seed, "weights")):
         network = networks.wrap(own, task) if own else networks.build(recipe.network, task)
     return network.to(choose_device())
+
+
+def resolved_networks(recipe: Recipe) -> dict[str, BackboneConfig]:
+    """The settings of the backbones as an artifact keeps them, which needs no place of first weights any more."""
+    kinds = {name: lookup.find("networks", kind_of(config), Backbone) for name, config in recipe.network.items()}  # type: ignore[type-abstract]
+    return {name: kinds[name].resolved(config) for name, config in recipe.network.items()}
 
 
 def encode_split(

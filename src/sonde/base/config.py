@@ -18,9 +18,13 @@ class Config(BaseModel):
     renamed: ClassVar[Mapping[str, str]] = {}
 
 
+# What stands for a file that an installed package brings (see `sonde.base.weight_files`): no path.
+PACKAGE = "package:"
+
+
 def _located(path: str, info: ValidationInfo) -> str:
     base = (info.context or {}).get("base")
-    return path if base is None else str((base / Path(path).expanduser()).resolve())
+    return path if base is None or path.startswith(PACKAGE) else str((base / Path(path).expanduser()).resolve())
 
 
 # The path of a file in a setting: as a recipe is read, a relative one starts at the recipe's folder.

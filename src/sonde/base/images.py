@@ -13,6 +13,7 @@ from sonde.base.errors import RecordError
 from sonde.base.files import read_bytes
 
 ResizeMode = Literal["crop", "squash", "pad"]
+Interpolation = Literal["bilinear", "bicubic", "lanczos", "nearest"]
 
 
 def read_image(value: object) -> Image.Image:
@@ -40,7 +41,9 @@ def read_image(value: object) -> Image.Image:
         ) from error
 
 
-def fit_to(image: Image.Image, size: tuple[int, int], *, how: ResizeMode, nearest: bool = False) -> Image.Image:
+def fit_to(
+    image: Image.Image, size: tuple[int, int], *, how: ResizeMode, interpolation: Interpolation = "bilinear"
+) -> Image.Image:
     """The picture at `size` (height, width).
 
     crop: the shorter side is brought to size and the rest cut off around the centre; squash: both sides are brought to
@@ -49,7 +52,7 @@ def fit_to(image: Image.Image, size: tuple[int, int], *, how: ResizeMode, neares
     height, width = size
     if image.size == (width, height):
         return image
-    sampling = Image.Resampling.NEAREST if nearest else Image.Resampling.BILINEAR
+    sampling = Image.Resampling[interpolation.upper()]
     if how == "squash":
         return image.resize((width, height), sampling)
     if how == "crop":

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from sonde.base.config import Config, FilePath
 from sonde.contracts.columns import Tensors
+from sonde.contracts.preprocessing import Preprocessing
 from sonde.contracts.specs import Features, FeatureWidth, InputSpec, LayoutName, OutputSpec, Per
 
 
@@ -19,7 +20,8 @@ class BackboneConfig(Config):
 
     weights: FilePath | None = Field(
         default=None,
-        description="start from these weights: a .safetensors file, an artifact or a run (relative to this recipe)",
+        description="start from these weights: a .safetensors file, an artifact or a run (relative to this recipe), or "
+        "package:NAME",
     )
     freeze: bool = Field(default=False, description="keep the backbone as it starts and train the head only")
 
@@ -50,13 +52,30 @@ class Backbone(nn.Module, abc.ABC):
     ensemble: ClassVar[bool] = False
     # Settings that make it small, for the conformance kit.
     tiny: ClassVar[Mapping[str, Any]] = {}
+    # Where a network of another library stands inside it: what that library's own names are prefixed with.
+    inner: ClassVar[str] = ""
 
     # How many networks it is in one: it gives the features of each, (B * members, width), one example after another.
     # In training each is told how wrong it was by itself, else the head averages their answers.
     members: int = 1
 
+    # What people should know of how first weights were found, one line each.
+    notes: tuple[str, ...] = ()
+
     # Channels of the features: one number, or one per grid when asked per pixel.
     width: FeatureWidth
+
+    @classmethod
+    def preprocessing(cls, config: Any) -> Preprocessing | None:
+        """How the pretrained weights that `config` names want their input prepared; None: they do not mind, or there
+        are none."""
+        return None
+
+    @classmethod
+    def resolved(cls, config: Any) -> Any:
+        """The settings with all that the place of the weights says of the network: what an artifact keeps, so that it
+        needs that place no more."""
+        return config
 
     @abc.abstractmethod
     def __init__(self, config: Any, spec: InputSpec, output: OutputSpec) -> None:

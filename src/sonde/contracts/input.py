@@ -8,12 +8,13 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from sonde.base.config import Config
-from sonde.base.errors import RecordError
+from sonde.base.errors import RecordError, UserError
 from sonde.base.rng import BatchRng
 from sonde.base.threads import each
 from sonde.contracts.augment import AugmentParams
 from sonde.contracts.columns import Columns, Tensors, stack
 from sonde.contracts.part import Part
+from sonde.contracts.preprocessing import Preprocessing
 from sonde.contracts.records import Record, Records
 from sonde.contracts.specs import Advice, InputSpec, OutputSpec
 
@@ -28,6 +29,19 @@ class Input(Part):
     @abc.abstractmethod
     def fit(cls, config: Any, records: Records) -> Self:
         """Learn statistics, a vocabulary, categories from the records of the training split."""
+
+    @classmethod
+    def fit_to(cls, config: Any, records: Records, wanted: Preprocessing) -> Self:
+        """`fit`, for a backbone whose pretrained weights want their input prepared as it was in their training.
+
+        Raises:
+            UserError: this kind cannot.
+        """
+        raise UserError(
+            f"the input {cls.__name__} cannot prepare its records as the pretrained weights want it "
+            f"({type(wanted).__name__})",
+            hint="use another input or network, or train without those weights",
+        )
 
     @classmethod
     def sample(cls, count: int, rng: np.random.Generator) -> tuple[Config, Records]:

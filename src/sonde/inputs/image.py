@@ -6,7 +6,7 @@ import io
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self, get_args
 
 import numpy as np
 import torch
@@ -17,12 +17,13 @@ from torch.nn import functional
 from sonde.base.config import Config
 from sonde.base.constants import constant
 from sonde.base.errors import RecordError, UserError
-from sonde.base.images import ResizeMode, fit_to, read_image
+from sonde.base.images import Interpolation, ResizeMode, fit_to, read_image
 from sonde.base.rng import BatchRng
 from sonde.base.threads import each
 from sonde.contracts.augment import AugmentParams, partner
 from sonde.contracts.columns import Columns, Tensors
 from sonde.contracts.input import Input
+from sonde.contracts.preprocessing import PicturePreprocessing, Preprocessing
 from sonde.contracts.records import Record, Records
 from sonde.contracts.specs import Advice, InputSpec, OutputSpec
 
@@ -63,10 +64,16 @@ class ImageConfig(Config):
     kind: Literal["image"] = "image"
     field: str = Field(default="image", description="the field that holds the picture")
     size: int | tuple[int, int] | None = Field(
-        default=None, description="side, or height and width, in pixels; the data's own size (at most 64) if left out"
+        default=None,
+        description="side, or height and width, in pixels; if left out that of the pretrained weights, or the data's "
+        "own (at most 64)",
     )
     channels: Literal[1, 3] | None = Field(default=None, description="1 grey, 3 colour; what the data has if left out")
     resize_mode: ResizeMode = Field(default="crop", description="crop, squash or pad pictures of another shape")
+    interpolation: Interpolation | None = Field(
+        default=None,
+        description="bilinear, bicubic, lanczos or nearest; that of the pretrained weights, or bilinear, if left out",
+    )
     augment: Augment = Field(default=Augment(), description="random changes, in training only")
 
     renamed: ClassVar[Mapping[str, str]] = {"fit": "resize_mode"}
@@ -74,7 +81,8 @@ class ImageConfig(Config):
 
 @dataclass(frozen=True, kw_only=True)
 class Image(Input):
-    """One picture a record, uint8 (C, H, W). `mean` and `deviation` are per channel, in [0, 1]."""
+    """One picture a record, uint8 (C, H, W). `mean` and `deviation` are per channel, in [0, 1]: of the training split,
+    or, with a pretrained network, of what its weights were trained on."""
 
     Config = ImageConfig
     reads_file: ClassVar[bool] = True
@@ -85,6 +93,7 @@ class Image(Input):
     channels: int
     mean: list[float]
     deviation: list[float]
+    interpolation: Interpolation = "bilinear"
 
     @classmethod
     def fit(cls, config: ImageConfig, records: Records) -> Self:
@@ -97,7 +106,8 @@ class Image(Input):
             )
         channels = config.channels or (1 if all(one.mode in ("1", "L", "I", "I;16", "F") for one in pictures) else 3)
         size = _size(config.size, [(one.height, one.width) for one in pictures])
-        pixels = np.stack([_pixels(one, size, channels, config.resize_mode) for one in pictures])
+        interpolation = config.interpolation or "bilinear"
+        pixels = np.stack([_pixels(one, size, channels, config.resize_mode, interpolation) for one in pictures])
         moments = pixels.reshape(len(pixels), channels, -1).astype(np.float32) / 255
         return cls(
             config=config,
@@ -106,7 +116,23 @@ class Image(Input):
             mean=moments.mean(axis=(0, 2)).tolist(),
             # A picture set of one colour has no deviation; any scale will do then.
             deviation=np.maximum(moments.std(axis=(0, 2)), 1e-3).tolist(),
+            interpolation=interpolation,
         )
+
+    @classmethod
+    def fit_to(cls, config: ImageConfig, records: Records, wanted: Preprocessing) -> Self:
+        if not isinstance(wanted, PicturePreprocessing):
+            return super().fit_to(config, records, wanted)
+        filters = {"interpolation": wanted.interpolation} if wanted.interpolation in get_args(Interpolation) else {}
+        asked = {"size": wanted.size, "channels": len(wanted.mean), **filters}
+        left_out = {name: value for name, value in asked.items() if getattr(config, name) is None}
+        part = cls.fit(config.model_copy(update=left_out), records)
+        mean, deviation = list(wanted.mean), list(wanted.deviation)
+        if part.channels != len(mean):
+            # A grey picture is the mean of its colours.
+            mean = [sum(mean) / len(mean)] * part.channels
+            deviation = [sum(deviation) / len(deviation)] * part.channels
+        return replace(part, mean=mean, deviation=deviation)
 
     @classmethod
     def sample(cls, count: int, rng: np.random.Generator) -> tuple[ImageConfig, Records]:
@@ -170,7 +196,13 @@ class Image(Input):
         image = read_image(record[self.config.field])
         return {
             "grid": torch.from_numpy(
-                _pixels(image, (self.size[0], self.size[1]), self.channels, self.config.resize_mode)
+                _pixels(
+                    image,
+                    (self.size[0], self.size[1]),
+                    self.channels,
+                    self.config.resize_mode,
+                    self.interpolation,
+                )
             )
         }
 
@@ -259,7 +291,9 @@ def _size(wanted: int | tuple[int, int] | None, found: list[tuple[int, int]]) ->
     return 64, 64
 
 
-def _pixels(image: Any, size: tuple[int, int], channels: int, how: ResizeMode) -> np.ndarray:
+def _pixels(
+    image: Any, size: tuple[int, int], channels: int, how: ResizeMode, interpolation: Interpolation
+) -> np.ndarray:
     """uint8 (C, H, W). 16-bit and float pictures are brought to 8 bits; transparency is laid on white."""
     if image.mode in ("I", "I;16", "F"):
         values = np.asarray(image, dtype=np.float32)
@@ -267,7 +301,7 @@ def _pixels(image: Any, size: tuple[int, int], channels: int, how: ResizeMode) -
         image = _from_float(values / top)
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         image = _on_white(image)
-    image = fit_to(image.convert("RGB" if channels == 3 else "L"), size, how=how)
+    image = fit_to(image.convert("RGB" if channels == 3 else "L"), size, how=how, interpolation=interpolation)
     pixels = np.array(image, dtype=np.uint8)
     return pixels[None] if channels == 1 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
 
