@@ -227,7 +227,7 @@ def test_a_folder_says_which_network_it_holds(tmp_path):
     config = TimmConfig(weights=str(tmp_path))
     net = Timm(config, COLOUR, EXAMPLE)
     assert torch.equal(net.model.conv_stem.weight, saved.conv_stem.weight)
-    found = Timm.preprocessing(config)
+    found = Timm.preprocessing(config).picture
     assert (found.mean, found.size, found.interpolation) == ((0.1, 0.2, 0.3), (96, 96), "bicubic")
     assert Timm.resolved(config).name == "test_efficientnet"
     assert Timm.resolved(config).settings == {"drop_rate": 0.1}

@@ -41,7 +41,7 @@ class Backbone(nn.Module, abc.ABC):
     # Whether it can be steered by a condition (`OutputSpec.condition`).
     conditions: ClassVar[bool] = False
     # Whether it takes all positions for real, padding included, because its input has one length (a picture of sound).
-    fixed_length: ClassVar[bool] = False
+    fixed_length: bool = False
     # Whether it takes grids of another size than it was built for.
     any_size: ClassVar[bool] = False
     # How many axes the grids that it takes can have.
@@ -52,18 +52,28 @@ class Backbone(nn.Module, abc.ABC):
     ensemble: ClassVar[bool] = False
     # Settings that make it small, for the conformance kit.
     tiny: ClassVar[Mapping[str, Any]] = {}
-    # Where a network of another library stands inside it: what that library's own names are prefixed with.
+    # Whether it takes tokens that come with their subwords (`InputSpec.subwords`).
+    takes_subwords: ClassVar[bool] = True
+    # Where a network of another library stands inside it: what that library's own names are prefixed with here...
     inner: ClassVar[str] = ""
 
     # How many networks it is in one: it gives the features of each, (B * members, width), one example after another.
     # In training each is told how wrong it was by itself, else the head averages their answers.
     members: int = 1
 
+    # ... and there, where only a part of its network was taken.
+    foreign: str = ""
+
     # What people should know of how first weights were found, one line each.
     notes: tuple[str, ...] = ()
 
     # Channels of the features: one number, or one per grid when asked per pixel.
     width: FeatureWidth
+
+    @classmethod
+    def tiny_for(cls, layout: LayoutName) -> Mapping[str, Any]:
+        """Settings that make it small, for the conformance kit; `tiny`, unless they hang on the layout."""
+        return cls.tiny
 
     @classmethod
     def preprocessing(cls, config: Any) -> Preprocessing | None:

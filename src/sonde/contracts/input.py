@@ -38,8 +38,8 @@ class Input(Part):
             UserError: this kind cannot.
         """
         raise UserError(
-            f"the input {cls.__name__} cannot prepare its records as the pretrained weights want it "
-            f"({type(wanted).__name__})",
+            f"the input {cls.__name__} cannot prepare its records as the pretrained weights want them: those are for "
+            f"{wanted}",
             hint="use another input or network, or train without those weights",
         )
 

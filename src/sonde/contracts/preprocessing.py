@@ -7,7 +7,7 @@ Weights only mean something for inputs that are normalized, resized, cut into to
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 
@@ -31,9 +31,18 @@ class TextPreprocessing:
 
 @dataclass(frozen=True, kw_only=True)
 class SoundPreprocessing:
-    """The settings of a feature extractor of the transformers library (a preprocessor_config.json)."""
+    """The settings of a feature extractor of the transformers library, as its preprocessor_config.json has them."""
 
-    extractor: Mapping[str, Any] = field(default_factory=dict)
+    extractor: Mapping[str, Any]
 
 
-Preprocessing = PicturePreprocessing | TextPreprocessing | SoundPreprocessing
+@dataclass(frozen=True, kw_only=True)
+class Preprocessing:
+    """What there is for each kind of input: a network of two towers has several."""
+
+    picture: PicturePreprocessing | None = None
+    text: TextPreprocessing | None = None
+    sound: SoundPreprocessing | None = None
+
+    def __str__(self) -> str:
+        return " and ".join(name for name in ("picture", "text", "sound") if getattr(self, name)) or "nothing"

@@ -23,7 +23,7 @@ from sonde.base.threads import each
 from sonde.contracts.augment import AugmentParams, partner
 from sonde.contracts.columns import Columns, Tensors
 from sonde.contracts.input import Input
-from sonde.contracts.preprocessing import PicturePreprocessing, Preprocessing
+from sonde.contracts.preprocessing import Preprocessing
 from sonde.contracts.records import Record, Records
 from sonde.contracts.specs import Advice, InputSpec, OutputSpec
 
@@ -121,13 +121,14 @@ class Image(Input):
 
     @classmethod
     def fit_to(cls, config: ImageConfig, records: Records, wanted: Preprocessing) -> Self:
-        if not isinstance(wanted, PicturePreprocessing):
+        if wanted.picture is None:
             return super().fit_to(config, records, wanted)
-        filters = {"interpolation": wanted.interpolation} if wanted.interpolation in get_args(Interpolation) else {}
-        asked = {"size": wanted.size, "channels": len(wanted.mean), **filters}
+        picture = wanted.picture
+        filters = {"interpolation": picture.interpolation} if picture.interpolation in get_args(Interpolation) else {}
+        asked = {"size": picture.size, "channels": len(picture.mean), **filters}
         left_out = {name: value for name, value in asked.items() if getattr(config, name) is None}
         part = cls.fit(config.model_copy(update=left_out), records)
-        mean, deviation = list(wanted.mean), list(wanted.deviation)
+        mean, deviation = list(picture.mean), list(picture.deviation)
         if part.channels != len(mean):
             # A grey picture is the mean of its colours.
             mean = [sum(mean) / len(mean)] * part.channels

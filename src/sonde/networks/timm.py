@@ -17,7 +17,7 @@ from sonde.base.errors import UserError, near
 from sonde.base.quiet import quiet
 from sonde.contracts.backbone import Backbone, BackboneConfig
 from sonde.contracts.columns import Tensors
-from sonde.contracts.preprocessing import PicturePreprocessing
+from sonde.contracts.preprocessing import PicturePreprocessing, Preprocessing
 from sonde.contracts.specs import InputSpec, LayoutName, OutputSpec, Per
 from sonde.networks import _checkpoints, _hub
 from sonde.networks._grids import picture, picture_shape
@@ -73,7 +73,7 @@ class Timm(Backbone):
         return config.model_copy(update={"name": name or DEFAULT, "settings": settings})
 
     @classmethod
-    def preprocessing(cls, config: TimmConfig) -> PicturePreprocessing | None:
+    def preprocessing(cls, config: TimmConfig) -> Preprocessing | None:
         if not config.pretrained and config.weights is None:
             return None
         path = _source(config)
@@ -86,12 +86,13 @@ class Timm(Backbone):
         about |= _about(path).get("pretrained_cfg", {}) if path is not None and path.is_dir() else {}
         if "mean" not in about:
             return None
-        return PicturePreprocessing(
+        picture = PicturePreprocessing(
             mean=tuple(about["mean"]),
             deviation=tuple(about["std"]),
             interpolation=about.get("interpolation", "bilinear"),
             size=tuple(about["input_size"][1:]) if "input_size" in about else None,
         )
+        return Preprocessing(picture=picture)
 
     def forward(self, tensors: Tensors) -> Tensor | tuple[Tensor, ...]:
         features = self.model(picture(tensors)[0])
@@ -163,10 +164,11 @@ def _create(
         if about is not None and about.fixed_input_size:
             # ViT, Swin and others are built for one size.
             settings["img_size"] = size
-        settings |= {"in_chans": channels, **config.settings}
-        source = {}
+        options: dict[str, Any] = dict(config.settings)
+        settings |= {"in_chans": channels, **options}
+        source: dict[str, Any] = {}
         if weights is not None:
-            own = timm.create_model(name, **config.settings).state_dict()
+            own = timm.create_model(name, **options).state_dict()
             weights, notes = _named(name, own, weights)
             source = {"pretrained_cfg_overlay": {"state_dict": dict(weights)}}
         with quiet("timm"):
