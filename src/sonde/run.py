@@ -12,6 +12,7 @@ from torch import nn
 from sonde import artifact, evaluation, stages
 from sonde.base import dist, files, rng
 from sonde.base.progress import NoProgress, Progress
+from sonde.contracts.task import Task
 from sonde.data.store import check_unreadable
 from sonde.recipe import Recipe
 from sonde.training import checkpoint, parallel
@@ -81,14 +82,15 @@ def fit(
         stages.check_monitor(recipe, task, net, sets)
         parallel.per_rank_batch_size(min(recipe.training.batch_size, len(sets["train"].examples)))
         folder.record_inputs(recipe.to_toml(), data.snapshot)
-        state, plan, batches = stages.prepare(recipe, task, net, sets["train"], folder.precision_file, progress)
+        ready, sets = stages.keep_features(recipe, task, net, sets, progress)
+        state, plan, batches = stages.prepare(recipe, ready, net, sets["train"], folder.precision_file, progress)
         position = checkpoint.restore(folder.checkpoints, state, progress.message)
         with Log(folder.log, position or 0) as log:
             if position is None:
                 log.start(plan, sets)
             Trainer(
                 training=recipe.training,
-                task=task,
+                task=ready,
                 sets=sets,
                 state=state,
                 plan=plan,
@@ -98,8 +100,9 @@ def fit(
                 progress=progress,
             ).run()
         stages.use_best(recipe, folder, state)
-        task = stages.remember(task, state, sets["train"], progress)
-        scores = stages.score(recipe, task, state, sets, progress)
+        ready = stages.remember(ready, state, sets["train"], progress)
+        scores = stages.score(recipe, ready, state, sets, progress)
+        task = Task(inputs=task.inputs, target=ready.target)
         weights = checkpoint.weights_of(state.network)
         if dist.is_main():
             files.write_json(folder.scores, evaluation.to_json(scores))

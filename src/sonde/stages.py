@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -9,7 +10,7 @@ import torch
 from torch import nn
 
 from sonde import __version__, evaluation, loop, networks
-from sonde.base import dist, lookup
+from sonde.base import dist, lookup, weight_files
 from sonde.base.config import Config, kind_of
 from sonde.base.device import Precision, choose_device
 from sonde.base.errors import Diverged, UserError, unknown
@@ -25,7 +26,7 @@ from sonde.data.batches import Batches
 from sonde.data.load import Dataset, load
 from sonde.data.store import Encoded, encode
 from sonde.recipe import Recipe
-from sonde.training import autotune, checkpoint, optimizers, parallel
+from sonde.training import autotune, checkpoint, frozen, optimizers, parallel
 from sonde.training.ema import EMA
 from sonde.training.run_folder import RunFolder
 from sonde.training.schedules import Schedule
@@ -111,6 +112,35 @@ def _tell_skipped(errors: dict[str, str], progress: Progress) -> None:
         progress.message(f"skipped {name}: {error}")
     if len(errors) > SHOWN:
         progress.message(f"skipped {len(errors) - SHOWN} more; log.jsonl names them all")
+
+
+def keep_features(
+    recipe: Recipe, task: Task, network: nn.Module, sets: dict[str, Encoded], progress: Progress
+) -> tuple[Task, dict[str, Encoded]]:
+    """The task and the splits with the features of frozen backbones in place of their inputs, where they fit into
+    memory: an epoch then costs no more than the head."""
+    names = frozen.inputs_of(network, {name for name, config in recipe.network.items() if config.cache_features})
+    if not names:
+        return task, sets
+    assert isinstance(network, networks.Network)
+    needed = sum(frozen.size_of(task, network, names, each) for each in sets.values()) / 2**30
+    shown = ", ".join(names)
+    if needed > recipe.data.memory:
+        progress.message(
+            f"frozen backbone of {shown}: its features would take {needed:.1f} GiB, more than data.memory; they are "
+            "computed in every step"
+        )
+        return task, sets
+    started = time.perf_counter()
+    kept: dict[str, Encoded] = {}
+    for split, each in sets.items():
+        progress.begin(f"features of {split}", len(each.examples))
+        kept[split] = frozen.with_features(task, network, names, each, progress.at)
+    progress.message(
+        f"frozen backbone of {shown}: features computed once, in {time.perf_counter() - started:.0f} s; "
+        "no augmentation of that input (network.cache_features = false augments, and computes them in every step)"
+    )
+    return frozen.task_of(task, names), kept
 
 
 def prepare(
@@ -237,9 +267,22 @@ def card(recipe: Recipe, data: Dataset, scores: Scores, state: loop.State) -> di
         "data": {"fingerprint": data.snapshot.fingerprint, "records": {k: len(v) for k, v in data.splits.items()}},
         "parameters": sum(one.numel() for one in state.network.parameters()),
         "weights_of_step": state.best_step or state.step,
+        "weights": _first_weights(recipe),
         "scores": evaluation.to_json(scores),
         "recipe": recipe.to_toml(),
     }
+
+
+def _first_weights(recipe: Recipe) -> dict[str, dict[str, str]]:
+    """Of each backbone that did not start from nothing: where its weights came from, and their hash."""
+    found = {}
+    for name, config in recipe.network.items():
+        kind = lookup.find("networks", kind_of(config), Backbone)  # type: ignore[type-abstract]
+        path = kind.first_weights(config)
+        if path is not None:
+            named = dict(config).get("name")
+            found[name] = {"source": str(config.weights or named), "sha256": weight_files.digest(path)}
+    return found
 
 
 Contract = TypeVar("Contract", Input, Target)

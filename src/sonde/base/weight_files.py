@@ -33,7 +33,11 @@ def digest(path: Path) -> str:
     """The sha256 of a file of weights, or of all weights in a folder, by name."""
     if path.is_file():
         return files.sha256(path)
-    found = sorted(each for each in path.glob("*") if each.suffix in ENDINGS)
+    # Of a run and its artifact the weights, not what else is there.
+    place = next((each for each in (path / "model", path) if (each / "weights.safetensors").is_file()), path)
+    found = [place / "weights.safetensors"]
+    if not found[0].is_file():
+        found = sorted(each for each in path.glob("*") if each.suffix in ENDINGS)
     if len(found) == 1:
         return files.sha256(found[0])
     return hashlib.sha256("".join(f"{each.name} {files.sha256(each)}\n" for each in found).encode()).hexdigest()

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, ClassVar
 
 from pydantic import Field
 from torch import Tensor, nn
 
+from sonde.base import weight_files
 from sonde.base.config import Config, FilePath
 from sonde.contracts.columns import Tensors
 from sonde.contracts.preprocessing import Preprocessing
@@ -24,6 +26,10 @@ class BackboneConfig(Config):
         "package:NAME",
     )
     freeze: bool = Field(default=False, description="keep the backbone as it starts and train the head only")
+    cache_features: bool = Field(
+        default=True,
+        description="frozen: compute the features once, without augmentation; false: in every step, augmented",
+    )
 
 
 class Backbone(nn.Module, abc.ABC):
@@ -80,6 +86,11 @@ class Backbone(nn.Module, abc.ABC):
         """How the pretrained weights that `config` names want their input prepared; None: they do not mind, or there
         are none."""
         return None
+
+    @classmethod
+    def first_weights(cls, config: Any) -> Path | None:
+        """The file or folder of the weights that `config` names, on this machine; None where there are none."""
+        return None if config.weights is None else weight_files.locate(config.weights)
 
     @classmethod
     def resolved(cls, config: Any) -> Any:

@@ -64,7 +64,7 @@ class HuggingFace(Backbone):
 
     def __init__(self, config: HuggingFaceConfig, spec: InputSpec, output: OutputSpec) -> None:
         super().__init__(config, spec, output)
-        path = _source(config)
+        path = HuggingFace.first_weights(config)
         described = _described(config, path)
         self.layout: LayoutName = spec.layout
         wanted = _transformers.configuration(described, spec.layout, config.settings)
@@ -99,13 +99,19 @@ class HuggingFace(Backbone):
 
     @classmethod
     def preprocessing(cls, config: HuggingFaceConfig) -> Preprocessing | None:
-        path = _source(config)
+        path = HuggingFace.first_weights(config)
         return None if path is None else _transformers.preprocessing(path)
+
+    @classmethod
+    def first_weights(cls, config: HuggingFaceConfig) -> Path | None:
+        if config.weights is not None:
+            return weight_files.locate(config.weights)
+        return None if config.name is None else _hub.folder(config.name, pickled=config.pickled)
 
     @classmethod
     def resolved(cls, config: HuggingFaceConfig) -> HuggingFaceConfig:
         """With the network's config.json, and without the place of its weights."""
-        path = _source(config)
+        path = HuggingFace.first_weights(config)
         if path is None:
             return config
         held = {"architecture": _described(config, path), "pool": config.pool or _pool_of(path)}
@@ -182,13 +188,6 @@ class HuggingFace(Backbone):
         for parameter, gradient in zip(self.parameters(), used, strict=True):
             if gradient is None:
                 parameter.requires_grad_(False)
-
-
-def _source(config: HuggingFaceConfig) -> Path | None:
-    """The folder of weights on this machine; None for a network that starts from nothing."""
-    if config.weights is not None:
-        return weight_files.locate(config.weights)
-    return None if config.name is None else _hub.folder(config.name, pickled=config.pickled)
 
 
 def _described(config: HuggingFaceConfig, path: Path | None) -> Mapping[str, Any]:

@@ -62,9 +62,27 @@ class Timm(Backbone):
         self.width = tuple(each.shape[1] for each in features) if output.chosen == "pixel" else features.shape[1]
 
     @classmethod
+    def first_weights(cls, config: TimmConfig) -> Path | None:
+        if config.weights is not None:
+            return weight_files.locate(config.weights)
+        if not config.pretrained:
+            return None
+        name = config.name or DEFAULT
+        _check_name(name)
+        from timm.models import get_pretrained_cfg
+
+        try:
+            about = get_pretrained_cfg(name)
+        except (RuntimeError, KeyError) as error:  # an unknown tag
+            raise UserError(f"timm cannot make {name!r}: {error}", hint="name the network without its tag") from error
+        if about is None or not about.hf_hub_id:
+            raise _hub.out_of_reach(name, ValueError("the hub has no weights of it"))
+        return _hub.folder(str(about.hf_hub_id))
+
+    @classmethod
     def resolved(cls, config: TimmConfig) -> TimmConfig:
         """With the name and the settings that the folder of weights says."""
-        path = _source(config)
+        path = Timm.first_weights(config)
         name, settings = config.name, dict(config.settings)
         about = _about(path) if path is not None and path.is_dir() else {}
         if name is None and "architecture" in about:
@@ -76,7 +94,7 @@ class Timm(Backbone):
     def preprocessing(cls, config: TimmConfig) -> Preprocessing | None:
         if not config.pretrained and config.weights is None:
             return None
-        path = _source(config)
+        path = Timm.first_weights(config)
         config = cls.resolved(config)
         _check_name(str(config.name))
         from timm.models import get_pretrained_cfg
@@ -114,25 +132,6 @@ class Timm(Backbone):
         return features
 
 
-def _source(config: TimmConfig) -> Path | None:
-    """Where the weights lie on this machine; None where there are none."""
-    if config.weights is not None:
-        return weight_files.locate(config.weights)
-    if not config.pretrained:
-        return None
-    name = config.name or DEFAULT
-    _check_name(name)
-    from timm.models import get_pretrained_cfg
-
-    try:
-        about = get_pretrained_cfg(name)
-    except (RuntimeError, KeyError) as error:  # an unknown tag
-        raise UserError(f"timm cannot make {name!r}: {error}", hint="name the network without its tag") from error
-    if about is None or not about.hf_hub_id:
-        raise _hub.out_of_reach(name, ValueError("the hub has no weights of it"))
-    return _hub.folder(str(about.hf_hub_id))
-
-
 def _about(path: Path) -> dict[str, Any]:
     """The config.json beside weights that timm saved; nothing where there is none."""
     file = path / "config.json"
@@ -151,7 +150,7 @@ def _create(
         from timm.models import get_pretrained_cfg
     except ImportError as error:
         raise UserError(f"timm cannot be imported: {error}", hint="pip install 'sonde[image]'") from error
-    path = _source(config)
+    path = Timm.first_weights(config)
     config = Timm.resolved(config)
     name = str(config.name)
     _check_name(name)
