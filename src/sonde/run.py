@@ -82,6 +82,8 @@ def fit(
         stages.check_monitor(recipe, task, net, sets)
         parallel.per_rank_batch_size(min(recipe.training.batch_size, len(sets["train"].examples)))
         folder.record_inputs(recipe.to_toml(), data.snapshot)
+        for note in stages.about_network(net):
+            progress.message(note)
         ready, sets = stages.keep_features(recipe, task, net, sets, progress)
         state, plan, batches = stages.prepare(recipe, ready, net, sets["train"], folder.precision_file, progress)
         position = checkpoint.restore(folder.checkpoints, state, progress.message)
@@ -100,13 +102,16 @@ def fit(
                 progress=progress,
             ).run()
         stages.use_best(recipe, folder, state)
+        if dist.is_main():
+            stages.write_adapters(recipe, state.network, folder.adapters, progress)
+        stages.merge_adapters(recipe, ready, state, sets, progress)
         ready = stages.remember(ready, state, sets["train"], progress)
         scores = stages.score(recipe, ready, state, sets, progress)
         task = Task(inputs=task.inputs, target=ready.target)
         weights = checkpoint.weights_of(state.network)
         if dist.is_main():
             files.write_json(folder.scores, evaluation.to_json(scores))
-            backbones = stages.resolved_networks(recipe) if network is None else None
+            backbones = stages.resolved_networks(recipe, state.network) if network is None else None
             artifact.write(folder.model, task, backbones, weights, stages.card(recipe, data, scores, state))
         dist.barrier()
     return Run(

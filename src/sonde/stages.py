@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from pathlib import Path
 from typing import Any, TypeVar
@@ -31,6 +32,8 @@ from sonde.training.ema import EMA
 from sonde.training.run_folder import RunFolder
 from sonde.training.schedules import Schedule
 
+# Examples on which merged adapters are tried, and by how much an answer may move, relative where it is above one.
+MERGE_TRIED, MERGE_ALLOWED = 64, 1e-4
 # Skipped records that people are told of, one by one.
 SHOWN = 8
 
@@ -82,10 +85,71 @@ def build_network(recipe: Recipe, task: Task, own: nn.Module | None = None) -> n
     return network.to(choose_device())
 
 
-def resolved_networks(recipe: Recipe) -> dict[str, BackboneConfig]:
-    """The settings of the backbones as an artifact keeps them, which needs no place of first weights any more."""
-    kinds = {name: lookup.find("networks", kind_of(config), Backbone) for name, config in recipe.network.items()}  # type: ignore[type-abstract]
-    return {name: kinds[name].resolved(config) for name, config in recipe.network.items()}
+def resolved_networks(recipe: Recipe, network: nn.Module) -> dict[str, BackboneConfig]:
+    """The settings of the backbones as an artifact keeps them: it needs no place of first weights any more, and no
+    adapters where those were merged."""
+    assert isinstance(network, networks.Network)
+    found: dict[str, BackboneConfig] = {}
+    for name, config in recipe.network.items():
+        kind = lookup.find("networks", kind_of(config), Backbone)  # type: ignore[type-abstract]
+        config = kind.resolved(config)
+        if config.lora is not None:
+            backbone = network.backbones[name]
+            kept = networks.lora.settings_of(backbone, config.lora) if networks.lora.adapted(backbone) else None
+            config = config.model_copy(update={"lora": kept})
+        found[name] = config
+    return found
+
+
+def about_network(network: nn.Module) -> list[str]:
+    """How first weights were found, and how much of the network is trained, where that is not all of it."""
+    if not isinstance(network, networks.Network):
+        return []
+    notes = [note for each in network.backbones.values() if isinstance(each, Backbone) for note in each.notes]
+    trained = sum(one.numel() for one in network.parameters() if one.requires_grad)
+    # Packed in 4 bits, two weights are a byte.
+    packed = {name for name, _ in network.named_buffers() if name.endswith(".packed")}
+    whole = sum(one.numel() for one in network.parameters())
+    whole += sum(2 * buffer.numel() for name, buffer in network.named_buffers() if name in packed)
+    adapters = [part for each in networks.lora.adapted(network).values() for part in (each.lora_A, each.lora_B)]
+    size = sum(part.weight.numel() * part.weight.element_size() for part in adapters)
+    if trained < whole:
+        adapter = f"; adapters of {size / 1e6:.2g} MB" if adapters else ""
+        notes.append(f"trains {trained:,} of {whole:,} weights ({100 * trained / whole:.2g} %){adapter}")
+    return notes
+
+
+def write_adapters(recipe: Recipe, network: nn.Module, folder: Path, progress: Progress) -> None:
+    """The adapters of a run in peft's format, beside its artifact."""
+    for name, config in recipe.network.items():
+        if config.lora is not None and isinstance(network, networks.Network):
+            backbone = network.backbones[name]
+            assert isinstance(backbone, Backbone)
+            base = str(config.weights or dict(config).get("name") or kind_of(config))
+            size = networks.lora.write(backbone, config.lora, folder / name, base=base)
+            progress.message(f"adapter of {name}: {folder / name} ({size / 1e6:.2g} MB, peft's format)")
+
+
+def merge_adapters(recipe: Recipe, task: Task, state: loop.State, sets: dict[str, Encoded], progress: Progress) -> None:
+    """Adapters into the weights beside them, where the recipe wants it and no answer moves by it: tried on examples."""
+    wanted = [name for name, config in recipe.network.items() if config.lora is not None and config.lora.merge]
+    if not wanted or not isinstance(state.network, networks.Network):
+        return
+    split = next(name for name in ("validation", "test", "train") if name in sets)
+    some = sets[split].examples.take(torch.arange(min(MERGE_TRIED, len(sets[split].examples))))
+    exact = Precision(kind="fp32", device=choose_device())
+    before = evaluation.eval_outputs(task, state.network, some, precision=exact)
+    merged = copy.deepcopy(state.network)
+    for name in wanted:
+        networks.lora.merge(merged.backbones[name])
+    moved = evaluation.apart(before, evaluation.eval_outputs(task, merged, some, precision=exact))
+    if not moved <= MERGE_ALLOWED:
+        progress.message(
+            f"not merged: answers would move by {moved:.2g} (allowed {MERGE_ALLOWED:g}); the artifact keeps the adapter"
+        )
+        return
+    progress.message(f"adapters merged into the weights: answers move by {moved:.2g} at most")
+    state.network = merged
 
 
 def encode_split(

@@ -48,7 +48,9 @@ def trained(plan, keep):
 
 
 def words(tmp_path):
-    lines = [f"{word} {'DT' if word == 'the' else 'NN'}" for word in ["the", "sonde", "line", "the", "deep", "sea"] * 20]
+    lines = [
+        f"{word} {'DT' if word == 'the' else 'NN'}" for word in ["the", "sonde", "line", "the", "deep", "sea"] * 20
+    ]
     text = "\n\n".join("\n".join(lines[at : at + 2 + at % 4]) for at in range(0, 100, 5))
     (tmp_path / "words.conll").write_text(text + "\n")
     return Recipe.of(

@@ -7,11 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from sonde.base import weight_files
 from sonde.base.config import Config, FilePath
+from sonde.contracts.adapters import LoraConfig
 from sonde.contracts.columns import Tensors
 from sonde.contracts.preprocessing import Preprocessing
 from sonde.contracts.specs import Features, FeatureWidth, InputSpec, LayoutName, OutputSpec, Per
@@ -26,10 +27,19 @@ class BackboneConfig(Config):
         "package:NAME",
     )
     freeze: bool = Field(default=False, description="keep the backbone as it starts and train the head only")
+    lora: LoraConfig | None = Field(
+        default=None, description="train low-rank adapters (LoRA) beside the backbone's layers: { rank = 8 }"
+    )
     cache_features: bool = Field(
         default=True,
         description="frozen: compute the features once, without augmentation; false: in every step, augmented",
     )
+
+    @model_validator(mode="after")
+    def _one_way_to_learn(self) -> BackboneConfig:
+        if self.freeze and self.lora is not None:
+            raise ValueError("freeze trains the head only, lora trains adapters; give one of them")
+        return self
 
 
 class Backbone(nn.Module, abc.ABC):

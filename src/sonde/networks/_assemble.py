@@ -18,7 +18,7 @@ from sonde.contracts.columns import Tensors
 from sonde.contracts.layouts import LAYOUTS
 from sonde.contracts.specs import Features, FeatureWidth, InputSpec, OutputSpec, Per
 from sonde.contracts.task import Task
-from sonde.networks import _features, _fit, _weights
+from sonde.networks import _features, _fit, _lora, _weights
 from sonde.networks._heads import StandardHead
 from sonde.networks._sequences import inside
 
@@ -195,6 +195,9 @@ def assemble(
     backbones = {name: backbones[name] for name in specs}
     for name, backbone in backbones.items():
         _weights.start(backbone, configs[name], restoring=restoring)
+        lora = configs[name].lora
+        if lora is not None:
+            _lora.apply(backbone, lora, restoring=restoring)
     head = task.target.head({name: each.width for name, each in backbones.items()})
     if head is None:
         head = StandardHead(specs, outputs, backbones)

@@ -43,6 +43,7 @@ class RunFolder:
         self.precision_file = path / "precision.json"
         self.scores = path / "scores.json"
         self.model = path / "model"
+        self.adapters = path / "adapter"
 
     @classmethod
     @contextlib.contextmanager
