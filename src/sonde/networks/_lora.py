@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -111,25 +111,27 @@ def _is_transposed(layer: nn.Module) -> bool:
     return type(layer).__name__ == "Conv1D" and isinstance(getattr(layer, "nf", None), int)
 
 
-def _add(module: nn.Module, config: LoraConfig) -> None:
+def _add(layer: Any, config: LoraConfig) -> None:
     """The adapter of one layer, beside it under names of its own: its weights keep theirs."""
-    layer = cast(Any, module)
-    if isinstance(module, CONVOLUTIONS):
-        # The same class, so that one that pads in a way of its own (timm's "same") is followed.
-        kind: Any = type(layer)
-        geometry = {"stride": layer.stride, "padding": layer.padding, "dilation": layer.dilation}
-        layer.lora_A = kind(layer.in_channels, config.rank, layer.kernel_size, bias=False, **geometry)
-        plain: Any = next(each for each in CONVOLUTIONS if isinstance(layer, each))
-        layer.lora_B = plain(config.rank, layer.out_channels, 1, bias=False)
-    else:
-        inward, outward = layer.weight.shape if _is_transposed(layer) else (layer.in_features, layer.out_features)
-        layer.lora_A = nn.Linear(inward, config.rank, bias=False)
-        layer.lora_B = nn.Linear(config.rank, outward, bias=False)
+    layer.lora_A, layer.lora_B = _thin_layers(layer, config.rank)
     nn.init.kaiming_uniform_(layer.lora_A.weight, a=math.sqrt(5))
     nn.init.zeros_(layer.lora_B.weight)
     layer.lora_dropout = nn.Dropout(config.dropout)
     layer.lora_scale = config.scale
     layer.register_forward_hook(_added)
+
+
+def _thin_layers(layer: Any, rank: int) -> tuple[Any, Any]:
+    """From what goes into a layer to `rank` values, and from there to what comes out of it."""
+    if isinstance(layer, CONVOLUTIONS):
+        # The same class, so that one that pads in a way of its own (timm's "same") is followed.
+        kind: Any = type(layer)
+        plain: Any = next(each for each in CONVOLUTIONS if isinstance(layer, each))
+        geometry = {"stride": layer.stride, "padding": layer.padding, "dilation": layer.dilation}
+        first = kind(layer.in_channels, rank, layer.kernel_size, bias=False, **geometry)
+        return first, plain(rank, layer.out_channels, 1, bias=False)
+    inward, outward = layer.weight.shape if _is_transposed(layer) else (layer.in_features, layer.out_features)
+    return nn.Linear(inward, rank, bias=False), nn.Linear(rank, outward, bias=False)
 
 
 def _added(layer: Any, given: tuple[Tensor, ...], output: Tensor) -> Tensor:
