@@ -2,7 +2,8 @@
 
     python benchmarks/quality.py [NAME ...] [--out FOLDER] [--set SECTION.SETTING=VALUE]
 
-The classical model (scikit-learn) gets the same records in the same splits. The table is printed as Markdown.
+The classical model (scikit-learn) gets the same records in the same splits; it is a tie where its score lies inside the
+interval of sonde's. The table is printed as Markdown.
 """
 
 from __future__ import annotations
@@ -47,8 +48,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=None, help="keep the runs in this folder")
     parser.add_argument("--set", dest="changes", action="append", default=[], help="override a setting of every recipe")
     arguments = parser.parse_args()
-    print("| recipe | test score | value [95 % interval] | goal | classical (scikit-learn) | seconds |")
-    print("|---|---|---|---|---|---|")
+    print("| recipe | test score | value [95 % interval] | goal | classical (scikit-learn) | | seconds |")
+    print("|---|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as place:
         for case in CASES:
             if not arguments.names or case.recipe in arguments.names:
@@ -66,17 +67,21 @@ def row(case: Case, folder: Path, changes: list[str]) -> str:
     score = line["scores"]["test"][case.metric]
     value, low, high = (score[key] * case.scale for key in ("value", "low", "high"))
     started = time.perf_counter()
-    other = "-"
+    other, verdict = "-", "-"
     if case.classical is not None:
-        other = f"{case.classical(Recipe.read(path)) * case.scale:.4g} ({time.perf_counter() - started:.0f} s)"
+        found = case.classical(Recipe.read(path)) * case.scale
+        other = f"{found:.4g} ({time.perf_counter() - started:.0f} s)"
+        # Inside of sonde's interval the two cannot be told apart.
+        above = found > high
+        verdict = "tie" if low <= found <= high else "loss" if above != case.lower_is_better else "win"
     met = case.goal is not None and (value <= case.goal if case.lower_is_better else value >= case.goal)
     goal = "-" if case.goal is None else f"{case.goal:g} {'met' if met else 'NOT met'}"
     shown = f"{value:.4f} [{low:.4f}, {high:.4f}]"
-    rows = [f"| {case.recipe} | {case.metric} | {shown} | {goal} | {other} | {line['seconds']:.0f} |"]
+    rows = [f"| {case.recipe} | {case.metric} | {shown} | {goal} | {other} | {verdict} | {line['seconds']:.0f} |"]
     for metric, least in case.extra:
         found = line["scores"]["test"][metric]
         shown = f"{found['value']:.4f} [{found['low']:.4f}, {found['high']:.4f}]"
-        rows.append(f"| | {metric} | {shown} | {least:g} {'met' if found['value'] >= least else 'NOT met'} | | |")
+        rows.append(f"| | {metric} | {shown} | {least:g} {'met' if found['value'] >= least else 'NOT met'} | | | |")
     return "\n".join(rows)
 
 

@@ -18,11 +18,12 @@ import sys
 import time
 from typing import Any
 
-# What is set before torch is loaded; the command line sets "passive".
+# What is set before torch is loaded; the command line sets "passive" where others compute.
 SETTINGS: dict[str, dict[str, str]] = {
     "unset": {},
     "passive": {"OMP_WAIT_POLICY": "passive"},
     "active": {"OMP_WAIT_POLICY": "active"},
+    "one thread": {"OMP_NUM_THREADS": "1"},
 }
 NETWORKS: dict[str, dict[str, Any]] = {
     "cnn": {"kind": "cnn", "widths": [16, 32]},

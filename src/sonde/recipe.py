@@ -15,21 +15,30 @@ from sonde.base import lookup
 from sonde.base.config import Config
 from sonde.base.errors import UserError
 from sonde.contracts.backbone import Backbone, BackboneConfig
+from sonde.contracts.classical import Estimator, EstimatorConfig
 from sonde.contracts.input import Input
 from sonde.contracts.target import Target
 from sonde.data.settings import DataConfig
+from sonde.training.ladder_settings import LadderConfig
 from sonde.training.settings import TrainingConfig
 
-SECTIONS = ("data", "inputs", "target", "network", "training")
+SECTIONS = ("data", "inputs", "target", "network", "training", "classical", "ladder")
+# Sections that a recipe can leave out.
+OPTIONAL = ("training", "ladder")
 
 
 class Recipe(Config):
+    """What to learn, from what, and how: every section of a recipe, read strictly and with its defaults filled in."""
+
     data: DataConfig
     source: SerializeAsAny[Config] = Field(exclude=True)
     inputs: dict[str, SerializeAsAny[Config]]
     target: SerializeAsAny[Config]
-    network: dict[str, SerializeAsAny[BackboneConfig]]
+    # A recipe has networks, or a classical model in their place.
+    network: dict[str, SerializeAsAny[BackboneConfig]] = Field(default_factory=dict)
+    classical: SerializeAsAny[EstimatorConfig] | None = None
     training: TrainingConfig
+    ladder: LadderConfig = LadderConfig()
 
     @classmethod
     def read(cls, path: str | Path, *, changes: Sequence[str] = ()) -> Recipe:
@@ -67,8 +76,15 @@ class Recipe(Config):
         for section in tables:
             if section not in SECTIONS:
                 raise _not_a_setting((section,), None, where, SECTIONS)
-        for section in SECTIONS:
-            if not isinstance(tables.get(section, {} if section == "training" else None), Mapping):
+        model = "classical" if "classical" in tables else "network"
+        if model == "classical" and "network" in tables:
+            raise UserError(
+                f"the recipe{where.of_file()} has a [network] and a [classical] section",
+                expected="one of them: what is trained",
+                hint="`sonde ladder` compares a network with classical models",
+            )
+        for section in ("data", "inputs", "target", model, *OPTIONAL):
+            if not isinstance(tables.get(section, {} if section in OPTIONAL else None), Mapping):
                 raise UserError(
                     f"the recipe{where.of_file()} has no [{section}] section",
                     expected="the sections data, inputs, target and network (and training)",
@@ -76,8 +92,12 @@ class Recipe(Config):
                 )
         data, source = _read_data(dict(tables["data"]), where)
         inputs = _read_kinds("inputs", tables["inputs"], where)
-        network: Mapping[str, Any] = tables["network"]
-        if "kind" in network:
+        network: Mapping[str, Any] = tables.get("network", {})
+        networks: dict[str, Any] = {}
+        classical = None
+        if model == "classical":
+            classical = _read_kind("estimators", tables["classical"], ("classical",), where)
+        elif "kind" in network:
             networks = {name: _read_kind("networks", network, ("network",), where) for name in inputs}
         else:
             networks = _read_kinds("networks", network, where, section="network")
@@ -92,6 +112,8 @@ class Recipe(Config):
             inputs=inputs,
             target=_read_kind("targets", tables["target"], ("target",), where),
             network=networks,
+            classical=classical,
+            ladder=_validated(LadderConfig, tables.get("ladder", {}), ("ladder",), where),
             training=_validated(TrainingConfig, _with_length(tables.get("training", {})), ("training",), where),
         )
 
@@ -100,6 +122,7 @@ class Recipe(Config):
         import tomli_w
 
         tables = self.model_dump(mode="json", exclude_none=True)
+        tables = {name: table for name, table in tables.items() if table}
         tables["data"] |= self.source.model_dump(mode="json", exclude_none=True)
         return tomli_w.dumps(tables)
 
@@ -187,7 +210,7 @@ def _read_kinds(room: str, table: Mapping[str, Any], where: _Lines, section: str
 
 
 def _read_kind(room: str, table: Mapping[str, object], place: tuple[str, ...], where: _Lines) -> Any:
-    contract = {"inputs": Input, "targets": Target, "networks": Backbone}[room]
+    contract = {"inputs": Input, "targets": Target, "networks": Backbone, "estimators": Estimator}[room]
     kind = table.get("kind")
     if not isinstance(kind, str):
         raise UserError(

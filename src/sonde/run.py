@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from sonde import artifact, evaluation, stages
+from sonde import artifact, checks, evaluation, loop, stages
 from sonde.base import dist, files, rng
+from sonde.base.errors import UserError
 from sonde.base.progress import NoProgress, Progress
+from sonde.contracts.finding import Finding
 from sonde.contracts.task import Task
-from sonde.data.store import check_unreadable
+from sonde.data.store import Encoded, check_unreadable
 from sonde.recipe import Recipe
 from sonde.training import checkpoint, parallel
 from sonde.training.run_folder import Log, RunFolder
@@ -30,6 +33,8 @@ class Run:
     seconds: float
     # What the scores' baseline is: "majority class", "mean".
     baseline: str = ""
+    # What the checks of the data and the curves say.
+    findings: tuple[Finding, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -46,10 +51,12 @@ class Run:
             shown = {name: score for name, score in found.items() if "/" not in name}
             wide = max(18, *map(len, shown))
             lines += [f"  {name:<{wide}} {score!s:<30} {self._beside(score)}".rstrip() for name, score in shown.items()]
+        lines += [one.to_text() for one in self.findings if one.check == "training"]
         return "\n".join([*lines, "made", f"  run        {self.folder}", f"  artifact   {self.artifact}"])
 
     def _beside(self, score: evaluation.Score) -> str:
-        return "" if score.baseline is None else f"{self.baseline} {score.baseline:.4g}"
+        beside = {self.baseline: score.baseline, score.reference_name: score.reference}
+        return ", ".join(f"{name} {value:.4g}" for name, value in beside.items() if name and value is not None)
 
 
 def fit(
@@ -58,61 +65,62 @@ def fit(
     out: str | Path,
     resume: bool = False,
     network: nn.Module | None = None,
+    despite: Sequence[str] = (),
+    audited: bool = False,
     progress: Progress | None = None,
 ) -> Run:
     """Train what a recipe says, into the new folder `out`; with `resume`, go on where that run stopped.
 
     `network` replaces the recipe's by any module that takes the input's tensor and gives what the target asks.
+    `despite` names checks of the data (see `sonde check`) that may fail; `audited`: they have been done already.
     Started by torchrun, the processes train one network together and give what one process would.
 
     Raises:
-        UserError: recipe, data or folder are wrong; nothing was written.
-        Diverged: a loss or a gradient was not finite. Interrupted: the user stopped the run, its state is saved.
+        UserError: recipe, data or folder are wrong; nothing was written. CheckFailed: so did a check of the data.
+        Diverged: a loss or a gradient was not finite.
+        Interrupted: the user stopped the run; its state is saved.
     """
     started = time.perf_counter()
     progress = progress or NoProgress()
+    if recipe.classical is not None and network is not None:
+        raise UserError("the recipe has a [classical] section, and a network was given", expected="one of them")
     with rng.preserved(), dist.process_group(), RunFolder.open(Path(out), resume=resume) as folder:
         data = stages.load_data(recipe)
-        for note in data.notes:
-            progress.message(note)
         task = stages.fit_task(recipe, data.splits["train"], network)
-        net = stages.build_network(recipe, task, network)
+        for note in (*data.notes, *task.target.notes()):
+            progress.message(note)
+        net = None if recipe.classical else stages.build_network(recipe, task, network)
         sets = {split: stages.encode_split(recipe, task, split, data, folder, progress) for split in data.splits}
         check_unreadable(sets, recipe.data.max_unreadable)
-        stages.check_monitor(recipe, task, net, sets)
-        parallel.per_rank_batch_size(min(recipe.training.batch_size, len(sets["train"].examples)))
+        if net is not None:
+            stages.check_monitor(recipe, task, net, sets)
+            parallel.per_rank_batch_size(min(recipe.training.batch_size, len(sets["train"].examples)))
+        findings = [] if audited else checks.before_training(recipe, data, task, sets, despite, progress)
         folder.record_inputs(recipe.to_toml(), data.snapshot)
-        for note in stages.about_network(net):
-            progress.message(note)
-        ready, sets = stages.keep_features(recipe, task, net, sets, progress)
-        state, plan, batches = stages.prepare(recipe, ready, net, sets["train"], folder.precision_file, progress)
-        position = checkpoint.restore(folder.checkpoints, state, progress.message)
-        with Log(folder.log, position or 0) as log:
-            if position is None:
-                log.start(plan, sets)
-            Trainer(
-                training=recipe.training,
-                task=ready,
-                sets=sets,
-                state=state,
-                plan=plan,
-                batches=batches,
-                folder=folder,
-                log=log,
-                progress=progress,
-            ).run()
-        stages.use_best(recipe, folder, state)
-        if dist.is_main():
-            stages.write_adapters(recipe, state.network, folder.adapters, progress)
-        stages.merge_adapters(recipe, ready, state, sets, progress)
+        ready = task
+        if net is None:
+            state = stages.fit_classical(recipe, task, sets, progress)
+        else:
+            for note in stages.about_network(net):
+                progress.message(note)
+            ready, sets = stages.keep_features(recipe, task, net, sets, progress)
+            state = _train(recipe, ready, net, sets, folder, progress)
+            if dist.is_main():
+                stages.write_adapters(recipe, state.network, folder.adapters, progress)
+            stages.merge_adapters(recipe, ready, state, sets, progress)
         ready = stages.remember(ready, state, sets["train"], progress)
         scores = stages.score(recipe, ready, state, sets, progress)
         task = Task(inputs=task.inputs, target=ready.target)
         weights = checkpoint.weights_of(state.network)
         if dist.is_main():
+            scores = stages.beside_reference(recipe, task, sets, scores, progress)
             files.write_json(folder.scores, evaluation.to_json(scores))
-            backbones = stages.resolved_networks(recipe, state.network) if network is None else None
-            artifact.write(folder.model, task, backbones, weights, stages.card(recipe, data, scores, state))
+            if net is not None:
+                findings.append(checks.after_training(recipe, task, folder.log, scores))
+            files.write_json(folder.findings, [one.to_json() for one in findings])
+            own = network is not None
+            described = recipe.classical or (None if own else stages.resolved_networks(recipe, state.network))
+            artifact.write(folder.model, task, described, weights, stages.card(recipe, data, scores, state))
         dist.barrier()
     return Run(
         folder=folder.path,
@@ -120,4 +128,35 @@ def fit(
         scores=scores,
         seconds=time.perf_counter() - started,
         baseline=task.target.baseline_name,
+        findings=tuple(findings),
     )
+
+
+def _train(
+    recipe: Recipe,
+    task: Task,
+    network: nn.Module,
+    sets: dict[str, Encoded],
+    folder: RunFolder,
+    progress: Progress,
+) -> loop.State:
+    """The network trained from where its last checkpoint stands, with the weights that become the artifact."""
+    state, plan, batches = stages.prepare(recipe, task, network, sets["train"], folder.precision_file, progress)
+    stages.show_first_batch(task, batches, recipe.training.seed, folder)
+    position = checkpoint.restore(folder.checkpoints, state, progress.message)
+    with Log(folder.log, position or 0) as log:
+        if position is None:
+            log.start(plan, sets)
+        Trainer(
+            training=recipe.training,
+            task=task,
+            sets=sets,
+            state=state,
+            plan=plan,
+            batches=batches,
+            folder=folder,
+            log=log,
+            progress=progress,
+        ).run()
+    stages.use_best(recipe, folder, state)
+    return state

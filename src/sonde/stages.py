@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import copy
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 from torch import nn
 
-from sonde import __version__, evaluation, loop, networks
+from sonde import __version__, classical, evaluation, loop, networks
 from sonde.base import dist, lookup, weight_files
 from sonde.base.config import Config, kind_of
 from sonde.base.device import Precision, choose_device
 from sonde.base.errors import Diverged, UserError, unknown
 from sonde.base.progress import Progress
-from sonde.base.rng import initial_weights, key
+from sonde.base.rng import BatchRng, initial_weights, key
 from sonde.contracts.backbone import Backbone, BackboneConfig
+from sonde.contracts.batch import Examples
+from sonde.contracts.classical import EstimatorConfig, Unsuitable
 from sonde.contracts.input import Input
 from sonde.contracts.part import Part
 from sonde.contracts.records import Records
@@ -36,6 +39,10 @@ from sonde.training.schedules import Schedule
 MERGE_TRIED, MERGE_ALLOWED = 64, 1e-4
 # Skipped records that people are told of, one by one.
 SHOWN = 8
+
+# What a classical model is given that has to be there within seconds: so many training records, and so many numbers
+# (records times answers times columns).
+QUICK_ROWS, QUICK_CELLS = 5000, 30_000_000
 
 Scores = dict[str, dict[str, evaluation.Score]]
 
@@ -66,14 +73,21 @@ def load_data(recipe: Recipe) -> Dataset:
     )
 
 
+def target_kind(recipe: Recipe) -> type[Target]:
+    """The class of the recipe's target."""
+    return _kind("targets", recipe.target, Target)
+
+
 def fit_task(recipe: Recipe, train: Records, own: nn.Module | None = None) -> Task:
     """Inputs and target, fitted on the training split only; inputs as the pretrained weights of their backbones want
     them (`own`: there is someone's module in place of the recipe's networks)."""
     inputs: dict[str, Input] = {}
     for name, config in recipe.inputs.items():
-        kind, network = _kind("inputs", config, Input), recipe.network[name]
-        backbone = lookup.find("networks", kind_of(network), Backbone)  # type: ignore[type-abstract]
-        wanted = None if own else backbone.preprocessing(network)
+        kind, network = _kind("inputs", config, Input), recipe.network.get(name)
+        wanted = None
+        if network is not None and own is None and recipe.classical is None:
+            backbone = lookup.find("networks", kind_of(network), Backbone)  # type: ignore[type-abstract]
+            wanted = backbone.preprocessing(network)
         inputs[name] = kind.fit(config, train) if wanted is None else kind.fit_to(config, train, wanted)
     return Task(inputs=inputs, target=_kind("targets", recipe.target, Target).fit(recipe.target, train, inputs))
 
@@ -251,6 +265,84 @@ def prepare(
     return state, plan, batches
 
 
+def show_first_batch(task: Task, batches: Batches, seed: int, folder: RunFolder) -> None:
+    """The first batch as training sees it, with its truth, in the run folder, where the target can draw it."""
+    if not dist.is_main() or type(task.target).draw_batch is Target.draw_batch:
+        return
+    batch, epoch = batches.at(0)
+    some = task.split(batch, SHOWN)[0]
+    picture = task.target.draw_batch(
+        task.augment(some, BatchRng(seed=seed, epoch=epoch, records_B=some.records_B, progress=0.0))
+    )
+    if picture is not None:
+        picture.save(folder.path / "first_batch.png")
+
+
+def fit_classical(recipe: Recipe, task: Task, sets: dict[str, Encoded], progress: Progress) -> loop.State:
+    """The recipe's classical model in place of a trained network.
+
+    Raises:
+        UserError: there is none for this task.
+    """
+    assert recipe.classical is not None
+    started = time.perf_counter()
+    progress.begin("fit", 1)
+    validation = sets["validation"].examples if "validation" in sets else None
+    seed = recipe.training.seed
+    model = classical.fit(task, recipe.classical, sets["train"].examples, validation, seed=seed)
+    progress.message(f"fitted {kind_of(recipe.classical)} in {time.perf_counter() - started:.1f} s")
+    return loop.State(network=model, optimizers=[])
+
+
+def beside_reference(
+    recipe: Recipe, task: Task, sets: dict[str, Encoded], scores: Scores, progress: Progress
+) -> Scores:
+    """The scores, and beside each what the classical model scores that people would try first, if that takes seconds.
+
+    It is fitted to a sample where there are many records, and says so.
+    """
+    if not recipe.ladder.reference or recipe.classical is not None or not scores:
+        return scores
+    train = sets["train"].examples
+    offer = _first_choice(task, classical.offers(task, train))
+    if offer is None:
+        return scores
+    progress.begin(f"fit {offer.about}", 1)
+    validation = sets["validation"].examples if "validation" in sets else None
+    try:
+        rows = _quick_rows(task, train, offer.trials[0])
+        model = classical.fit(task, offer.trials[0], train, validation, seed=recipe.training.seed, most_rows=rows)
+    except Unsuitable:
+        return scores
+    name = offer.about.partition(" on ")[0]
+    if rows < len(train):
+        name += f" ({rows:,} of {len(train):,} records)"
+    exact = Precision(kind="fp32", device=choose_device())
+    found: Scores = {}
+    for split, each in scores.items():
+        columns = evaluation.eval_outputs(task, model, sets[split].examples, precision=exact)
+        values = evaluation.values(task, columns, sets[split].weight)
+        found[split] = {
+            metric: replace(score, reference=evaluation.finite(values[metric]), reference_name=name)
+            for metric, score in each.items()
+        }
+    return found
+
+
+def _first_choice(task: Task, offers: list[classical.Offer]) -> classical.Offer | None:
+    """The model that people try first on such inputs; a linear one where they disagree."""
+    good = {offer.kind: offer for offer in offers if not offer.reason}
+    choices = {part.feature_map().first_choice for part in task.inputs.values()}
+    wanted = choices.pop() if len(choices) == 1 else "linear"
+    return good.get(wanted, good.get("linear"))
+
+
+def _quick_rows(task: Task, train: Examples, config: EstimatorConfig) -> int:
+    """How many training records such a model takes within seconds."""
+    rows = min(QUICK_ROWS, QUICK_CELLS // max(1, classical.num_columns(task, train) * max(1, task.target.width)))
+    return min(len(train), max(200, rows // 2 if kind_of(config) == "svm" else rows))
+
+
 def check_monitor(recipe: Recipe, task: Task, network: nn.Module, sets: dict[str, Encoded]) -> None:
     """That the score which the recipe wants to watch exists, found out on two examples."""
     monitor = recipe.training.monitor
@@ -329,7 +421,7 @@ def card(recipe: Recipe, data: Dataset, scores: Scores, state: loop.State) -> di
         "sonde": __version__,
         "task": {"inputs": [kind_of(config) for config in recipe.inputs.values()], "target": kind_of(recipe.target)},
         "data": {"fingerprint": data.snapshot.fingerprint, "records": {k: len(v) for k, v in data.splits.items()}},
-        "parameters": sum(one.numel() for one in state.network.parameters()),
+        "parameters": _num_parameters(state.network),
         "weights_of_step": state.best_step or state.step,
         "weights": _first_weights(recipe),
         "scores": evaluation.to_json(scores),
@@ -347,6 +439,12 @@ def _first_weights(recipe: Recipe) -> dict[str, dict[str, str]]:
             named = dict(config).get("name")
             found[name] = {"source": str(config.weights or named), "sha256": weight_files.digest(path)}
     return found
+
+
+def _num_parameters(network: nn.Module) -> int:
+    """Numbers that were learned; a classical model has them all as buffers."""
+    learned = network.buffers() if isinstance(network, classical.ClassicalModel) else network.parameters()
+    return sum(one.numel() for one in learned)
 
 
 Contract = TypeVar("Contract", Input, Target)

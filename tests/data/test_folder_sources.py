@@ -12,6 +12,7 @@ from PIL import Image
 
 from sonde.base.errors import UserError
 from sonde.data.source import Source
+from sonde.data.sources import _mask_values
 from sonde.data.sources.builtin import Builtin
 from sonde.data.sources.class_folders import ClassFolders
 from sonde.data.sources.idx import Idx
@@ -74,10 +75,14 @@ def test_a_class_may_be_called_train(tmp_path: Path) -> None:
 def test_class_folders_guess(tmp_path: Path) -> None:
     root = touch(tmp_path, *[f"often/{number}.png" for number in range(30)], "rare/1.png", "rare/2.png")
     guess = ClassFolders.guess(root, None)
-    assert guess.data["split"] == {"by": "stratified", "validation": 0.1, "test": 0.1}
-    assert guess.warnings == ("the class 'rare' has 2 records and 'often' has 30",)
+    assert guess.data["split"] == {"by": "stratified", "rare": "train", "validation": 0.1, "test": 0.1}
+    assert guess.warnings == (
+        "the class 'rare' has fewer than 3 records: all of them train, and no score tells how well they are learned",
+    )
     touch(root, "rare/3.png")
-    assert ClassFolders.guess(root, "label").data["split"]["by"] == "stratified"
+    guess = ClassFolders.guess(root, "label")
+    assert guess.data["split"] == {"by": "stratified", "validation": 0.1, "test": 0.1}
+    assert guess.warnings == ("the class 'rare' has 3 records and 'often' has 30",)
     with pytest.raises(UserError, match="class folders have no field 'colour' to learn"):
         ClassFolders.guess(root, "colour")
     root = touch(tmp_path / "two", "train/a/1.png", "train/b/1.png", "val/a/1.png")
@@ -91,7 +96,7 @@ def test_class_folders_errors(tmp_path: Path) -> None:
         "ROOT is not a folder. hint: data.source is relative to the recipe's folder"
     )
     assert fails(ClassFolders, tmp_path) == (
-        "ROOT has no class folders. Expected a folder for each class, with pictures or sounds in it."
+        "ROOT has no class folders. Expected a folder for each class, with pictures, sounds or texts in it."
     )
     root = touch(tmp_path, "a/1.png", "b/1.npy")
     text = fails(ClassFolders, root)
@@ -190,7 +195,7 @@ def test_masks_errors(tmp_path: Path) -> None:
     assert "ROOT is not a folder." in fails(Masks, tmp_path / "no")
     assert fails(Masks, tmp_path) == (
         "ROOT has no pictures with masks. Expected the folders images and masks, or train and trainannot (and the same "
-        "for val and test)."
+        "for val and test), or a_mask.png beside a.jpg."
     )
     root = touch(tmp_path, "images/1.jpg", "images/2.jpg", "masks/1.png")
     assert fails(Masks, root) == (
@@ -205,15 +210,20 @@ def test_masks_errors(tmp_path: Path) -> None:
 
 def test_masks_guess(tmp_path: Path) -> None:
     root = Masks.sample(tmp_path)
+    guess = Masks.guess(root, None)
+    assert guess.target == {"kind": "mask", "field": "mask", "classes": ["background", "foreground"]}
+    assert (guess.warnings, guess.read_as) == ((), ("masks: 0 as background, 1 as foreground",))
+    Image.fromarray(np.full((8, 8), 7, dtype=np.uint8)).save(root / "masks" / "0.png")
     assert Masks.guess(root, None).warnings == (
-        "the masks hold the ids 0, 1: if one means no class, say so with target.ignore",
+        "the masks hold the ids 0, 1, 7: if one means no class, say so with target.ignore",
     )
     Image.fromarray(np.full((8, 8), 255, dtype=np.uint8)).save(root / "masks" / "0.png")
     guess = Masks.guess(root, "mask")
     assert guess.target == {"kind": "mask", "field": "mask", "ignore": 255}
     assert guess.notes == {"target.ignore": "by custom, 255 marks pixels without a class"}
-    Image.fromarray(np.zeros((8, 8, 3), dtype=np.uint8)).save(root / "masks" / "0.png")
-    assert "the masks are colour pictures: their pixel values must be class ids" in Masks.guess(root, None).warnings
+    # Grey that is stored as colours is grey.
+    Image.fromarray(np.full((8, 8, 3), 255, dtype=np.uint8)).save(root / "masks" / "0.png")
+    assert Masks.guess(root, "mask").target == guess.target
     (root / "masks" / "1.png").write_bytes(b"torn")  # is for training to report
     assert Masks.guess(root, None).count == 6
     with pytest.raises(UserError, match="pictures with masks have no field 'label' to learn"):
@@ -278,10 +288,11 @@ def test_text_errors(tmp_path: Path) -> None:
         "the folder ROOT is not a folder of text files. Expected files ending in .txt or .md."
     )
     path = tmp_path / "a.txt"
-    path.write_bytes(b"one\ntwo \xe9")
+    path.write_bytes(b"one\ntw\xb9o")
     assert fails(TextFiles, path) == (
-        "the text file ROOT is not UTF-8: byte 0xe9 at offset 8 (line 2). Expected text in UTF-8. "
-        "hint: iconv -f LATIN1 -t UTF-8 a.txt > converted.txt, if it is Latin-1"
+        "the text file ROOT is not UTF-8: byte 0xb9 at offset 6 (line 2). Expected text in UTF-8, or one that is "
+        "certainly Western European. "
+        "hint: iconv -f cp1250 -t UTF-8 a.txt > converted.txt, if it is Central European, or the like"
     )
     path.write_bytes(b" \n")
     assert fails(TextFiles, path) == "the text file ROOT is empty."
@@ -400,3 +411,129 @@ def test_real_folders(shared: Path) -> None:
     clothes = Idx.read(shared / "fashion_mnist", Idx.Config())
     assert clothes.fields["image"].shape == (70_000, 28, 28)
     assert clothes.fields["label"][0] == "Ankle boot"
+
+
+def test_folders_of_texts(tmp_path: Path) -> None:
+    root = touch(tmp_path / "plain", "pos/1.txt", "pos/2.txt", "neg/1.txt", "README.txt")
+    assert ClassFolders.recognise(root)
+    guess = ClassFolders.guess(root, None)
+    assert guess.about == "3 texts in 2 class folders"
+    assert guess.inputs == {"text": {"kind": "text", "field": "file"}}
+    root = touch(
+        tmp_path / "split",
+        *(f"{split}/{label}/{n}.txt" for split in ("train", "test") for label in ("pos", "neg") for n in range(2)),
+        "train/unsup/1.txt",
+        "train/urls_pos.txt",
+    )
+    assert ClassFolders.recognise(root)
+    assert not TextFiles.recognise(root)
+    guess = ClassFolders.guess(root, None)
+    assert guess.about == "8 texts in 2 class folders"
+    assert guess.data["split"] == {"by": "given", "validation": 0.1}
+    assert guess.notes["data.kind"] == "left out: train/unsup/ (by its name it holds records without a class)"
+
+
+def test_empty_class_folders_are_ignored_and_told(tmp_path: Path) -> None:
+    root = touch(tmp_path, "a/1.png", "b/1.ppm", "b/2.pgm")
+    (root / "none" / "deep").mkdir(parents=True)
+    assert ClassFolders.recognise(root)
+    records = ClassFolders.read(root, ClassFolders.Config())
+    assert records.fields["label"].tolist() == ["a", "b", "b"]
+    assert records.notes == ("none/ (empty)",)
+    assert ClassFolders.guess(root, None).notes["data.kind"] == "left out: none/ (empty)"
+
+
+def picture(path: Path, pixels: object) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.array(pixels, dtype=np.uint8)).save(path)
+
+
+COLOURS = [[[128, 64, 128], [0, 0, 0]], [[70, 70, 70], [70, 70, 70]]]
+
+
+@pytest.mark.parametrize(
+    ("folders", "ending"),
+    [(("", ""), "_mask"), (("a/", "a/"), "_seg"), (("imgs/", "labels/"), ""), (("x", "x"), "_gt")],
+)
+def test_masks_in_colours(tmp_path: Path, folders: tuple[str, str], ending: str) -> None:
+    for name in "pqr":
+        picture(tmp_path / f"{folders[0]}{name}.jpg", np.zeros((2, 2, 3)))
+        picture(tmp_path / f"{folders[1]}{name}{ending}.png", COLOURS)
+    assert Masks.recognise(tmp_path)
+    assert not ClassFolders.recognise(tmp_path)
+    guess = Masks.guess(tmp_path, None)
+    assert guess.about == "3 pictures with masks"
+    palette = {colour: colour for colour in ("#000000", "#464646", "#804080")}
+    assert guess.target == {"kind": "mask", "field": "mask", "palette": palette}
+    (tmp_path / "class_dict.csv").write_text("name,r,g,b\nRoad,128,64,128\nVoid,0,0,0\nWall of brick,70,70,70\n")
+    guess = Masks.guess(tmp_path, None)
+    palette = {"Road": "#804080", "Void": "#000000", "Wall of brick": "#464646"}
+    assert guess.target == {"kind": "mask", "field": "mask", "palette": palette, "ignore": 1}
+    assert guess.notes["target.palette"] == "colours from class_dict.csv"
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("class_dict.csv", "name,r,g,b\nroad,1,2,3\nsky,4,5,6\n"),
+        ("label_colors.txt", "1 2 3\t\troad\n4 5 6\t\tsky\n"),
+        ("labelmap.txt", "# label:color_rgb:parts:actions\nroad:1,2,3::\nsky:4,5,6::\n"),
+        ("classes.csv", "id,name,r,g,b\n0,road,1,2,3\n1,sky,4,5,6\n"),
+    ],
+)
+def test_files_of_colours(tmp_path: Path, name: str, content: str) -> None:
+    (tmp_path / name).write_text(content)
+    assert _mask_values.class_file(tmp_path).classes == (("road", 0x010203), ("sky", 0x040506))
+
+
+@pytest.mark.parametrize("content", ["road\nsky\n", "0 road\n1 sky\n", "sky,1\nroad,0\n"])
+def test_files_of_names(tmp_path: Path, content: str) -> None:
+    (tmp_path / "codes.txt").write_text(content)
+    assert _mask_values.class_file(tmp_path).classes == (("road", None), ("sky", None))
+    for name in "pqr":
+        picture(tmp_path / "images" / f"{name}.png", np.zeros((2, 2, 3)))
+        picture(tmp_path / "masks" / f"{name}.png", [[0, 1], [255, 1]])
+    guess = Masks.guess(tmp_path, None)
+    assert guess.target == {"kind": "mask", "field": "mask", "classes": ["road", "sky"], "ignore": 255}
+
+
+def test_masks_with_losses_and_shades(tmp_path: Path) -> None:
+    disc = np.hypot(*np.mgrid[-1:1:64j, -1:1:64j]) < 0.6
+    for index in range(4):
+        picture(tmp_path / "images" / f"{index}.jpg", np.stack([disc * 200] * 3, 2))
+        picture(tmp_path / "masks" / f"{index}.jpg", disc * 255)
+    guess = Masks.guess(tmp_path, None)
+    assert guess.target["palette"] == {"background": "#000000", "foreground": "#ffffff"}
+    assert guess.target["nearest_colour"] is True
+    picture(tmp_path / "masks" / "0.jpg", np.arange(64 * 64).reshape(64, 64) % 256)
+    picture(tmp_path / "masks" / "1.jpg", np.random.default_rng(0).integers(0, 256, (64, 64, 3)))
+    with pytest.raises(UserError, match=r"the masks hold [\d,]+ different colours.*class_dict\.csv"):
+        Masks.guess(tmp_path, None)
+    for index in range(4):
+        picture(tmp_path / "masks" / f"{index}.jpg", np.arange(64 * 64).reshape(64, 64) % 256)
+    with pytest.raises(UserError, match=r"the masks hold 25\d different values up to 25"):
+        Masks.guess(tmp_path, None)
+
+
+def test_masks_beside_their_pictures(tmp_path: Path) -> None:
+    for patient in "abcd":
+        for slice_ in range(2):
+            picture(tmp_path / patient / f"{slice_}.tif", np.zeros((2, 2, 3)))
+            picture(tmp_path / patient / f"{slice_}_mask.tif", [[0, 255], [0, 0]])
+    assert Masks.recognise(tmp_path)
+    assert not ClassFolders.recognise(tmp_path)
+    guess = Masks.guess(tmp_path, None)
+    assert guess.target["classes"] == ["background", "foreground"]
+    assert guess.warnings[0].startswith("pictures share folders: if a folder is a patient")
+    assert Masks.read(tmp_path, Masks.Config()).fields["folder"].tolist() == list("aabbccdd")
+    (tmp_path / "a" / "0_mask.tif").unlink()
+    assert fails(Masks, tmp_path) == (
+        "ROOT/a/0.tif has no mask beside it. Expected for every picture a mask, as 1_mask.tif for 1.tif. "
+        "hint: add the masks, or move the pictures away"
+    )
+    root = tmp_path / "split"
+    for split in ("train", "val"):
+        for name in "ab":
+            picture(root / split / f"{name}.png", np.zeros((2, 2, 3)))
+            picture(root / split / f"{name}_label.png", [[0, 1], [0, 0]])
+    assert Masks.read(root, Masks.Config()).fields["split"].tolist() == ["train", "train", "validation", "validation"]

@@ -25,7 +25,7 @@ REAL = {
     "fashion_mnist": ("idx", {"image"}, "category"),
     "tinyshakespeare": ("text-files", {"text"}, "next-token"),
     "tinyshakespeare/input.txt": ("text-files", {"text"}, "next-token"),
-    "openmoji_captions": ("table", {"image"}, "category"),
+    "openmoji_captions": ("table", {"image", "text"}, "category"),
     "esol": ("table", {"table"}, "number"),
     "omniglot_small1": ("class-folders", {"image"}, "category"),
     "ud_english_partut": ("tagged-text", {"text"}, "tags"),
@@ -96,6 +96,9 @@ def test_texts_and_files(shared: Path) -> None:
     guess = real(shared, "openmoji_captions")
     assert guess.inputs["image"]["field"] == "file_name"
     assert guess.target["field"] == "group"  # subgroup has classes of one picture
+    assert guess.inputs["text"]["field"] == "tags"
+    assert guess.notes["inputs"] == "image and text are learned from together; to drop one, delete its two sections"
+    assert [warning for warning in guess.warnings if "subgroup" in warning]  # it gives the answer away
     guess = real(shared, "openmoji_captions", "tags")
     assert guess.target == {"kind": "labels", "field": "tags", "separator": ",", "min_count": 10}
 
@@ -201,14 +204,21 @@ def test_splits_and_doubts() -> None:
     found = roles(x=X, label=["ant"] * 180 + ["bee"] * 20, split=parts)
     assert found.warnings == ["there is the class 'bee' of 'label' without a training row"]
     found = roles(x=X, label=["ant"] * 199 + ["bee"])
-    assert found.split["by"] == "stratified"
-    assert found.warnings == ["there is the class 'bee' of 'label' with fewer than 3 rows"]
+    assert found.split == {"by": "stratified", "rare": "train", "validation": 0.1, "test": 0.1}
+    assert found.warnings == [
+        "there is the class 'bee' of 'label' with fewer than 3 rows: all of them train, and no score tells how well "
+        "they are learned"
+    ]
     day = np.datetime64("2024-01-01", "us") + np.arange(200).astype("timedelta64[D]")
     assert roles(x=X, y=X + RNG.normal(size=200), day=day).warnings == [
         '\'day\' is a time: if later records are to be predicted, split = { by = "time", field = "day" }'
     ]
     holes = np.where(np.arange(200) < 2, np.nan, X + RNG.normal(size=200))
-    assert roles(x=X, y=holes).warnings == ["2 rows have no value in 'y': remove them, or fit stops there"]
+    found = roles(x=X, y=holes)
+    assert found.data == {"drop_unlabelled": True}
+    assert found.notes["data.drop_unlabelled"] == "left out: 2 of 200 rows, without a value in 'y'"
+    most = np.where(np.arange(200) < 150, np.nan, X + RNG.normal(size=200))
+    assert roles(x=X, y=most).warnings == ["150 of 200 rows have no value in 'y', and are left out"]
 
 
 def fails(target: str | None = None, **fields: object) -> str:
@@ -239,10 +249,8 @@ def test_errors() -> None:
 
 def test_what_is_missing_or_infinite_is_told() -> None:
     found = roles(label=[None, *KIND[1:]], x=np.where(np.arange(200) == 7, np.inf, X))
-    assert found.warnings == [
-        "one row has no value in 'label': remove them, or fit stops there",
-        "'x' has an infinite value: fit stops there",
-    ]
+    assert found.data == {"drop_unlabelled": True}
+    assert found.warnings == ["'x' has an infinite value: such rows are unreadable"]
     prices = np.where(np.arange(200) == 9, np.inf, X)
     assert roles("price", price=prices, x=X, y=RNG.normal(size=200)).target["kind"] == "number"
     assert fails("x", x=X, note=[["a"]] * 200, same=["a"] * 200) == (
@@ -268,9 +276,51 @@ def test_headers_are_seen(tmp_path: Path) -> None:
 def test_a_manifest_of_sounds(tmp_path: Path) -> None:
     lines = [f'{{"audio_filepath": "wav/{n}.wav", "duration": {n / 7}, "label": "{n % 2}"}}\n' for n in range(12)]
     (tmp_path / "manifest.jsonl").write_text("".join(lines))
-    (tmp_path / "wav").mkdir()
+    for number in range(12):
+        (tmp_path / "wav").mkdir(exist_ok=True)
+        (tmp_path / "wav" / f"{number}.wav").touch()
     assert recognising(tmp_path) == ["table"]
     guess = find("sources", "table", Source).guess(tmp_path, None)
     assert guess.inputs == {"audio": {"kind": "audio", "field": "audio_filepath"}}
     assert guess.target == {"kind": "category", "field": "label"}
-    assert guess.notes["inputs.audio.field"] == "left out: duration"
+    assert guess.notes["inputs.audio.field"] == "left out: duration (is about the file)"
+    (tmp_path / "wav").rename(tmp_path / "elsewhere")
+    assert find("sources", "table", Source).guess(tmp_path, None).data["folders"] == {"audio_filepath": "elsewhere"}
+    for file in (tmp_path / "elsewhere").iterdir():
+        file.unlink()
+    with pytest.raises(UserError) as caught:
+        find("sources", "table", Source).guess(tmp_path, None)
+    assert str(caught.value).replace(str(tmp_path), "ROOT") == (
+        "none of the files is there that column 'audio_filepath' of ROOT/manifest.jsonl names. Expected files in the "
+        "table's folder or in folders within it. hint: looked for 'wav/0.wav', with and without an ending, in .; "
+        "data.folders names another folder"
+    )
+
+
+def test_targets_of_well_known_tables() -> None:
+    noise = RNG.normal(size=(4, 200))
+    # y is a length beside x and z; a whole name speaks before a word of one; when and where are no answers.
+    assert roles(price=noise[0], x=noise[1], y=noise[2], z=noise[3]).target["field"] == "price"
+    assert roles(x=noise[1], y=noise[2]).target["field"] == "y"
+    assert roles(price=noise[0], min_price=noise[1], max_price=noise[2]).target["field"] == "price"
+    assert roles(default=KIND, balance=noise[0], income=noise[1]).target["field"] == "default"
+    assert roles(wage=noise[0], tenure=noise[1]).target["field"] == "wage"
+    assert roles(wage=["low", "high"] * 100, left=KIND).target["field"] == "left"
+    assert roles(temp=noise[0], month=np.arange(200) % 12, day=np.arange(200) % 30).target["field"] == "temp"
+    assert roles(kind=KIND, latitude=noise[0], longitude=noise[1]).target["field"] == "kind"
+    # One rare class does not make another column the target; many classes, some of them rare, are names.
+    assert roles(place=KIND, kind=[*KIND[1:], "wasp"]).target["field"] == "kind"
+    names = [f"n{number // 8}" for number in range(199)] + ["once"]
+    assert roles(x=noise[0], kind=KIND, name=names).target["field"] == "kind"
+
+
+def test_copies_of_the_target_by_rank() -> None:
+    wage = np.exp(RNG.normal(size=200))
+    found = roles("wage", wage=wage, lwage=np.log(wage), x=X)
+    assert found.inputs["table"]["fields"] == ["x"]
+    assert found.warnings[0].startswith("'lwage' repeats the target (correlation of ranks 1.000), and was left out")
+
+
+def test_values_missing_in_a_few_rows_do_not_stop_a_run() -> None:
+    holes = np.where(np.arange(200) == 7, np.nan, X)
+    assert roles(x=holes, label=KIND).inputs["table"] == {"kind": "table", "fields": ["x"], "allow_missing": True}

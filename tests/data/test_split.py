@@ -124,7 +124,7 @@ def test_a_class_with_one_example() -> None:
     label = objects(["rose"] * 10 + ["tulip"])
     assert fails(Split(by="stratified"), records(y=label), label) == (
         "the class 'tulip' has only one example. Expected at least 3 of every class: one each for train, validation "
-        'and test. hint: add examples, remove the class, or use split = { by = "random" }'
+        'and test. hint: add examples, remove the class, or keep it in training with split = { ..., rare = "train" }'
     )
     column = objects(["north"] * 8 + ["south"] * 2)
     assert "the class 'south' in column 'where' has only 2 examples." in fails(

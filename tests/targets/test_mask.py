@@ -295,7 +295,12 @@ def test_bad_masks_say_what_and_what_to_do(tmp_path):
     for value, text in (
         (None, "the record has no mask in field 'mask'"),
         (b"no picture", "is not a readable picture"),
-        (np.zeros((2, 2, 3), np.uint8), "is an array of uint8 (2, 2, 3). Expected one class id a pixel"),
+        (
+            np.arange(12, dtype=np.uint8).reshape(2, 2, 3),
+            "the mask in field 'mask' is in colours. Expected a class id a pixel, or a colour for each class in "
+            "target.palette. hint: sonde new writes",
+        ),
+        (np.zeros((2, 2, 5), np.uint8), "is an array of uint8 (2, 2, 5). Expected one class id a pixel"),
         (np.zeros((2, 2)), "is an array of float64 (2, 2)"),
         (np.array([[-1]]), "is an array of int64 (1, 1)"),
         (
@@ -347,3 +352,33 @@ def test_the_input_that_a_mask_belongs_to():
 
 def test_advice_minds_small_classes():
     assert Mask.recommend(MaskConfig(), {}, records()).target == {"dice": 1.0}
+
+
+def test_masks_in_colours():
+    palette = {"road": "#ff0000", "void": "#000000", "sky": "#0000ff"}
+    colours = np.array([[[255, 0, 0], [0, 0, 255]], [[0, 0, 0], [0, 0, 255]]], np.uint8)
+    target = mask(colours, palette=palette, ignore=1)
+    assert (target.ids, target.classes, target.pixels) == ([0, 2], ["road", "sky"], [1, 2])
+    # Names and places of the classes are those of the palette; void is ignored, and codes have no gap.
+    assert target.encode({"mask": colours}, {})["mask"].unique().tolist() == [0, 1, 255]
+    near = colours.copy()
+    near[0, 0] = [250, 9, 3]
+    with pytest.raises(RecordError, match=r"has 1 pixels of the colour #fa0903.*nearest_colour = true"):
+        target.encode({"mask": near}, {})
+    nearest = mask(colours, palette=palette, ignore=1, nearest_colour=True)
+    assert (nearest.encode({"mask": near}, {})["mask"] == target.encode({"mask": colours}, {})["mask"]).all()
+    for settings, text in (
+        ({"palette": palette, "classes": ["a", "b"]}, "palette names the classes"),
+        ({"nearest_colour": True}, "give palette as well"),
+        ({"palette": {"road": "red"}}, "String should match pattern"),
+    ):
+        with pytest.raises(ValueError, match=text):
+            MaskConfig(**settings)
+
+
+def test_grey_in_three_channels_is_grey():
+    grey = np.array([[0, 1], [3, 3]], np.uint8)
+    target = mask(grey)
+    alpha = np.full((2, 2, 1), 9, np.uint8)
+    for shape in (np.stack([grey] * 3, 2), np.concatenate([np.stack([grey] * 3, 2), alpha], 2)):
+        assert (target.encode({"mask": shape}, {})["mask"] == target.encode({"mask": grey}, {})["mask"]).all()

@@ -22,20 +22,24 @@ FILES = ("card.json", "task.json", "task.safetensors", "weights.safetensors")
 def write(
     folder: Path,
     task: Task,
-    network: Mapping[str, Config] | None,
+    network: Mapping[str, Config] | Config | None,
     weights: Mapping[str, Tensor],
     card: Mapping[str, Any],
 ) -> None:
     """Write an artifact folder, whole or not at all.
 
-    `network` holds the settings of each backbone; None for someone's own module.
+    `network` holds the settings of each backbone, or those of a classical model; None for someone's own module.
     """
     described, fitted = {}, {}
     for name, part in {**{f"inputs.{key}": value for key, value in task.inputs.items()}, "target": task.target}.items():
         values, held = part.save()
         described[name] = {"config": part.config.model_dump(mode="json"), "fitted": values}
         fitted |= {f"{name}.{key}": value.contiguous() for key, value in held.items()}
-    backbones = None if network is None else {name: each.model_dump(mode="json") for name, each in network.items()}
+    backbones: dict[str, Any] | None = None
+    if isinstance(network, Config):
+        backbones = network.model_dump(mode="json")
+    elif network is not None:
+        backbones = {name: each.model_dump(mode="json") for name, each in network.items()}
     with files.folder(folder) as new:
         files.write_json(new / "card.json", dict(card))
         files.write_json(new / "task.json", {"format": FORMAT, "parts": described, "network": backbones})

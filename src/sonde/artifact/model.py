@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import sys
+import math
+import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,23 +11,20 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import nn
 
-from sonde import networks
-from sonde.artifact.folder import FORMAT, verify
-from sonde.base import files, lookup
-from sonde.base.device import choose_device
+from sonde.artifact.folder import verify
+from sonde.artifact.restore import read_card, read_network, read_task, reading
+from sonde.base import files
+from sonde.base.config import Config
+from sonde.base.device import choose_device, out_of_memory
 from sonde.base.errors import RecordError, UserError
-from sonde.contracts.backbone import Backbone, BackboneConfig
 from sonde.contracts.batch import Examples
-from sonde.contracts.input import Input
-from sonde.contracts.part import Part
 from sonde.contracts.records import Record, Records
-from sonde.contracts.target import Prediction, Target
+from sonde.contracts.target import Prediction
 from sonde.contracts.task import Task
 
-Contract = TypeVar("Contract")
+Settings = TypeVar("Settings", bound=Config)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +47,18 @@ class Model:
                 raise answer
             found.append(answer)
         return found
+
+    def data_settings(self, kind: str, settings: type[Settings]) -> Settings | None:
+        """How the training data were read, if by a source of this kind: by the recipe that the artifact carries.
+
+        Raises:
+            UserError: the recipe holds other settings than such a source has.
+        """
+        data = tomllib.loads(self.card.get("recipe", "")).get("data", {})
+        if data.get("kind") != kind:
+            return None
+        with reading(Path("card.json"), "recipe"):
+            return settings(**{name: value for name, value in data.items() if name in settings.model_fields})
 
     def answers(self, inputs: Iterable[Any], *, size: int = 64) -> Iterator[Prediction | RecordError]:
         """Answers as they come; an input that cannot be read gives its error in its place."""
@@ -76,6 +86,18 @@ class Model:
         return {fields[0]: Path(value) if first.reads_file and isinstance(value, str) else value}
 
     def _batch(self, rows: Sequence[Record]) -> list[Prediction | RecordError]:
+        """The answers for these rows at once or, where memory does not allow it, for one half after the other."""
+        try:
+            return self._answer(rows)
+        except (MemoryError, RuntimeError) as error:
+            if not out_of_memory(error):
+                raise
+            if len(rows) == 1:
+                raise UserError("memory ran out over one input alone", hint="use a machine with more memory") from error
+        half = len(rows) // 2
+        return [*self._batch(rows[:half]), *self._batch(rows[half:])]
+
+    def _answer(self, rows: Sequence[Record]) -> list[Prediction | RecordError]:
         records = Records.of(rows)
         columns, good, errors = self.task.encode_inputs(records)
         answers: dict[int, Prediction] = {}
@@ -86,65 +108,40 @@ class Model:
                 readable = records.take(np.array(good))
                 predictions = self.task.predict(self.network.eval(), self.task.preprocess(batch), readable)
             answers = dict(zip(good, predictions, strict=True))
+            errors |= {index: _not_finite() for index, answer in answers.items() if not _is_finite(answer)}
         return [errors[index] if index in errors else answers[index] for index in range(len(rows))]
+
+
+def _is_finite(answer: Any) -> bool:
+    """Whether all numbers of an answer are numbers."""
+    if isinstance(answer, float):
+        return math.isfinite(answer)
+    if isinstance(answer, Mapping):
+        return all(map(_is_finite, answer.values()))
+    return all(map(_is_finite, answer)) if isinstance(answer, list) else True
+
+
+def _not_finite() -> RecordError:
+    return RecordError(
+        "the answer is NaN or infinite",
+        expected="finite numbers",
+        hint="the input has numbers far from those of the training split, or the weights are damaged",
+    )
 
 
 def load(path: str | Path, *, network: nn.Module | None = None) -> Model:
     """A model from an artifact folder (or a run folder, whose `model` it is), after verifying every hash.
 
     `network` is needed only for an artifact of someone's own `nn.Module`, which holds weights but no code.
+
+    Raises:
+        UserError: it is no artifact, is damaged, or holds what sonde does not write; the network's weights are others.
     """
     folder, within = files.current_folder(Path(path)), files.current_folder(Path(path) / "model")
     if (within / "MANIFEST.json").is_file():
         folder = within
     verify(folder)
-    described = files.read_json(folder / "task.json")
-    if described["format"] != FORMAT:
-        raise UserError(
-            f"the artifact {folder} has format {described['format']}",
-            expected=f"format {FORMAT}",
-            hint="use the version of sonde that wrote it (card.json names it)",
-        )
-    tensors = load_file(folder / "task.safetensors")
-    parts = {name: _restore(name, saved, tensors) for name, saved in described["parts"].items()}
-    inputs = {name.removeprefix("inputs."): part for name, part in parts.items() if isinstance(part, Input)}
-    target = parts["target"]
-    assert isinstance(target, Target)
-    task = Task(inputs=inputs, target=target)
-    whole = _network(folder, task, described["network"], network)
-    whole.load_state_dict(load_file(folder / "weights.safetensors"))
+    task, backbones = read_task(folder)
+    whole = read_network(folder, task, backbones, network)
     device = choose_device()
-    return Model(task=task, network=whole.to(device).eval(), card=files.read_json(folder / "card.json"), device=device)
-
-
-def _restore(name: str, saved: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Part:
-    room, contract = ("targets", Target) if name == "target" else ("inputs", Input)
-    kind = _kind(room, saved["config"]["kind"], contract)
-    held = {key.removeprefix(f"{name}."): value for key, value in tensors.items() if key.startswith(f"{name}.")}
-    return kind.restore(kind.Config.model_validate(saved["config"]), saved["fitted"], held)
-
-
-def _network(folder: Path, task: Task, backbones: Mapping[str, Any] | None, own: nn.Module | None) -> nn.Module:
-    if backbones is None:
-        if own is None:
-            raise UserError(
-                f"the artifact {folder} holds the weights of a network that is not sonde's own",
-                hint="sonde.load(path, network=the_module)",
-            )
-        return networks.wrap(own, task)
-    configs: dict[str, BackboneConfig] = {
-        name: _kind("networks", saved["kind"], Backbone).Config.model_validate(saved)
-        for name, saved in backbones.items()
-    }
-    return networks.build(configs, task, restoring=True)
-
-
-def _kind(room: str, kind: str, contract: type[Contract]) -> type[Contract]:
-    """A kind that an artifact names. One that is not sonde's must be imported already: an artifact runs no code."""
-    if "." in kind and kind not in sys.modules:
-        raise UserError(
-            f"the artifact needs the kind {kind!r}, which is not part of sonde",
-            expected="a module that you have imported yourself",
-            hint=f"import {kind} before loading, if you trust it",
-        )
-    return lookup.find(room, kind, contract)
+    return Model(task=task, network=whole.to(device).eval(), card=read_card(folder), device=device)

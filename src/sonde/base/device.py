@@ -63,7 +63,7 @@ def _bf16_math() -> Iterator[None]:
 
 def out_of_memory(error: Exception) -> bool:
     """Whether memory ran out; the CPU's allocator says so in words only."""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error)
 
 
 def formats(device: torch.device) -> tuple[Format, ...]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import warnings
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -11,6 +13,12 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from sonde.base.errors import RecordError
 from sonde.base.files import read_bytes
+
+# The tag of EXIF that says how a picture is turned.
+_ORIENTATION = 0x0112
+
+# Pixels between the pictures of a sheet.
+GAP = 4
 
 ResizeMode = Literal["crop", "squash", "pad"]
 Interpolation = Literal["bilinear", "bicubic", "lanczos", "nearest"]
@@ -37,8 +45,30 @@ def read_image(value: object) -> Image.Image:
         # Pillow's own words name an object in memory.
         why = "its content is of no known format" if isinstance(error, UnidentifiedImageError) else error
         raise RecordError(
-            f"{name} is not a readable picture: {why}", expected="a whole PNG, JPEG, WebP, BMP, GIF or TIFF file"
+            f"{name} is not a readable picture: {why}", expected="a whole PNG, JPEG, WebP, BMP, GIF, TIFF or PNM file"
         ) from error
+
+
+def upright_size(path: Path) -> tuple[int, int] | None:
+    """Width and height of a picture as its EXIF orientation turns it, from the head of its file; None where it cannot
+    be read."""
+    try:
+        with Image.open(path) as image:
+            turned = image.getexif().get(_ORIENTATION, 1) >= 5
+            return (image.height, image.width) if turned else (image.width, image.height)
+    except (OSError, ValueError, SyntaxError):
+        return None
+
+
+def colours_of(image: Image.Image) -> np.ndarray:
+    """The colours of a picture as 0xrrggbb, int64 (H, W)."""
+    pixels = np.asarray(image.convert("RGB")).astype(np.int64)
+    return pixels[..., 0] << 16 | pixels[..., 1] << 8 | pixels[..., 2]
+
+
+def hex_of(colour: int) -> str:
+    """0xff8000 as "#ff8000"."""
+    return f"#{colour:06x}"
 
 
 def fit_to(
@@ -58,3 +88,41 @@ def fit_to(
     if how == "crop":
         return ImageOps.fit(image, (width, height), sampling)
     return ImageOps.pad(image, (width, height), sampling)
+
+
+def placement(image_size: tuple[int, int], size: tuple[int, int], *, how: ResizeMode) -> tuple[float, ...]:
+    """Where `fit_to` puts a picture of `image_size` (height, width), in `size`: scale y, scale x, offset y, offset x,
+    and the height and width that it had.
+
+    A place goes to place * scale + offset, both in pixels from the outer border of the first one; back by the inverse.
+    Pillow brings the sides of a padded picture to whole pixels: the scales of its axes differ by that.
+
+    >>> placement((100, 200), (64, 64), how="pad")
+    (0.32, 0.32, 16.0, 0.0, 100.0, 200.0)
+    """
+    (height, width), (to_height, to_width) = image_size, size
+    scales = (to_height / height, to_width / width)
+    offsets = (0.0, 0.0)
+    if how == "crop":
+        scale = max(scales)
+        scales = (scale, scale)
+        offsets = ((to_height - height * scale) / 2, (to_width - width * scale) / 2)
+    elif how == "pad":
+        # As `ImageOps.contain` and `ImageOps.pad` round.
+        ratio, wanted = width / height, to_width / to_height
+        inner_height = round(height / width * to_width) if ratio > wanted else to_height
+        inner_width = round(width / height * to_height) if ratio < wanted else to_width
+        scales = (inner_height / height, inner_width / width)
+        offsets = (float(round((to_height - inner_height) * 0.5)), float(round((to_width - inner_width) * 0.5)))
+    return (*scales, *offsets, float(height), float(width))
+
+
+def side_by_side(pictures: Sequence[Image.Image], columns: int = 4) -> Image.Image:
+    """Pictures of one size in rows on one sheet, a little apart."""
+    width, height = pictures[0].size
+    columns = min(columns, len(pictures))
+    rows = -(-len(pictures) // columns)
+    sheet = Image.new("RGB", (columns * (width + GAP) - GAP, rows * (height + GAP) - GAP), "white")
+    for number, picture in enumerate(pictures):
+        sheet.paste(picture, (number % columns * (width + GAP), number // columns * (height + GAP)))
+    return sheet

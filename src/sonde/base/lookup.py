@@ -24,6 +24,7 @@ ROOMS = {
     "inputs": "sonde.inputs",
     "targets": "sonde.targets",
     "networks": "sonde.networks",
+    "estimators": "sonde.classical",
     "sources": "sonde.data.sources",
 }
 
@@ -54,7 +55,7 @@ def find(room: str, kind: str, contract: type[T]) -> type[T]:
         module = _imported(room, kind)
     else:
         name = f"{ROOMS[room]}.{kind.replace('-', '_')}"
-        if not kind or kind.startswith("_") or importlib.util.find_spec(name) is None:
+        if not _is_name(kind) or importlib.util.find_spec(name) is None:
             raise unknown(kind, kinds(room), what=f"the {room[:-1]} kind")
         module = importlib.import_module(name)
     classes = _classes(module, contract)
@@ -68,6 +69,10 @@ def find(room: str, kind: str, contract: type[T]) -> type[T]:
             expected=f"exactly one subclass of {contract.__module__}.{contract.__name__}",
         )
     return classes.pop()
+
+
+def _is_name(kind: str) -> bool:
+    return kind.replace("-", "_").isidentifier() and not kind.startswith("_")
 
 
 def _imported(room: str, kind: str) -> ModuleType:

@@ -9,9 +9,11 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable
-from typing import TypedDict
+from typing import Annotated
 
 import numpy as np
+from pydantic import Field
+from typing_extensions import TypedDict
 
 # What may stand before or after a number: signs of currencies, ISO 4217 codes in common use, and percent.
 SIGNS = "$\u20ac\u00a3\u00a5\u20b9\u20bd\u20a9\u20ba\u20ab\u20aa\u20b4\u20a6\u20b1\u0e3f"
@@ -34,8 +36,8 @@ class NumberFormat(TypedDict):
     """`grouping` stands between thousands ("" for nothing), `decimal` before the decimals; `unit` is what stands beside
     the numbers ("" for nothing). Plain numbers have the format {"grouping": "", "decimal": ".", "unit": ""}."""
 
-    grouping: str
-    decimal: str
+    grouping: Annotated[str, Field(pattern="^[,.' ]?$")]
+    decimal: Annotated[str, Field(pattern="^[,.]$")]
     unit: str
 
 

@@ -19,13 +19,11 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-# How OpenMP's threads wait for each other, if the user has said so.
-WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
-
 AsJson = Annotated[bool, typer.Option("--json", help="End with one line of JSON on standard output.")]
 Change = Annotated[
     list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Override a setting of the recipe.")
 ]
+Despite = Annotated[list[str] | None, typer.Option("--despite", metavar="CHECK", help="Go on though this check fails.")]
 
 
 @app.callback()
@@ -72,10 +70,35 @@ def new(
 
 
 @app.command()
+def check(
+    recipe: Annotated[Path, typer.Argument(help="The recipe file.")],
+    out: Annotated[Path | None, typer.Option(help="Write check.json and label_issues.csv to this new folder.")] = None,
+    despite: Despite = None,
+    preflight: Annotated[bool, typer.Option(help="Try the pipeline too, not the data alone.")] = True,
+    change: Change = None,
+    as_json: AsJson = False,
+) -> None:
+    """Audit the data and try the pipeline: pass, warn or fail; nothing is trained for good."""
+    from sonde.cli.progress import terminal
+
+    with terminal() as progress:
+        progress.begin("start", 1)
+        from sonde import checks
+        from sonde.commands.check import check as run_check
+        from sonde.recipe import Recipe
+
+        found = run_check(Recipe.read(recipe, changes=change or []), out=out, preflight=preflight, progress=progress)
+    _print(found.to_json() if as_json else found.to_text())
+    checks.require(found.findings, despite or [])
+
+
+@app.command()
 def fit(
     recipe: Annotated[Path, typer.Argument(help="The recipe file.")],
     out: Annotated[Path | None, typer.Option(help="The run folder (default: runs/NAME-TIME).")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on exactly where the run in --out stopped.")] = False,
+    despite: Despite = None,
+    report: Annotated[bool, typer.Option(help="Write report.html at the end.")] = True,
     change: Change = None,
     as_json: AsJson = False,
 ) -> None:
@@ -97,8 +120,83 @@ def fit(
         read = Recipe.read(recipe, changes=change or [])
         folder = out or default_folder(recipe)
         # torchrun starts a job again by the same words.
-        run = run_fit(read, out=folder, resume=resume or dist.restarted(), progress=progress)
-    _print(run.to_json() if as_json else run.to_text())
+        run = run_fit(read, out=folder, resume=resume or dist.restarted(), despite=despite or [], progress=progress)
+        page = None
+        if report and _rank() == 0:
+            from sonde.report import write
+
+            page = write(run.folder, run.folder / "report.html", progress)
+    end = f"\n  report     {page}" if page else ""
+    _print(run.to_json() if as_json else run.to_text() + end)
+
+
+@app.command("report")
+def report_of(
+    run: Annotated[Path, typer.Argument(help="The folder of a finished run.")],
+    out: Annotated[Path | None, typer.Option(help="The page (default: report.html in the run's folder).")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """One HTML page of a run: how good, how sure, where it fails, what to do next."""
+    from sonde.cli.progress import terminal
+
+    with terminal() as progress:
+        progress.begin("start", 1)
+        from sonde.report import write
+
+        place = write(run, out or run / "report.html", progress)
+    _print({"report": str(place)} if as_json else str(place))
+
+
+@app.command()
+def ladder(
+    recipe: Annotated[Path, typer.Argument(help="The recipe file.")],
+    bar: Annotated[str | None, typer.Option(help='Stop at the first rung that reaches it: "roc_auc >= 0.9".')] = None,
+    budget: Annotated[str | None, typer.Option(help="The most time for all rungs together: 30m, 2h.")] = None,
+    out: Annotated[Path | None, typer.Option(help="The ladder's folder (default: runs/NAME-ladder-TIME).")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on where the ladder in --out stopped.")] = False,
+    despite: Despite = None,
+    change: Change = None,
+    as_json: AsJson = False,
+) -> None:
+    """The cheapest approach that meets the bar, from the majority class to the recipe's network, with the evidence."""
+    from sonde.base.errors import CheckFailed, UserError
+    from sonde.cli.progress import terminal
+    from sonde.training.run_folder import default_folder
+
+    if resume and out is None:
+        raise UserError("--resume needs the ladder to go on with", hint="--out LADDER --resume")
+    with terminal() as progress:
+        progress.begin("start", 1)
+        from sonde.commands.ladder import ladder as run_ladder
+        from sonde.recipe import Recipe
+
+        asked = {"ladder.bar": bar, "ladder.budget": budget}
+        changes = [*(change or []), *(f"{name}={json.dumps(value)}" for name, value in asked.items() if value)]
+        read = Recipe.read(recipe, changes=changes)
+        folder = out or default_folder(recipe.with_stem(f"{recipe.stem}-ladder"))
+        found = run_ladder(read, out=folder, resume=resume, despite=despite or [], progress=progress)
+    _print(found.to_json() if as_json else found.to_text())
+    if found.meets_bar is False:
+        raise CheckFailed(f"the bar is not met: {found.why()}")
+
+
+@app.command()
+def evaluate(
+    model: Annotated[Path, typer.Argument(help="A run or an artifact.")],
+    data: Annotated[Path | None, typer.Option(help="New records to judge it on, all of them.")] = None,
+    split: Annotated[str | None, typer.Option(help="A split of the recipe's data (default: test).")] = None,
+    against: Annotated[Path | None, typer.Option(help="Another model, on the same records.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Scores with intervals, where errors gather, and whether one model is better than another."""
+    from sonde.cli.progress import terminal
+
+    with terminal() as progress:
+        progress.begin("start", 1)
+        from sonde.commands.evaluate import evaluate as run_evaluate
+
+        found = run_evaluate(model, data=data, split=split, against=against, progress=progress)
+    _print(found.to_json() if as_json else found.to_text())
 
 
 @app.command()
@@ -108,6 +206,7 @@ def predict(
         list[Path], typer.Argument(readable=False, help="Files, folders, or CSV, JSONL and Parquet tables.")
     ],
     out: Annotated[Path | None, typer.Option(help="Write the answers to this JSONL file.")] = None,
+    draw: Annotated[Path | None, typer.Option(help="Draw the answers into this folder: boxes, masks.")] = None,
 ) -> None:
     """Answer for any number of inputs, one line of JSON each."""
     from sonde.base import files
@@ -122,7 +221,7 @@ def predict(
         from sonde.commands.predict import predict as run_predict
 
         answers = []
-        for answer in run_predict(load(artifact), inputs, progress):
+        for answer in run_predict(load(artifact), inputs, progress, draw=draw):
             answers.append(answer)
             if out is None:
                 _print(answer)
@@ -183,10 +282,9 @@ def _rank() -> int:
 def main() -> None:
     """Run a command; a `SondeError` becomes its message and its exit code."""
     from sonde.base.errors import SondeError
+    from sonde.cli import waiting
 
-    # Read when torch is loaded, which is later. Threads that spin hold up each other and all else on a busy machine.
-    if not any(name in os.environ for name in WAITING):
-        os.environ["OMP_WAIT_POLICY"] = "passive"
+    waiting.choose()
     try:
         app()
     except SondeError as error:

@@ -43,7 +43,7 @@ class Demo:
                 f"  truth      {true}",
                 "",
                 "try next:",
-                f"  sonde fit {self.recipe} --set network.kind=mlp --out {folder.parent / 'mlp'}",
+                f"  sonde fit {self.recipe} --set training.seed=1 --out {folder.parent / 'again'}",
                 "  sonde new YOUR_DATA",
                 f"  sonde predict {artifact} YOUR_PICTURE.png",
             ]

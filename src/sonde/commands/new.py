@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from sonde.base import files, lookup
 from sonde.base.config import Config
-from sonde.base.errors import UserError
+from sonde.base.errors import RecordError, UserError
 from sonde.contracts.input import Input
 from sonde.contracts.records import Records
 from sonde.contracts.specs import Advice
@@ -29,6 +32,8 @@ TRIED = 32
 # Fields of an input that people are told.
 SHOWN = 12
 LEFT_OUT = "left out: "
+# Records that are drawn with their truth, where that can be.
+DRAWN = 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +43,9 @@ class NewRecipe:
     path: Path
     guess: Guess
     sections: Mapping[str, Any]
+    # Pictures of some records with their truth, and the folder that they are in.
+    drawn: int = 0
+    folder: Path | None = None
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -48,6 +56,7 @@ class NewRecipe:
             "split": dict(self.sections["data"].get("split", {})),
             "read_as": list(self.guess.read_as),
             "warnings": list(self.guess.warnings),
+            "drawn": None if self.folder is None else str(self.folder),
         }
 
     def to_text(self) -> str:
@@ -60,10 +69,14 @@ class NewRecipe:
             fields = section.get("fields") or [section.get("field", name), *section.get("also", [])]
             shown = ", ".join(fields[:SHOWN]) + (f", ... ({len(fields)})" if len(fields) > SHOWN else "")
             lines.append(f"  input     {section['kind']}: {shown}")
+        if "inputs" in notes:
+            lines.append(f"            {notes['inputs']}")
         lines += [f"  left out  {note.removeprefix(LEFT_OUT)}" for note in notes.values() if note.startswith(LEFT_OUT)]
         lines += [f"  reads     {each}" for each in self.guess.read_as]
         lines.append(f"  split     {_split_in_words(self.sections['data'].get('split', {}))}")
         lines += [f"look at this first: {warning}" for warning in self.guess.warnings]
+        if self.folder is not None:
+            lines.append(f"drew {self.drawn} records with their truth into {self.folder}: look at them")
         return "\n".join([*lines, f"wrote {self.path}", f"next: sonde fit {self.path}"])
 
 
@@ -102,7 +115,33 @@ def write_recipe(
     text = to_toml(sections, guess)
     out.parent.mkdir(parents=True, exist_ok=True)
     files.write_bytes(out, text.encode())
-    return NewRecipe(path=out, guess=guess, sections=sections)
+    folder = out.with_name(f"{out.stem}-truth")
+    drawn = _draw(sections, records, folder)
+    return NewRecipe(path=out, guess=guess, sections=sections, drawn=drawn, folder=folder if drawn else None)
+
+
+def _draw(sections: Mapping[str, Any], records: Records, folder: Path) -> int:
+    """Draw some records with their truth, where the target can; give how many."""
+    kind = lookup.find("targets", sections["target"]["kind"], Target)  # type: ignore[type-abstract]
+    if kind.draw_truth.__func__ is Target.draw_truth.__func__:  # type: ignore[attr-defined]
+        return 0
+    target = kind.Config.model_validate(dict(sections["target"]))
+    inputs = {
+        name: lookup.find("inputs", each["kind"], Input).Config.model_validate(dict(each))  # type: ignore[type-abstract]
+        for name, each in sections["inputs"].items()
+    }
+    drawn = 0
+    for place in np.unique(np.linspace(0, len(records) - 1, min(DRAWN, len(records))).astype(int)):
+        try:
+            picture = kind.draw_truth(target, records[int(place)], inputs)
+        except RecordError:
+            continue
+        if picture is not None:
+            files.make_folder(folder)
+            name = Path(str(records.ids[int(place)])).with_suffix("").as_posix().replace("/", "_")
+            picture.save(folder / f"{name}.png")
+            drawn += 1
+    return drawn
 
 
 def _records(guess: Guess, path: Path) -> Records:
@@ -185,7 +224,7 @@ def recommend(guess: Guess, records: Records) -> dict[str, dict[str, Any]]:
         name: {**guess.inputs[name], **each.input, **(own.input if len(names) == 1 else {})}
         for name, each in zip(names, advice, strict=True)
     }
-    networks = {name: {**each.network, **own.network} for name, each in zip(names, advice, strict=True)}
+    networks = {name: _laid_over(each.network, own.network) for name, each in zip(names, advice, strict=True)}
     training: dict[str, Any] = {}
     known = target_kind.Config.model_fields
     answers = dict(guess.target)
@@ -203,6 +242,12 @@ def recommend(guess: Guess, records: Records) -> dict[str, dict[str, Any]]:
     }
 
 
+def _laid_over(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings with others laid over them; those of another kind take their place."""
+    same = "kind" not in other or one.get("kind") == other["kind"]
+    return {**(one if same else {}), **other}
+
+
 def _longer(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
     """Of the advice of two inputs the one that trains longer."""
     return other if other.get("epochs", 0) > one.get("epochs", 0) else one or other
@@ -214,6 +259,8 @@ def to_toml(sections: Mapping[str, Any], guess: Guess) -> str:
     for name in ("data", "inputs", "target", "network", "training"):
         section = sections[name]
         nested = name in ("inputs", "network") and "kind" not in section
+        if name in guess.notes:
+            lines += ["", f"# {guess.notes[name]}"]
         for path, table in (
             ((f"{name}.{key}", value) for key, value in section.items()) if nested else [(name, section)]
         ):
@@ -254,9 +301,14 @@ def _under(notes: Mapping[str, str], path: str) -> dict[str, str]:
     return {name.removeprefix(path + "."): note for name, note in notes.items() if name.rpartition(".")[0] == path}
 
 
+def _key(name: str) -> str:
+    """A key of a table: names of columns, classes and colours may need quotes."""
+    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else json.dumps(name, ensure_ascii=False)
+
+
 def _value(value: Any) -> str:
     if isinstance(value, Mapping):
-        return "{ " + ", ".join(f"{key} = {_value(each)}" for key, each in value.items()) + " }"
+        return "{ " + ", ".join(f"{_key(key)} = {_value(each)}" for key, each in value.items()) + " }"
     if isinstance(value, (list, tuple)):
         return "[" + ", ".join(_value(each) for each in value) + "]"
     if isinstance(value, bool):

@@ -142,6 +142,11 @@ class Case:
         if not folder.scores.is_file() or not (files.current_folder(folder.model) / "MANIFEST.json").is_file():
             raise UserError(f"the run in {path} is not finished", hint=f"sonde fit ... --out {path} --resume")
         recipe = Recipe.read(folder.recipe)
+        if recipe.classical is not None:
+            raise UserError(
+                f"the run in {path} is a classical model, and what is proved is claimed of training a network",
+                expected="a run of a [network]",
+            )
         data = stages.load_data(recipe)
         before = Snapshot.from_json(files.read_json(folder.snapshot))
         if before.fingerprint != data.snapshot.fingerprint:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 from torch import Tensor, nn
 
 from sonde.base import weight_files
@@ -34,6 +34,12 @@ class BackboneConfig(Config):
         default=True,
         description="frozen: compute the features once, without augmentation; false: in every step, augmented",
     )
+
+    @field_validator("lora", mode="before")
+    @classmethod
+    def _usual_adapters(cls, value: object) -> object:
+        """`lora = true` is short for the usual settings."""
+        return {} if value is True else None if value is False else value
 
     @model_validator(mode="after")
     def _one_way_to_learn(self) -> BackboneConfig:
@@ -114,6 +120,11 @@ class Backbone(nn.Module, abc.ABC):
 
     @abc.abstractmethod
     def forward(self, tensors: Tensors) -> Tensor | tuple[Tensor, ...] | Features: ...
+
+    @classmethod
+    def smaller(cls, config: Any) -> Any:
+        """Settings of a network of this kind that costs a fraction, to be tried first; None: there is none."""
+        return None
 
     @property
     def embedding_weight(self) -> Tensor | None:

@@ -12,7 +12,9 @@ from sonde.base.errors import RecordError, UserError
 from sonde.base.rng import BatchRng
 from sonde.base.threads import each
 from sonde.contracts.augment import AugmentParams
+from sonde.contracts.classical import FeatureMap
 from sonde.contracts.columns import Columns, Tensors, stack
+from sonde.contracts.feature_maps import feature_map
 from sonde.contracts.part import Part
 from sonde.contracts.preprocessing import Preprocessing
 from sonde.contracts.records import Record, Records
@@ -61,6 +63,11 @@ class Input(Part):
     def spec(self) -> InputSpec:
         """What a backbone has to accept."""
 
+    def feature_map(self) -> FeatureMap:
+        """The features that classical models are given of this input: those of its layout, unless the field uses others
+        (the fingerprint of a molecule)."""
+        return feature_map(self.spec)
+
     @property
     def resizes(self) -> bool:
         """Whether augmentation gives some batches another size than `spec` says."""
@@ -96,6 +103,15 @@ class Input(Part):
     def make_windows(self, columns: Columns) -> Columns:
         """Encoded records as the examples that are taken from them: usually the same, windows for a stream."""
         return columns
+
+    def show(self, record: Record) -> dict[str, Any]:
+        """A record as a report can show it: {"picture": data URI}, {"sound": data URI}, {"text": str} or {"values":
+        {name: value}}."""
+        return {"values": {name: str(record.get(name)) for name in self.fields(self.config)}}
+
+    def named(self, columns: Columns) -> dict[str, np.ndarray]:
+        """The parts of encoded examples that people have a name for, (N,) each: the columns of a table."""
+        return {}
 
     def augment(self, tensors: Tensors, rng: BatchRng) -> tuple[Tensors, AugmentParams]:
         """Change a training batch at random, all of it at once, on its device. Never called outside training."""

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-from collections.abc import Mapping
+import functools
+import json
+import typing
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Self
 
+from pydantic import BaseModel, ConfigDict, create_model
 from torch import Tensor
 
 from sonde.base.config import Config
 from sonde.contracts.columns import Columns, Ragged, Tensors
+from sonde.contracts.finding import Finding
 
 
 class Part(abc.ABC):
@@ -38,6 +43,10 @@ class Part(abc.ABC):
         """Tensors from encoded examples. A ragged column is padded at its end; "length" (B,) says how far it goes."""
         return collate(columns)
 
+    def audit(self, columns: Columns, ids: Sequence[str]) -> list[Finding]:
+        """What is odd about a split's encoded examples that only this kind can see: blank pictures, cut texts."""
+        return []
+
     def save(self) -> tuple[dict[str, Any], Tensors]:
         """What was fitted, as JSON values and tensors; `restore` takes both back."""
         fitted = {one.name: getattr(self, one.name) for one in dataclasses.fields(self) if one.name != "config"}  # type: ignore[arg-type]
@@ -46,7 +55,53 @@ class Part(abc.ABC):
 
     @classmethod
     def restore(cls, config: Config, values: Mapping[str, Any], tensors: Tensors) -> Self:
-        return cls(config=config, **values, **tensors)  # type: ignore[call-arg]
+        """The part that `save` took apart. Every value has to be of the type that its field says.
+
+        Raises:
+            ValueError: a value or a tensor is missing, too many or of another type.
+        """
+        given = json.dumps(dict(values), allow_nan=False)
+        held = dict(_fitted_values(cls).model_validate_json(given, strict=True))
+        wanted = {one.name for one in dataclasses.fields(cls) if _types(cls)[one.name] is Tensor}  # type: ignore[arg-type]
+        if tensors.keys() != wanted:
+            raise ValueError(f"it has the tensors {sorted(tensors)}; expected {sorted(wanted)}")
+        return cls(config=config, **held, **tensors)  # type: ignore[call-arg]
+
+    def check_fitted(self, inputs: Mapping[str, Any]) -> None:  # noqa: B027 (a kind may have nothing to check)
+        """Whether what was fitted agrees with itself and, for a target, with the inputs that it was fitted beside.
+
+        An artifact may have been changed: what is restored is checked before anything is built or computed with it.
+
+        Raises:
+            ValueError: says what does not agree.
+        """
+
+
+def agree(whole: bool, what: str) -> None:
+    """For `Part.check_fitted`.
+
+    Raises:
+        ValueError: `what` does not hold.
+    """
+    if not whole:
+        raise ValueError(what)
+
+
+@functools.cache
+def _types(kind: type[Part]) -> dict[str, Any]:
+    return typing.get_type_hints(kind)
+
+
+@functools.cache
+def _fitted_values(kind: type[Part]) -> type[BaseModel]:
+    """A model of the fields of a kind that are saved as JSON."""
+    types = _types(kind)
+    fields: dict[str, Any] = {
+        one.name: (types[one.name], ...)
+        for one in dataclasses.fields(kind)  # type: ignore[arg-type]
+        if one.name != "config" and types[one.name] is not Tensor
+    }
+    return create_model(kind.__name__, __config__=ConfigDict(extra="forbid", allow_inf_nan=False), **fields)
 
 
 def collate(columns: Columns) -> Tensors:

@@ -20,11 +20,13 @@ class Records:
 
     `fields` maps a name to an array whose first axis is the record. Numbers are float64 or int64 (a missing one is
     NaN), texts and files (`pathlib.Path`) are objects (a missing one is None), pictures may be arrays themselves.
-    `ids` name the records for people: a path relative to the data set, or "row 17".
+    `ids` name the records for people: a path relative to the data set, or "row 17". `notes` say what a source did that
+    people should know (rows that it skipped); only what a source reads has any.
     """
 
     fields: Mapping[str, np.ndarray]
     ids: Sequence[str]
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for name, values in self.fields.items():
@@ -55,7 +57,7 @@ class Records:
         )
 
     def with_fields(self, **fields: np.ndarray) -> Records:
-        return Records(fields={**self.fields, **fields}, ids=self.ids)
+        return Records(fields={**self.fields, **fields}, ids=self.ids, notes=self.notes)
 
     @staticmethod
     def of(rows: Sequence[Record]) -> Records:

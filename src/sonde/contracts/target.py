@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
 from torch import Tensor, nn
@@ -15,11 +15,16 @@ from sonde.base.errors import RecordError
 from sonde.base.rng import BatchRng
 from sonde.contracts.augment import AugmentParams
 from sonde.contracts.batch import Batch
+from sonde.contracts.classical import Problem
 from sonde.contracts.columns import Columns, EvalColumns, Tensors, stack
 from sonde.contracts.input import Input
+from sonde.contracts.panel import Panel
 from sonde.contracts.part import Part
 from sonde.contracts.records import Record, Records
 from sonde.contracts.specs import Advice, FeatureWidth, InputSpec, LayoutName, OutputSpec
+
+if TYPE_CHECKING:
+    from PIL.Image import Image as Picture
 
 # A JSON-able answer.
 Prediction = dict[str, Any]
@@ -151,6 +156,42 @@ class Target(Part):
     def baseline(self, truth: Columns) -> Columns | None:
         """What `eval_outputs` would give for an answer that never looks at the inputs (see `baseline_name`), learned
         from the training split; None where there is none."""
+        return None
+
+    def draw(self, prediction: Prediction, record: Record, inputs: Mapping[str, Input]) -> Picture | None:
+        """An answer drawn on what it is for, as `sonde predict --draw` writes it; None where it cannot be drawn.
+
+        Raises:
+            RecordError: what it is for cannot be read (any more).
+        """
+        return None
+
+    @classmethod
+    def draw_truth(cls, config: Any, record: Record, inputs: Mapping[str, Config]) -> Picture | None:
+        """A record with its truth drawn on it, before anything is fitted: `sonde new` shows some, since places that are
+        written in another way than they are read cannot be seen in numbers."""
+        return None
+
+    def draw_batch(self, batch: Batch) -> Picture | None:
+        """An augmented batch with its truth, as training sees them, in one picture; None where it cannot be drawn."""
+        return None
+
+    def notes(self) -> list[str]:
+        """What people should know of what was fitted, told before training."""
+        return []
+
+    def panels(self, columns: EvalColumns) -> list[Panel]:
+        """Pictures of the answers for a held-out split, for the report."""
+        return []
+
+    def costs(self, columns: EvalColumns) -> np.ndarray | None:
+        """How wrong each answer is, (N,), higher is worse: what sorts the cases of a report; None where single examples
+        have none."""
+        return None
+
+    def classical(self, truth: Columns) -> Problem | None:
+        """What these truths ask of a classical model, which answers as the standard head would; None where there is no
+        such model, as for pictures and texts that are made."""
         return None
 
     def warnings(self, columns: EvalColumns) -> list[str]:

@@ -83,6 +83,14 @@ class Task:
             weight_B=batch.weight_B,
         )
 
+    def without_augmentation(self) -> Task:
+        """The same task, its training batches left as they are."""
+        inputs: dict[str, Input] = {}
+        for name, part in self.inputs.items():
+            changes = {"augment": type(part.config.augment)()} if "augment" in type(part.config).model_fields else {}
+            inputs[name] = type(part).restore(part.config.model_copy(update=changes), *part.save())
+        return Task(inputs=inputs, target=self.target)
+
     def preprocess(self, batch: Batch) -> Batch:
         """The batch as a network takes it."""
         return batch.with_inputs(**{name: part.preprocess(batch.inputs[name]) for name, part in self.inputs.items()})

@@ -18,7 +18,7 @@ from sonde.contracts.records import Records, is_missing
 from sonde.data.settings import DataConfig
 from sonde.data.snapshot import Snapshot, snapshot
 from sonde.data.source import Source
-from sonde.data.sources._folders import TABLES
+from sonde.data.sources import _folders
 from sonde.data.split import assign
 
 SPLITS = ("train", "validation", "test")
@@ -48,14 +48,14 @@ def source_of(kind: str | None, path: Path) -> tuple[str, type[Source]]:
         raise missing(path)
     if re.match(r"\w\w+:/", str(path)):
         raise UserError(f"{path.as_posix().replace(':/', '://', 1)} is not on this machine", hint="download it first")
-    for name in lookup.kinds("sources"):
-        source = lookup.find("sources", name, Source)
+    sources = {name: lookup.find("sources", name, Source) for name in lookup.kinds("sources")}
+    for name, source in sorted(sources.items(), key=lambda each: not each[1].distinct):
         if source.recognise(path):
             return name, source
     raise UserError(
         f"{path} is not a data set that sonde recognises: {_holdings(path)}",
-        expected="class folders, a table (CSV, TSV, Parquet, JSONL), pictures and masks, idx files, text files, "
-        "tagged words (CoNLL, CoNLL-U, JSONL)",
+        expected="class folders, a table (CSV, TSV, JSON, JSONL, Parquet, xlsx), pictures and masks, pictures and "
+        "boxes (VOC, COCO, YOLO, CSV), idx files, text files, tagged words (CoNLL, CoNLL-U, JSONL)",
         hint=_suggestion(path) or "`sonde kinds` lists what is read; data.kind in a recipe chooses one",
     )
 
@@ -83,14 +83,12 @@ def _holdings(path: Path) -> str:
 def _suggestion(path: Path) -> str | None:
     """What would make a data set of a few usual things that are none."""
     if path.is_file():
-        return f"jq -c '.[]' {path.name} > data.jsonl" if path.suffix.lower() == ".json" else None
+        return None
     inside = sorted(path.iterdir())
-    tables = [one for one in inside if one.suffix.lower() in TABLES]
+    tables = _folders.tables(path)
     folders = [one for one in inside if one.is_dir() and not one.name.startswith(".")]
     if len(tables) > 1:
         return f"several tables are no one data set; name one of them: {tables[0]}"
-    if folders and all(any(one.suffix.lower() == ".txt" for one in folder.iterdir()) for folder in folders):
-        return "texts are classified from a table with a column of texts and one of labels"
     if len(folders) == 1 and not tables:
         return f"a class is learned beside others: one folder ({folders[0].name}) is not enough"
     return None
@@ -126,6 +124,7 @@ def load(
                 expected="one of: " + ", ".join(records.fields),
                 hint=_near(field, records),
             )
+    told = records.notes
     records, notes = _labelled(records, needed, drop=data.drop_unlabelled)
     root = path if path.is_dir() else path.parent
     records = records.with_fields(**{name: as_paths(records.fields[name], root) for name in files})
@@ -136,7 +135,7 @@ def load(
     return Dataset(
         splits={name: records.take(indices) for name, indices in parts.items() if len(indices)},
         snapshot=snapshot(records, splits, used=wanted),
-        notes=notes,
+        notes=(*told, *notes),
     )
 
 

@@ -39,6 +39,9 @@ class Source(abc.ABC):
     """Reads one format. A kind is one module with one final subclass and its `Config` (the options of `[data]`)."""
 
     Config: ClassVar[type[Config]]
+    # Whether what it recognises is written in a form that has one meaning only: such sources are asked before those
+    # that a folder of other things may look like.
+    distinct: ClassVar[bool] = False
 
     @staticmethod
     @abc.abstractmethod

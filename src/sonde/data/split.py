@@ -38,6 +38,10 @@ class Split(Config):
         default=None,
         description="the column to split by; for given 'split', for stratified the target's field if left out",
     )
+    rare: Literal["error", "train"] = Field(
+        default="error",
+        description="stratified: classes with fewer records than there are splits; train keeps them there",
+    )
     validation: float = Field(default=0.1, ge=0, lt=1, description="share of the records that pick the best checkpoint")
     test: float = Field(default=0.1, ge=0, lt=1, description="share of the records that give the final scores")
 
@@ -148,13 +152,13 @@ def _stratified(
             hint="fill it in, or remove the record",
         )
     codes, counts = codes_of(values)
-    if counts.min() < len(shares):
+    if counts.min() < len(shares) and split.rare == "error":
         rare = int(counts.argmin())
         name = values[int(np.argmax(codes == rare))]
         raise UserError(
             f"the class {str(name)!r}{of_field} has only {_counted(int(counts[rare]))}",
             expected=f"at least {len(shares)} of every class: one each for {_parts(shares)}",
-            hint='add examples, remove the class, or use split = { by = "random" }',
+            hint='add examples, remove the class, or keep it in training with split = { ..., rare = "train" }',
         )
     return _by_class(codes, counts, shares, rng)
 

@@ -37,7 +37,8 @@ EXAMPLES = "examples"
 class Score:
     """A metric and its 95 % interval; `count` examples stand behind it. None where it is not defined.
 
-    `baseline` is the score of an answer that never looks at the inputs (`Target.baseline`), where there is one. `unit`
+    `baseline` is the score of an answer that never looks at the inputs (`Target.baseline`), where there is one;
+    `reference` that of a quick classical model, which `reference_name` names, where there is one. `unit`
     is what the interval resamples, and `units` how many there are: "examples", "blocks" of a stream's windows, or a
     column whose records hang together. `chose_checkpoint` marks the split by which the weights were chosen: its scores
     are optimistic, and the interval does not say how much.
@@ -48,6 +49,8 @@ class Score:
     high: float | None
     count: int
     baseline: float | None = None
+    reference: float | None = None
+    reference_name: str = ""
     unit: str = EXAMPLES
     units: int = 0
     chose_checkpoint: bool = False
@@ -186,7 +189,7 @@ def scores(
     section 3.8): a resample has as many groups as the split, and about as many examples.
     """
     count = len(next(iter(columns.values())))
-    units = _Units.of(count, groups, weight)
+    units = Units.of(count, groups, weight)
     plain = values(task, dict(columns), weight)
     beside = _baseline(task, truth, weight)
     # A set so large that a few rows fill the memory has narrow intervals: fewer resamples say the same there.
@@ -218,7 +221,7 @@ def scores(
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Units:
+class Units:
     """What is resampled: examples or their groups, as rows of example weights."""
 
     count: int
@@ -227,10 +230,10 @@ class _Units:
     weight_N: np.ndarray | None
 
     @staticmethod
-    def of(num_examples: int, groups: Groups | None, weight_N: np.ndarray | None) -> _Units:
+    def of(num_examples: int, groups: Groups | None, weight_N: np.ndarray | None) -> Units:
         codes_N = None if groups is None else groups.codes
         count = num_examples if groups is None else groups.count
-        return _Units(count=count, codes_N=codes_N, num_examples=num_examples, weight_N=weight_N)
+        return Units(count=count, codes_N=codes_N, num_examples=num_examples, weight_N=weight_N)
 
     def takes(self, rows: int) -> Iterator[int]:
         """How many rows at a time, so that memory stays bounded."""
@@ -279,7 +282,7 @@ def _never_differs(value: float, drawn_R: np.ndarray) -> bool:
     return value in (0.0, 1.0) and bool(len(defined_R)) and bool((defined_R == value).all())
 
 
-def _defined_alone(task: Task, columns: EvalColumns, units: _Units) -> dict[str, float]:
+def _defined_alone(task: Task, columns: EvalColumns, units: Units) -> dict[str, float]:
     """On how many units each score stands: those that have it when they are alone (the recall of a class: those with
     the class); found out on some hundred of many."""
     which_U = np.unique(np.linspace(0, units.count - 1, min(units.count, ALONE)).astype(np.int64))
@@ -308,7 +311,7 @@ def standard_error(
 ) -> float:
     """How far a score is off by chance, roughly: its deviation over a few bootstrap resamples; 0 if it has none."""
     count = len(next(iter(columns.values())))
-    units = _Units.of(count, groups, None)
+    units = Units.of(count, groups, None)
     drawn = task.target.metrics(columns, units.resampled(np.random.default_rng([seed, count]), resamples))[name]
     defined = drawn[np.isfinite(drawn)]
     return float(defined.std()) if len(defined) > 1 else 0.0

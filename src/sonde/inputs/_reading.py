@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from sonde.base import encodings
 from sonde.base.errors import RecordError
 from sonde.base.files import read_bytes
 from sonde.base.words import split_words
@@ -19,12 +20,12 @@ def read_text(value: object) -> str | None:
         content = read_bytes(value)
         name = value if isinstance(value, Path) else "the text"
         try:
-            return content.decode("utf-8").removeprefix("\ufeff")
+            return encodings.decode(content)
         except UnicodeDecodeError as error:
             raise RecordError(
                 f"{name} is not UTF-8: byte {content[error.start]:#04x} at offset {error.start}",
-                expected="text in UTF-8",
-                hint="iconv -f LATIN1 -t UTF-8, if it is Latin-1",
+                expected="text in UTF-8, or one that is certainly Western European",
+                hint="iconv -f cp1250 -t UTF-8, if it is Central European, or the like",
             ) from error
     if isinstance(value, (int, float, np.integer, np.floating)):
         return str(value)

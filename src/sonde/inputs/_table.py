@@ -11,14 +11,17 @@ from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import Literal, NamedTuple, TypedDict
+from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
 import torch
+from pydantic import Field
+from typing_extensions import TypedDict
 
-from sonde.base import number_formats
+from sonde.base import dates, number_formats
 from sonde.base.errors import RecordError, UserError
 from sonde.base.number_formats import PLAIN, NumberFormat
+from sonde.contracts.part import agree
 from sonde.contracts.records import MISSING_NUMBERS, format_of, is_missing
 
 # A quantile transform knows this many points of a distribution; more would not change the third digit.
@@ -63,7 +66,7 @@ class Date(TypedDict):
     hours: bool
 
 
-TableColumn = Number | Category | Date
+TableColumn = Annotated[Number | Category | Date, Field(discriminator="kind")]
 
 
 class Encoded(NamedTuple):
@@ -93,6 +96,19 @@ def encode(column: TableColumn, values: np.ndarray) -> Encoded:
     if column["kind"] == "number":
         return encode_number(column, values)
     return encode_category(column, values) if column["kind"] == "category" else encode_date(column, values)
+
+
+def check(column: TableColumn) -> None:
+    """Whether what was learned of a column agrees with itself; see `Part.check_fitted`."""
+    field = column["field"]
+    if column["kind"] == "category":
+        agree(len(set(column["values"])) == len(column["values"]), f"field {field!r} has a value twice")
+        return
+    agree(column["spread"] > 0, f"the spread of field {field!r} is not above 0")
+    if column["kind"] == "number":
+        knots = column["knots"]
+        agree(len(knots) == len(column["heights"]), f"field {field!r} has {len(knots)} knots, and other heights")
+        agree(sorted(set(knots)) == knots, f"the knots of field {field!r} are not in order")
 
 
 def width(column: TableColumn) -> int:
@@ -347,7 +363,7 @@ def _moment(value: object) -> np.datetime64:
     if isinstance(value, np.datetime64):
         return value.astype("datetime64[s]")
     if isinstance(value, str):
-        value = datetime.fromisoformat(value.strip())
+        value = dates.parse(value)
     if isinstance(value, datetime) and value.tzinfo is not None:
         value = value.astimezone(UTC).replace(tzinfo=None)
     if not isinstance(value, date):

@@ -217,6 +217,22 @@ def train(
     return tokenizer.to_str()
 
 
+def check_saved(vocabulary: Vocabulary) -> None:
+    """Whether a vocabulary is one that `train` or `frequent_characters` made, or a tokenizer that can be used.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if isinstance(vocabulary, Characters):
+        known = _code_points(vocabulary.known).astype(np.int64)
+        if not len(known) or (np.diff(known) <= 0).any():
+            raise ValueError("the known characters are not in order")
+    sizes = vocabulary.token_bytes
+    ids, _ = vocabulary.encode(["a"])
+    if len(ids) and int(ids.max()) >= len(sizes):
+        raise ValueError("the vocabulary has ids beyond its size")
+
+
 def check_tokenizer(text: str, path: object) -> None:
     """Whether a text is a tokenizer.json.
 

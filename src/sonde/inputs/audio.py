@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import io
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from types import ModuleType
 from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
+import PIL.Image
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from sonde.base.config import Config
@@ -24,8 +26,10 @@ from sonde.base.files import read_bytes
 from sonde.base.rng import BatchRng
 from sonde.base.threads import each
 from sonde.contracts.augment import AugmentParams
-from sonde.contracts.columns import Tensors
+from sonde.contracts.columns import Columns, Tensors
+from sonde.contracts.finding import Finding, judged
 from sonde.contracts.input import Input
+from sonde.contracts.part import agree
 from sonde.contracts.preprocessing import Preprocessing
 from sonde.contracts.records import Record, Records
 from sonde.contracts.specs import Advice, InputSpec, OutputSpec
@@ -34,8 +38,13 @@ from sonde.inputs._extractor import Extractor
 
 # Training recordings that rate, length, mean and deviation are taken from.
 SAMPLE = 2000
+# More samples than an example can have: an hour at 16,000 a second.
+MOST_SAMPLES = 1 << 26
 # The highest rate and the most seconds, unless the recipe says more: speech has little above 8 kHz.
 RATE, SECONDS = 16_000, 30.0
+
+# Seconds of a recording on a report, and the width of its picture.
+HEARD, SHOWN = 10.0, 224
 
 
 class Augment(Config):
@@ -54,7 +63,10 @@ class AudioConfig(Config):
     kind: Literal["audio"] = "audio"
     field: str = Field(default="audio", description="the field that holds the recording")
     rate: int | None = Field(
-        default=None, ge=1000, description="samples per second; what most recordings have (at most 16000) if left out"
+        default=None,
+        ge=1000,
+        le=1 << 20,
+        description="samples per second; what most recordings have (at most 16000) if left out",
     )
     n_mels: int | None = Field(
         default=None, ge=4, le=256, description="mel bands; 40 for rates up to 8000, else 64, if left out"
@@ -68,6 +80,13 @@ class AudioConfig(Config):
     augment: Augment = Field(default=Augment(), description="random changes, in training only")
 
     renamed: ClassVar[Mapping[str, str]] = {"bands": "n_mels"}
+
+    @model_validator(mode="after")
+    def _has_a_length(self) -> Self:
+        # What a recipe leaves to the data is at most this rate.
+        if (self.seconds or 0) * (self.rate or RATE) > MOST_SAMPLES:
+            raise ValueError(f"{self.seconds} seconds are more than {MOST_SAMPLES:,} samples")
+        return self
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,6 +198,13 @@ class Audio(Input):
             },
         )
 
+    def check_fitted(self, inputs: Mapping[str, Input]) -> None:
+        agree(1000 <= self.rate <= 1 << 20, f"rate is {self.rate}")
+        agree(4 <= self.n_mels <= 256, f"n_mels is {self.n_mels}")
+        agree(0 < self.seconds * self.rate <= MOST_SAMPLES, f"seconds is {self.seconds}")
+        agree(len(self.mean) == len(self.deviation) == self.n_mels, "mean and deviation are not one a band")
+        agree(min(self.deviation) > 0, "a deviation is not above 0")
+
     @property
     def length(self) -> int:
         """Frames of every example."""
@@ -219,6 +245,46 @@ class Audio(Input):
         """The real frames of a recording, float32 (T, F)."""
         samples_N = resample(*_samples(value, self.seconds), self.rate)[: self._limit]
         return _mel.log_mel(torch.from_numpy(samples_N), self.rate, self._filters)
+
+    def show(self, record: Record) -> dict[str, Any]:
+        """The recording to listen to (at most 10 s), and its log-mel picture."""
+        samples_N = resample(*_samples(record[self.config.field], HEARD), self.rate)[: round(HEARD * self.rate)]
+        held = io.BytesIO()
+        _soundfile().write(held, samples_N, self.rate, format="WAV", subtype="PCM_16")
+        frames_TF = _mel.log_mel(torch.from_numpy(samples_N), self.rate, self._filters)
+        low, high = frames_TF.quantile(0.02), frames_TF.max()
+        grey = ((frames_TF - low) / (high - low).clamp_min(1e-6)).clamp(0, 1).mul(255).byte().flip(1).T.numpy()
+        picture = io.BytesIO()
+        PIL.Image.fromarray(np.ascontiguousarray(grey)).resize((SHOWN, 2 * grey.shape[0])).save(picture, "PNG")
+        return {
+            "sound": f"data:audio/wav;base64,{base64.b64encode(held.getvalue()).decode()}",
+            "picture": f"data:image/png;base64,{base64.b64encode(picture.getvalue()).decode()}",
+        }
+
+    def audit(self, columns: Columns, ids: Sequence[str]) -> list[Finding]:
+        frames, length = columns["frames"], columns["length"]
+        assert isinstance(frames, Tensor)
+        assert isinstance(length, Tensor)
+        loudest_N = torch.cat([part.flatten(1).float().amax(1) for part in frames.split(32)])
+        silent = torch.nonzero(loudest_N <= math.log(_mel.FLOOR) + 1e-2).flatten().tolist()
+        cut = int((length >= self.length).sum())
+        return [
+            Finding(
+                check="silent recordings",
+                verdict=judged(len(silent) / len(ids), warn=0.001, fail=0.5),
+                text=f"{len(silent):,} of {len(ids):,} recordings are silent",
+                fix="listen to them; leave them out if the sound was lost on the way",
+                records=[ids[int(index)] for index in silent],
+            ),
+            Finding(
+                check="cut recordings",
+                verdict=judged(cut / len(ids), warn=0.05),
+                text=f"{cut:,} of {len(ids):,} recordings ({cut / len(ids):.1%}) fill the {self.seconds:g} s that are "
+                "read; the longer ones lose their end",
+                fix="inputs.<name>.seconds = a larger number reads more of each",
+                numbers={"share": cut / len(ids)},
+            ),
+        ]
 
     def augment(self, tensors: Tensors, rng: BatchRng) -> tuple[Tensors, AugmentParams]:
         if self.extractor is not None:

@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal, Self, get_args
+from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 from torch.nn import functional
 
 from sonde.base.config import Config
 from sonde.base.constants import constant
 from sonde.base.errors import RecordError, UserError
-from sonde.base.images import Interpolation, ResizeMode, fit_to, read_image
+from sonde.base.images import Interpolation, ResizeMode, fit_to, placement, read_image
 from sonde.base.rng import BatchRng
 from sonde.base.threads import each
 from sonde.contracts.augment import AugmentParams, partner
 from sonde.contracts.columns import Columns, Tensors
+from sonde.contracts.finding import Finding, judged
 from sonde.contracts.input import Input
+from sonde.contracts.part import agree
 from sonde.contracts.preprocessing import Preprocessing
 from sonde.contracts.records import Record, Records
 from sonde.contracts.specs import Advice, InputSpec, OutputSpec
@@ -37,6 +40,16 @@ LARGE = 112
 # Omniglot (105 x 105): 20-way 1-shot 0.94 at 32 pixels in 2 minutes of a core, 0.91 at 64 pixels in 4.
 STROKES, STROKES_SIZE = 128, 32
 
+# A picture whose bytes deviate less than this is blank.
+BLANK = 1.0
+# The longer side of a picture on a report.
+SHOWN = 224
+
+
+# More pixels than a picture can have that a network is to see as a whole.
+MOST_PIXELS = 1 << 24
+Side = Annotated[int, Field(ge=1, le=1 << 16)]
+
 
 class Augment(Config):
     """What is done at random to training pictures. Zero switches a part off."""
@@ -44,6 +57,10 @@ class Augment(Config):
     flip: bool = Field(default=False, description="mirror left and right")
     shift: float = Field(
         default=0.0, ge=0, le=0.5, description="largest shift, as a share of the side; edges are reflected"
+    )
+    border: Literal["reflect", "fill"] = Field(
+        default="reflect",
+        description="what comes in from beyond the borders: the picture in the mirror, or its mean colour",
     )
     zoom: float = Field(default=0.0, ge=0, lt=1, description="largest change of scale: 0.2 means from 1/1.2 to 1.2")
     rotate: float = Field(default=0.0, ge=0, le=180, description="largest rotation in degrees")
@@ -63,7 +80,7 @@ class Augment(Config):
 class ImageConfig(Config):
     kind: Literal["image"] = "image"
     field: str = Field(default="image", description="the field that holds the picture")
-    size: int | tuple[int, int] | None = Field(
+    size: Side | tuple[Side, Side] | None = Field(
         default=None,
         description="side, or height and width, in pixels; if left out that of the pretrained weights, or the data's "
         "own (at most 64)",
@@ -78,11 +95,22 @@ class ImageConfig(Config):
 
     renamed: ClassVar[Mapping[str, str]] = {"fit": "resize_mode"}
 
+    @model_validator(mode="after")
+    def _has_a_size(self) -> Self:
+        sides = (self.size, self.size) if isinstance(self.size, int) else self.size
+        if sides is not None and math.prod(sides) > MOST_PIXELS:
+            raise ValueError(f"size {sides[0]} x {sides[1]} is more than {MOST_PIXELS:,} pixels")
+        return self
+
 
 @dataclass(frozen=True, kw_only=True)
 class Image(Input):
     """One picture a record, uint8 (C, H, W). `mean` and `deviation` are per channel, in [0, 1]: of the training split,
-    or, with a pretrained network, of what its weights were trained on."""
+    or, with a pretrained network, of what its weights were trained on.
+
+    Beside "grid" goes "placement" (6,), float32: where the picture was put (see `sonde.base.images.placement`), for
+    truths and answers that are places in it.
+    """
 
     Config = ImageConfig
     reads_file: ClassVar[bool] = True
@@ -139,7 +167,9 @@ class Image(Input):
     def sample(cls, count: int, rng: np.random.Generator) -> tuple[ImageConfig, Records]:
         pictures = np.empty(count, dtype=object)
         pictures[:] = [_png(rng.integers(0, 256, (20, 16 + index % 3, 3), dtype=np.uint8)) for index in range(count)]
-        config = ImageConfig(size=(16, 16), augment=Augment(flip=True, shift=0.1, brightness=0.2, cutout=0.3))
+        config = ImageConfig(
+            size=(16, 16), augment=Augment(flip=True, shift=0.1, border="fill", brightness=0.2, cutout=0.3)
+        )
         return config, Records(fields={"image": pictures}, ids=[f"picture {index}" for index in range(count)])
 
     @staticmethod
@@ -187,6 +217,13 @@ class Image(Input):
             },
         )
 
+    def check_fitted(self, inputs: Mapping[str, Input]) -> None:
+        agree(len(self.size) == 2 and min(self.size) >= 1, f"size is {self.size}, not height and width")
+        agree(math.prod(self.size) <= MOST_PIXELS, f"size is {self.size}, more than {MOST_PIXELS:,} pixels")
+        agree(self.channels in (1, 3), f"channels is {self.channels}, not 1 or 3")
+        agree(len(self.mean) == len(self.deviation) == self.channels, "mean and deviation are not one a channel")
+        agree(min(self.deviation) > 0, "a deviation is not above 0")
+
     @property
     def spec(self) -> InputSpec:
         return InputSpec(layout="grid", channels=self.channels, size=(self.size[0], self.size[1]))
@@ -195,32 +232,31 @@ class Image(Input):
         if record.get(self.config.field) is None:
             raise RecordError(f"the record has no picture in field {self.config.field!r}")
         image = read_image(record[self.config.field])
+        size, how = (self.size[0], self.size[1]), self.config.resize_mode
         return {
-            "grid": torch.from_numpy(
-                _pixels(
-                    image,
-                    (self.size[0], self.size[1]),
-                    self.channels,
-                    self.config.resize_mode,
-                    self.interpolation,
-                )
-            )
+            "grid": torch.from_numpy(_pixels(image, size, self.channels, how, self.interpolation)),
+            "placement": torch.tensor(placement((image.height, image.width), size, how=how)),
         }
 
     def encode_many(self, records: Records) -> tuple[Columns, dict[int, RecordError]]:
         pictures = records.fields.get(self.config.field)
         ready = pictures is not None and pictures.dtype == np.uint8 and list(pictures.shape[1:]) == self.size
         if pictures is not None and ready and self.channels == 1:
-            return {"grid": torch.from_numpy(np.ascontiguousarray(pictures))[:, None]}, {}
+            size = (self.size[0], self.size[1])
+            where = torch.tensor(placement(size, size, how=self.config.resize_mode))
+            grid = torch.from_numpy(np.ascontiguousarray(pictures))[:, None]
+            return {"grid": grid, "placement": where.repeat(len(grid), 1)}, {}
         return super().encode_many(records)
 
     def augment(self, tensors: Tensors, rng: BatchRng) -> tuple[Tensors, AugmentParams]:
         settings = self.config.augment
         grid = tensors["grid"]
         params = AugmentParams(size=(self.size[0], self.size[1]))
-        if settings.zoom or settings.rotate:
+        # Whole pixels are always reflected.
+        if settings.zoom or settings.rotate or (settings.shift and settings.border == "fill"):
             params = replace(params, affine=_affine(settings, rng, len(grid), self.size[0] / self.size[1]))
-            grid = _warp(grid, params.affine)
+            fill = constant(self.mean, grid.device) * 255 if settings.border == "fill" else None
+            grid = _warp(grid, params.affine, fill)
         elif settings.flip or settings.shift:
             params = _whole_pixels(settings, rng, params)
             grid = _gather(grid, params)
@@ -235,7 +271,31 @@ class Image(Input):
         if settings.mixup or settings.cutmix:
             grid, mix_weight_B = _mix(settings, rng, grid)
             params = replace(params, mix_weight_B=mix_weight_B)
-        return {"grid": grid}, params
+        return {**tensors, "grid": grid}, params
+
+    def show(self, record: Record) -> dict[str, Any]:
+        image = read_image(record[self.config.field]).convert("L" if self.channels == 1 else "RGB")
+        image.thumbnail((SHOWN, SHOWN))
+        held = io.BytesIO()
+        image.save(held, "PNG" if max(image.size) <= 64 else "JPEG", quality=85)
+        kind = "png" if max(image.size) <= 64 else "jpeg"
+        return {"picture": f"data:image/{kind};base64,{base64.b64encode(held.getvalue()).decode()}"}
+
+    def audit(self, columns: Columns, ids: Sequence[str]) -> list[Finding]:
+        grid = columns["grid"]
+        assert isinstance(grid, Tensor)
+        # From 32 pictures at a time, so that bytes become floats a little at a time.
+        spread_N = torch.cat([part.flatten(1).float().std(1) for part in grid.split(32)])
+        blank = torch.nonzero(spread_N < BLANK).flatten().tolist()
+        return [
+            Finding(
+                check="blank pictures",
+                verdict=judged(len(blank) / len(ids), warn=0.001, fail=0.5),
+                text=f"{len(blank):,} of {len(ids):,} pictures are of one colour",
+                fix="look at them; leave them out if the pictures were lost on the way",
+                records=[ids[int(index)] for index in blank],
+            )
+        ]
 
     @property
     def resizes(self) -> bool:
@@ -355,10 +415,18 @@ def _affine(settings: Augment, rng: BatchRng, batch: int, aspect: float) -> Tens
     )
 
 
-def _warp(grid: Tensor, affine_B23: Tensor | None) -> Tensor:
+def _warp(grid: Tensor, affine_B23: Tensor | None, fill_C: Tensor | None) -> Tensor:
+    """The picture as the map moves it; what lies beyond its borders is reflected, or `fill_C` where that is given."""
     assert affine_B23 is not None
     places = _places(affine_B23, grid.shape[2], grid.shape[3])
-    return functional.grid_sample(grid.float(), places, mode="bilinear", padding_mode="reflection", align_corners=False)
+    if fill_C is None:
+        return functional.grid_sample(
+            grid.float(), places, mode="bilinear", padding_mode="reflection", align_corners=False
+        )
+    fill_C11 = fill_C[:, None, None]
+    # Moved so that the zeros that are sampled outside stand for it.
+    moved = functional.grid_sample(grid - fill_C11, places, mode="bilinear", padding_mode="zeros", align_corners=False)
+    return moved.add_(fill_C11)
 
 
 def _places(affine_B23: Tensor, height: int, width: int) -> Tensor:

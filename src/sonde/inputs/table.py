@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
 from pydantic import Field, model_validator
+from torch import Tensor
 
 from sonde.base.config import Config
 from sonde.base.errors import RecordError, UserError, near
 from sonde.base.number_formats import PLAIN
 from sonde.base.threads import each
 from sonde.contracts.columns import Columns, Tensors, take
+from sonde.contracts.finding import Finding
 from sonde.contracts.input import Input
+from sonde.contracts.part import agree
 from sonde.contracts.records import Record, Records
 from sonde.contracts.specs import Advice, InputSpec, OutputSpec
 from sonde.inputs import _table
@@ -124,10 +128,49 @@ class Table(Input):
             },
         )
 
+    def check_fitted(self, inputs: Mapping[str, Input]) -> None:
+        fields = [column["field"] for column in self.columns]
+        agree(fields == list(self.config.fields), f"the columns are {fields}, the fields {list(self.config.fields)}")
+        for column in self.columns:
+            _table.check(column)
+
     @property
     def spec(self) -> InputSpec:
         sizes = tuple(len(column["values"]) + 1 for column in self.columns if column["kind"] == "category")
         return InputSpec(layout="columns", channels=sum(map(_table.width, self.columns)), categories=sizes)
+
+    def show(self, record: Record) -> dict[str, Any]:
+        return {"values": {name: _shown(record.get(name)) for name in self.config.fields}}
+
+    def named(self, columns: Columns) -> dict[str, np.ndarray]:
+        """Numbers as they are scaled, categories as their ids; of a date its place in time."""
+        numbers, categories = columns["numbers"], columns["categories"]
+        assert isinstance(numbers, Tensor)
+        assert isinstance(categories, Tensor)
+        found: dict[str, np.ndarray] = {}
+        number = category = 0
+        for column in self.columns:
+            if column["kind"] == "category":
+                found[column["field"]] = categories[:, category].numpy()
+                category += 1
+            else:
+                found[column["field"]] = numbers[:, number].numpy()
+                number += _table.width(column)
+        return found
+
+    def audit(self, columns: Columns, ids: Sequence[str]) -> list[Finding]:
+        named = self.named(columns)
+        constant = [name for name, values in named.items() if len(values) and (values == values[0]).all()]
+        return [
+            Finding(
+                check="constant columns",
+                verdict="warn" if constant else "pass",
+                text=f"{len(constant)} of {len(named)} columns have one value only"
+                + (f": {', '.join(constant[:5])}" if constant else ""),
+                fix="take them out of inputs.<name>.fields: they say nothing",
+                numbers={"columns": constant},
+            )
+        ]
 
     def texts(self) -> list[str]:
         return [column["field"] for column in self.columns if column["kind"] == "number" and column["format"] != PLAIN]
@@ -161,3 +204,10 @@ class Table(Input):
             return columns, {}
         good = [index for index in range(count) if index not in errors]
         return (take(columns, torch.tensor(good)) if good else {}), dict(sorted(errors.items()))
+
+
+def _shown(value: object) -> str:
+    """A cell as people read it."""
+    if isinstance(value, (float, np.floating)):
+        return "" if np.isnan(value) else f"{float(value):.6g}"
+    return "" if value is None else str(value)

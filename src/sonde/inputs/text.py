@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
@@ -18,8 +18,12 @@ from sonde.base.config import FROM_NETWORK, Config, FilePath
 from sonde.base.errors import RecordError, UserError, near
 from sonde.base.rng import BatchRng
 from sonde.contracts.augment import AugmentParams
+from sonde.contracts.classical import FeatureMap
 from sonde.contracts.columns import Columns, Ragged, Tensors, take
+from sonde.contracts.feature_maps import Tokens
+from sonde.contracts.finding import Finding, judged
 from sonde.contracts.input import Input
+from sonde.contracts.part import agree
 from sonde.contracts.preprocessing import Preprocessing, TextPreprocessing
 from sonde.contracts.records import Record, Records
 from sonde.contracts.specs import Advice, InputSpec, OutputSpec
@@ -32,6 +36,7 @@ from sonde.inputs._vocabulary import (
     Trained,
     Vocabulary,
     WholeWords,
+    check_saved,
     check_tokenizer,
     frequent_characters,
     train,
@@ -39,9 +44,13 @@ from sonde.inputs._vocabulary import (
 
 # Ids of a vocabulary if the recipe does not say; characters and BPE need far fewer than words.
 SIZES = {"characters": 4096, "words": 20_000, "bpe": 4096}
+# N-grams for classical models: of what is no word by itself, longer ones.
+GRAMS = {"bytes": (2, 5), "characters": (2, 5), "words": (1, 2), "bpe": (1, 3)}
 # Training texts that the usual length is taken from, and the longest that it may become.
 SAMPLE = 10_000
 LONGEST = 512
+# Characters of a text on a report.
+SHOWN = 600
 
 
 class Augment(Config):
@@ -220,6 +229,15 @@ class Text(Input):
         if config.augment.drop and self.vocabulary.unknown is None:
             raise UserError(f"the tokenizer {config.tokenizer} has no mask token", hint="leave augment.drop out")
 
+    def check_fitted(self, inputs: Mapping[str, Input]) -> None:
+        check_saved(self.vocabulary)
+        agree(self.length >= 1, f"length is {self.length}")
+        agree(self.config.window in (None, self.length), f"length is {self.length}, window {self.config.window}")
+        agree(self.words or not self.config.subwords, "subwords are for lists of words")
+        agree(sorted(set(self.subwords)) == self.subwords, "the subwords are not in order")
+        agree(self.config.subwords or not self.subwords, "it has subwords, and its settings say no")
+        self._check_tokenizer()
+
     @classmethod
     def sample(cls, count: int, rng: np.random.Generator) -> tuple[TextConfig, Records]:
         words = np.array(["deep", "sea", "Sonde", "line", "12 fathoms", "caf\u00e9"], dtype=object)
@@ -291,6 +309,17 @@ class Text(Input):
             subwords=len(self.subwords) + 1 if self.config.subwords else 0,
             size=(self.length,),
         )
+
+    def feature_map(self) -> FeatureMap:
+        tokens = "bpe" if self.config.tokenizer is not None else self.config.tokens
+        if self.words:
+            about = (
+                "each word, its parts and its neighbours" if self.config.subwords else "each word and its neighbours"
+            )
+        else:
+            low, high = GRAMS[tokens]
+            about = f"TF-IDF of {'byte pairs' if tokens == 'bpe' else tokens}, {low} to {high} at a time"
+        return Tokens(self.spec, GRAMS[tokens], about)
 
     def split(self, record: Record) -> tuple[list[str], str | None, list[int]]:
         """The words of a record and, where it holds a text and no list of words, the text and where each starts in it.
@@ -403,6 +432,40 @@ class Text(Input):
         if isinstance(subwords, Ragged):
             tensors["subwords"] = subwords.padded().long()
         return tensors
+
+    def show(self, record: Record) -> dict[str, Any]:
+        found = [record.get(name) for name in self.fields(self.config)]
+        texts = [" ".join(one) if isinstance(one, list) else str(one) for one in found]
+        return {"text": "\n".join(texts)[:SHOWN]}
+
+    def audit(self, columns: Columns, ids: Sequence[str]) -> list[Finding]:
+        tokens = columns["tokens"]
+        if not isinstance(tokens, Ragged) or self.config.window:
+            return []
+        lengths_N = tokens.lengths
+        cut = float((lengths_N >= self.length).float().mean())
+        found = [
+            Finding(
+                check="cut texts",
+                verdict="pass" if self.words else judged(cut, warn=0.05),
+                text=f"{cut:.1%} of {len(ids):,} texts fill the {self.length} tokens that are read; the longer ones "
+                "lose their end",
+                fix="inputs.<name>.length = a larger number reads more of each",
+                numbers={"share": cut},
+            )
+        ]
+        if self.vocabulary.unknown is not None and len(tokens.values):
+            unknown = float((tokens.values == self.vocabulary.unknown).float().mean())
+            found.append(
+                Finding(
+                    check="unknown tokens",
+                    verdict=judged(unknown, warn=0.1, fail=0.5),
+                    text=f"{unknown:.1%} of the tokens are unknown to the vocabulary",
+                    fix='inputs.<name>.tokens = "bpe" takes unknown words apart; or a larger vocabulary_size',
+                    numbers={"share": unknown},
+                )
+            )
+        return found
 
     def augment(self, tensors: Tensors, rng: BatchRng) -> tuple[Tensors, AugmentParams]:
         tokens_BT, length_B = tensors["tokens"], tensors["length"]

@@ -8,6 +8,7 @@ warning. Rows are taken one at a time or through a matrix product, so memory sta
 Shape suffixes: R row of weights, N example, K class.
 """
 
+from sonde.metrics.boxes import BOX_ANSWERS, box_overlaps, box_scores, match_boxes
 from sonde.metrics.classes import (
     SMALLEST,
     Tally,
@@ -55,6 +56,7 @@ from sonde.metrics.sequences import (
 
 __all__ = [
     "BLOCK",
+    "BOX_ANSWERS",
     "SMALLEST",
     "UNNAMED",
     "EntityCounts",
@@ -67,6 +69,8 @@ __all__ = [
     "average_precision",
     "average_precision_macro",
     "balanced_accuracy",
+    "box_overlaps",
+    "box_scores",
     "calibration_error",
     "confusion_of_pixels",
     "detect_scheme",
@@ -79,6 +83,7 @@ __all__ = [
     "log_loss",
     "macro_f1",
     "mae",
+    "match_boxes",
     "mean",
     "mean_of_defined",
     "micro_f1",

@@ -25,7 +25,9 @@ class ColumnsConfig(BackboneConfig):
         description="how each number of a table becomes a vector: none (best below 2,000 rows), periodic or piecewise",
     )
     embedding: int = Field(16, ge=1, description="width of the vector of each number of a table")
-    resolution: int = Field(48, ge=2, description="waves (periodic) or segments (piecewise) per number of a table")
+    resolution: int = Field(
+        48, ge=2, le=10_000, description="waves (periodic) or segments (piecewise) per number of a table"
+    )
     scale: float = Field(0.3, gt=0, description="periodic: deviation of the first frequencies")
 
 
@@ -100,11 +102,13 @@ class Piecewise(nn.Module):
 
     def __init__(self, channels: int, segments: int, width: int) -> None:
         super().__init__()
-        edges = torch.distributions.Normal(0.0, 1.0).icdf(torch.linspace(0.005, 0.995, segments + 1))
+        # Values, wherever the network is built: on the meta device there are none to be compared or inverted.
+        shares = torch.linspace(0.005, 0.995, segments + 1, device="cpu")
+        edges = math.sqrt(2) * torch.erfinv(2 * shares - 1)
         self.register_buffer("start", edges[:-1], persistent=False)
         self.register_buffer("span", edges[1:] - edges[:-1], persistent=False)
         # The first and the last segment go on for ever, so that no number is out of range.
-        ends = torch.arange(segments)
+        ends = torch.arange(segments, device="cpu")
         self.register_buffer("least", torch.where(ends == 0, -torch.inf, 0.0), persistent=False)
         self.register_buffer("most", torch.where(ends == segments - 1, torch.inf, 1.0), persistent=False)
         self.line = nn.Parameter(torch.randn(channels, width))

@@ -35,14 +35,12 @@ class Linear4bit(nn.Module):
     def __init__(self, layer: nn.Linear, kind: Literal["nf4", "fp4"]) -> None:
         super().__init__()
         self.in_features, self.out_features, self.kind = layer.in_features, layer.out_features, kind
-        packed, state = library().functional.quantize_4bit(
-            layer.weight.detach().float(), blocksize=BLOCK, quant_type=kind
-        )
+        packed, absmax, code = _packed(layer.weight.detach(), kind)
         self.packed: Tensor
         self.absmax: Tensor
         self.register_buffer("packed", packed)
-        self.register_buffer("absmax", state.absmax)
-        self.register_buffer("code", state.code)
+        self.register_buffer("absmax", absmax)
+        self.register_buffer("code", code)
         self.bias = layer.bias
 
     @property
@@ -69,6 +67,19 @@ class Linear4bit(nn.Module):
         if self.bias is not None:
             plain.bias = self.bias
         return plain.requires_grad_(False)
+
+
+def _packed(weight: Tensor, kind: Literal["nf4", "fp4"]) -> tuple[Tensor, Tensor, Tensor]:
+    """Two weights a byte, a scale for each block, and the 16 values that there are."""
+    if weight.is_meta:
+        count = weight.numel()
+        return (
+            weight.new_empty(count // 2, 1, dtype=torch.uint8),
+            weight.new_empty(count // BLOCK),
+            weight.new_empty(16),
+        )
+    packed, state = library().functional.quantize_4bit(weight.float(), blocksize=BLOCK, quant_type=kind)
+    return packed, state.absmax, state.code
 
 
 def quantize(module: nn.Module, kind: Literal["nf4", "fp4"]) -> None:

@@ -60,6 +60,12 @@ class Cnn(Backbone):
         self.width = config.widths if output.chosen == "pixel" else config.widths[-1]
         self.to(memory_format=torch.channels_last)
 
+    @classmethod
+    def smaller(cls, config: CnnConfig) -> CnnConfig:
+        return config.model_copy(
+            update={"widths": tuple(max(4, width // 2) for width in config.widths), "convolutions": 1}
+        )
+
     def forward(self, tensors: Tensors) -> Tensor | tuple[Tensor, ...]:
         grid, inside = picture(tensors)
         if self.per == "pixel":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -155,7 +156,7 @@ class HuggingFace(Backbone):
     @torch.no_grad()
     def _probe(self, spec: InputSpec) -> int:
         """Of an example as long as they get: the width of the features. What has no say in them is not trained."""
-        example = LAYOUTS[spec.layout].random(spec, 1, torch.Generator().manual_seed(0))
+        example = self._example(spec)
         self.eval()
         try:
             features = self.forward(example)
@@ -165,21 +166,25 @@ class HuggingFace(Backbone):
                 f"the network {self.model.config.model_type!r} does not take {spec.layout} of {shape}: {error}",
                 hint="look at the input's size, length or rate, or choose another network",
             ) from error
-        self._rest_what_is_unused(spec)
+        if not next(self.parameters()).is_meta:
+            self._rest_what_is_unused(spec)
         self.train()
         values = features.values if isinstance(features, Features) else features
         assert isinstance(values, Tensor)
         return values.shape[-1]
 
+    def _example(self, spec: InputSpec) -> Tensors:
+        """A random example where the weights are (without values, where an artifact is only outlined)."""
+        with torch.device("cpu"):
+            found = LAYOUTS[spec.layout].random(spec, 1, torch.Generator().manual_seed(0))
+        device = next(self.parameters()).device
+        return {name: value.to(device) for name, value in found.items()}
+
     def _rest_what_is_unused(self, spec: InputSpec) -> None:
         """Layers whose answers nobody reads (a mask's embedding, a head of pretraining) get no gradient: several
         processes would wait for it."""
         size = (min(spec.size[0], 8),) if spec.layout == "tokens" else spec.size
-        small = LAYOUTS[spec.layout].random(
-            InputSpec(layout=spec.layout, channels=spec.channels, size=size, vocabulary=spec.vocabulary),
-            1,
-            torch.Generator().manual_seed(0),
-        )
+        small = self._example(replace(spec, size=size))
         with torch.enable_grad():
             features = self.forward(small)
             values = features.values if isinstance(features, Features) else features

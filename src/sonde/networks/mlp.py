@@ -49,6 +49,10 @@ class Mlp(Backbone):
         initialize(self.layers, config.activation)
         self.width = width
 
+    @classmethod
+    def smaller(cls, config: MlpConfig) -> MlpConfig:
+        return config.model_copy(update={"hidden": tuple(max(8, width // 4) for width in config.hidden[:1])})
+
     def forward(self, tensors: Tensors) -> Tensor:
         if self.layout == "columns":
             return self.layers(self.columns(tensors))

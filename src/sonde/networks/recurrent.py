@@ -73,6 +73,12 @@ class Recurrent(Backbone):
         """The weight (vocabulary, width) that the head shares, or None."""
         return self.entry.layer.weight if self.tied else None
 
+    @classmethod
+    def smaller(cls, config: RecurrentConfig) -> RecurrentConfig:
+        return config.model_copy(
+            update={"width": max(8, config.width // 2), "embedding": max(8, config.embedding // 2), "layers": 1}
+        )
+
     def forward(self, tensors: Tensors) -> Tensor:
         values_BTW = self.dropout(self.entry(tensors))
         inside_BT = inside(tensors, values_BTW.shape[1])

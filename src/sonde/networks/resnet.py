@@ -76,6 +76,10 @@ class ResNet(Backbone):
                     nn.init.zeros_(block.norms()[-1].weight)
         self.to(memory_format=torch.channels_last)
 
+    @classmethod
+    def smaller(cls, config: ResNetConfig) -> ResNetConfig:
+        return config.model_copy(update={"width": config.width / 2})
+
     def forward(self, tensors: Tensors) -> Tensor | tuple[Tensor, ...]:
         grid, inside = picture(tensors)
         grid = functional.relu(self.bn1(self.conv1(grid)), inplace=True)

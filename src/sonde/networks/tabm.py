@@ -55,6 +55,10 @@ class Tabm(Backbone):
         self.width = width
         self.members = config.members
 
+    @classmethod
+    def smaller(cls, config: TabmConfig) -> TabmConfig:
+        return config.model_copy(update={"members": max(1, config.members // 4), "hidden": config.hidden[:1]})
+
     def forward(self, tensors: Tensors) -> Tensor:
         values_BW = tensors["vector"] if self.columns is None else self.columns(tensors)
         features_BKW = self.layers(values_BW[:, None] * self.scale_in) * self.scale_out

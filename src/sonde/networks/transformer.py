@@ -105,6 +105,13 @@ class Transformer(Backbone):
         """The weight (vocabulary, width) that the head shares, or None."""
         return self.entry.layer.weight if self.tied else None
 
+    @classmethod
+    def smaller(cls, config: TransformerConfig) -> TransformerConfig:
+        # Half the width in half as many heads keeps that of a head.
+        heads = max(1, config.heads // 2)
+        width = config.width * heads // config.heads
+        return config.model_copy(update={"heads": heads, "width": width, "layers": max(1, config.layers // 2)})
+
     def forward(self, tensors: Tensors) -> Tensor:
         x_BTW = self.entry(tensors)
         inside_BT = inside(tensors, x_BTW.shape[1])

@@ -59,6 +59,10 @@ class UNet(Backbone):
         initialize(self, config.activation)
         self.to(memory_format=torch.channels_last)
 
+    @classmethod
+    def smaller(cls, config: UNetConfig) -> UNetConfig:
+        return config.model_copy(update={"widths": tuple(max(4, width // 2) for width in config.widths)})
+
     def forward(self, tensors: Tensors) -> tuple[Tensor, ...]:
         grid, _ = picture(tensors)
         height, width = grid.shape[2:]

@@ -10,6 +10,7 @@ import numpy as np
 from pydantic import Field
 
 from sonde.base.errors import RecordError, near, unknown
+from sonde.contracts.part import agree
 
 ClassWeights = Literal["none", "balanced"] | dict[str, Annotated[float, Field(ge=0)]]
 
@@ -94,6 +95,13 @@ def class_weights(
         return [sum(counts) / (len(counts) * count) if count else 0.0 for count in counts]
     require_names(choice, names, setting)
     return [float(choice.get(name, 1.0)) for name in names]
+
+
+def check_classes(names: Sequence[str], counts: Sequence[int], weights: Sequence[float] | None) -> None:
+    """Whether saved classes, their records and their weights agree; see `Part.check_fitted`."""
+    agree(bool(names) and len(set(names)) == len(names), "a class is there twice, or there is none")
+    agree(len(counts) == len(names) and min(counts) >= 0, f"{len(counts)} counts for {len(names)} classes")
+    agree(weights is None or len(weights) == len(names), "the weights are not one a class")
 
 
 def require_names(choice: Mapping[str, float], names: Sequence[str], setting: str) -> None:

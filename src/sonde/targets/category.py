@@ -19,11 +19,23 @@ from sonde.base.errors import RecordError, UserError, unknown
 from sonde.base.rng import BatchRng
 from sonde.contracts.augment import AugmentParams, partner
 from sonde.contracts.batch import Batch
-from sonde.contracts.columns import Columns, Tensors
+from sonde.contracts.classical import Problem
+from sonde.contracts.columns import Columns, EvalColumns, Tensors
 from sonde.contracts.input import Input
+from sonde.contracts.panel import Panel
 from sonde.contracts.records import Record, Records
 from sonde.contracts.target import Prediction, Target
-from sonde.targets._classes import MOST, ClassWeights, class_weights, codes_of, objects, texts_of, wrong_label
+from sonde.targets import _panels as panels
+from sonde.targets._classes import (
+    MOST,
+    ClassWeights,
+    check_classes,
+    class_weights,
+    codes_of,
+    objects,
+    texts_of,
+    wrong_label,
+)
 from sonde.targets._sums import examples, weighted_sum
 
 # More different numbers with decimals than this are a quantity, not names.
@@ -77,6 +89,9 @@ class Category(Target):
             class_counts=counts.tolist(),
             weights=class_weights(config.class_weights, names.tolist(), counts.tolist()),
         )
+
+    def check_fitted(self, inputs: Mapping[str, Input]) -> None:
+        check_classes(self.classes, self.class_counts, self.weights)
 
     @classmethod
     def sample(cls, count: int, rng: np.random.Generator, given: Records) -> tuple[CategoryConfig, Records]:
@@ -177,6 +192,31 @@ class Category(Target):
         share_K = torch.tensor(self.class_counts, dtype=torch.float32)
         share_K /= share_K.sum()
         return {"probabilities": share_K.expand(len(truth["class"]), -1), "class": truth["class"]}
+
+    def costs(self, columns: EvalColumns) -> np.ndarray:
+        """The negative log probability of the true class."""
+        own_N = columns["probabilities"][np.arange(len(columns["class"])), columns["class"]]
+        return -np.log(np.maximum(own_N, 1e-12))
+
+    def panels(self, columns: EvalColumns) -> list[Panel]:
+        probabilities_NK, true_N = columns["probabilities"], columns["class"]
+        found = [panels.confusion(true_N, probabilities_NK.argmax(1), self.classes)] if len(self.classes) <= 50 else []
+        right_N = probabilities_NK.argmax(1) == true_N
+        found.append(panels.reliability(probabilities_NK.max(1), right_N))
+        if len(self.classes) == 2:
+            found += panels.curves({self.classes[1]: (probabilities_NK[:, 1], true_N == 1)})
+        elif len(self.classes) <= 10:
+            one_against_rest = {
+                name: (probabilities_NK[:, code], true_N == code) for code, name in enumerate(self.classes)
+            }
+            found += panels.curves(one_against_rest)
+        return found
+
+    def classical(self, truth: Columns) -> Problem:
+        class_N = truth["class"]
+        assert isinstance(class_N, Tensor)
+        weight_N = None if self.weights is None else torch.tensor(self.weights, dtype=torch.float64)[class_N]
+        return Problem(kind="classes", width=self.width, truth=class_N, weight_N=weight_N)
 
     def metrics(self, columns: Mapping[str, np.ndarray], weights_RN: np.ndarray) -> dict[str, np.ndarray]:
         probabilities_NK, true_N = columns["probabilities"], columns["class"]

@@ -20,6 +20,7 @@ from sonde.contracts.augment import AugmentParams
 from sonde.contracts.batch import Batch
 from sonde.contracts.columns import Columns, EvalColumns, Tensors
 from sonde.contracts.input import Input
+from sonde.contracts.part import agree
 from sonde.contracts.records import Record, Records
 from sonde.contracts.specs import Advice, Features, FeatureWidth
 from sonde.contracts.target import PairwiseTarget, Prediction
@@ -116,6 +117,18 @@ class Embedding(PairwiseTarget):
             known_class_N=torch.empty(0, dtype=torch.int64),
             known_ids=[],
         )
+
+    def check_fitted(self, inputs: Mapping[str, Input]) -> None:
+        held, codes = self.known_NW, self.known_class_N
+        agree(len(set(self.names)) == len(self.names), "a label is there twice")
+        agree(
+            held.dtype == torch.float32 and held.shape[1:] == (self.config.width,), "known_NW is not float32 (N, width)"
+        )
+        agree(codes.dtype == torch.int64 and codes.shape == held.shape[:1], "known_class_N is not int64 (N,)")
+        agree(len(self.known_ids) == len(held), f"{len(self.known_ids)} ids for {len(held)} embeddings")
+        agree(bool(torch.isfinite(held).all()), "an embedding is NaN or infinite")
+        if len(codes):
+            agree(int(codes.min()) >= 0 and int(codes.max()) < len(self.names), "an embedding has a label without name")
 
     @classmethod
     def sample(cls, count: int, rng: np.random.Generator, given: Records) -> tuple[EmbeddingConfig, Records]:

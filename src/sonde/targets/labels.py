@@ -19,11 +19,15 @@ from sonde.base.errors import RecordError, UserError, unknown
 from sonde.base.rng import BatchRng
 from sonde.contracts.augment import AugmentParams, partner
 from sonde.contracts.batch import Batch
-from sonde.contracts.columns import Columns, Tensors
+from sonde.contracts.classical import Problem
+from sonde.contracts.columns import Columns, EvalColumns, Tensors
 from sonde.contracts.input import Input
+from sonde.contracts.panel import Panel
+from sonde.contracts.part import agree
 from sonde.contracts.records import Record, Records, numbers_of
 from sonde.contracts.target import Prediction, Target
-from sonde.targets._classes import MOST, codes_of, objects, require_names, text_of, wrong_label
+from sonde.targets import _panels as panels
+from sonde.targets._classes import MOST, check_classes, codes_of, objects, require_names, text_of, wrong_label
 from sonde.targets._sums import examples, weighted_sum
 
 
@@ -92,6 +96,10 @@ class Labels(Target):
             classes, counts = found[often].tolist(), how_often[often].tolist()
         weights = _positive_weights(config, classes, counts, len(records))
         return cls(config=config, classes=classes, class_counts=counts, num_records=len(records), weights=weights)
+
+    def check_fitted(self, inputs: Mapping[str, Input]) -> None:
+        check_classes(self.classes, self.class_counts, self.weights)
+        agree(self.config.fields in ([], self.classes), "the labels are not the fields of the settings")
 
     @classmethod
     def sample(cls, count: int, rng: np.random.Generator, given: Records) -> tuple[LabelsConfig, Records]:
@@ -191,6 +199,27 @@ class Labels(Target):
         """The share of the training records that have each label."""
         share_K = torch.tensor(self.class_counts, dtype=torch.float32) / max(1, self.num_records)
         return {"probabilities": share_K.expand(len(truth["labels"]), -1), "labels": truth["labels"]}
+
+    def costs(self, columns: EvalColumns) -> np.ndarray:
+        """The binary cross-entropy, summed over the labels."""
+        true_NK = columns["labels"].astype(bool)
+        own_NK = np.where(true_NK, columns["probabilities"], 1 - columns["probabilities"])
+        return -np.log(np.maximum(own_NK, 1e-12)).sum(axis=1)
+
+    def panels(self, columns: EvalColumns) -> list[Panel]:
+        probabilities_NK, true_NK = columns["probabilities"], columns["labels"].astype(bool)
+        right_NK = (probabilities_NK >= 0.5) == true_NK
+        sure_NK = np.maximum(probabilities_NK, 1 - probabilities_NK)
+        most = np.argsort(-true_NK.sum(0))[:10].tolist()
+        return [
+            panels.reliability(sure_NK.ravel(), right_NK.ravel()),
+            *panels.curves({self.classes[code]: (probabilities_NK[:, code], true_NK[:, code]) for code in most}),
+        ]
+
+    def classical(self, truth: Columns) -> Problem:
+        labels_NK = truth["labels"]
+        assert isinstance(labels_NK, Tensor)
+        return Problem(kind="labels", width=self.width, truth=labels_NK)
 
     def metrics(self, columns: Mapping[str, np.ndarray], weights_RN: np.ndarray) -> dict[str, np.ndarray]:
         probabilities_NK, true_NK = columns["probabilities"], columns["labels"] > 0

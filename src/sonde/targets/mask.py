@@ -4,30 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal, Protocol, Self, runtime_checkable
+from typing import Annotated, Any, ClassVar, Literal, Protocol, Self, runtime_checkable
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageColor
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
 from sonde import metrics
+from sonde.base import boxes
 from sonde.base.config import Config
 from sonde.base.constants import constant
 from sonde.base.errors import RecordError, UserError, unknown
-from sonde.base.images import ResizeMode, fit_to, read_image
+from sonde.base.images import ResizeMode, colours_of, fit_to, hex_of, read_image
 from sonde.base.rng import BatchRng
 from sonde.base.threads import each
 from sonde.contracts.augment import AugmentParams
 from sonde.contracts.batch import Batch
-from sonde.contracts.columns import Columns, Tensors
+from sonde.contracts.columns import Columns, EvalColumns, Tensors
 from sonde.contracts.input import Input
+from sonde.contracts.panel import Panel
+from sonde.contracts.part import agree
 from sonde.contracts.records import Record, Records
 from sonde.contracts.specs import Advice, InputSpec, OutputSpec
 from sonde.contracts.target import Prediction, Target
-from sonde.targets._classes import MOST, ClassWeights, class_weights
+from sonde.targets import _panels as panels
+from sonde.targets._classes import MOST, ClassWeights, check_classes, class_weights
 from sonde.targets._inputs import asked_of_one, the_input
 from sonde.targets._sums import weighted_sum
 
@@ -47,6 +51,13 @@ class MaskConfig(Config):
         default=None, description="names of the ids 0, 1, ... (or of those found, in order)"
     )
     ignore: int | None = Field(default=None, ge=0, description="the id of pixels that have no class")
+    palette: dict[str, Annotated[str, Field(pattern="^#[0-9a-fA-F]{6}$")]] | None = Field(
+        default=None,
+        description='for masks in colours: the colour of each class, { road = "#804080", ... }; ids are their places',
+    )
+    nearest_colour: bool = Field(
+        default=False, description="take pixels of a colour that palette lacks for the class of the nearest one"
+    )
     cross_entropy: float = Field(default=1.0, ge=0, description="weight of the cross-entropy term")
     dice: float = Field(default=0.0, ge=0, description="weight of the Dice term, which minds small classes more")
     class_weights: ClassWeights = Field(
@@ -57,6 +68,10 @@ class MaskConfig(Config):
     def _some_loss(self) -> Self:
         if not self.cross_entropy and not self.dice:
             raise ValueError("cross_entropy and dice are both 0: nothing would be learned")
+        if self.palette is not None and self.classes is not None:
+            raise ValueError("palette names the classes, and so does classes; give one of them")
+        if self.nearest_colour and self.palette is None:
+            raise ValueError("nearest_colour is for masks in colours; give palette as well")
         return self
 
 
@@ -118,6 +133,13 @@ class Mask(Target):
             weights=weights,
         )
 
+    def check_fitted(self, inputs: Mapping[str, Input]) -> None:
+        check_classes(self.classes, self.pixels, self.weights)
+        agree(len(set(self.ids)) == len(self.ids) == len(self.classes), "the ids are not one a class")
+        agree(min(self.ids) >= 0 and max(self.ids) < 1 << 16, f"the ids are from {min(self.ids)} to {max(self.ids)}")
+        agree(self.input == the_input(inputs, "grid", self.config.input, "mask"), f"its input is {self.input!r}")
+        agree(tuple(self.size) == inputs[self.input].spec.size, f"its size {self.size} is not that of its input")
+
     @classmethod
     def sample(cls, count: int, rng: np.random.Generator, given: Records) -> tuple[MaskConfig, Records]:
         masks = np.empty(count, dtype=object)
@@ -137,7 +159,7 @@ class Mask(Target):
         return asked_of_one(inputs, self.input, replace(self.asks, width=self.width))
 
     def encode(self, record: Record, given: Mapping[str, Tensors]) -> Tensors:
-        values = read_ids(record.get(self.config.field), self.config.field)
+        values = read_ids(record.get(self.config.field), self.config)
         codes = np.full(int(max(*self.ids, values.max(initial=0), self.config.ignore or 0)) + 1, -1)
         codes[self.ids] = np.arange(len(self.ids))
         if self.config.ignore is not None:
@@ -219,6 +241,13 @@ class Mask(Target):
         cells = torch.bincount(cell_BHW.flatten(), minlength=last + 1)[:last]
         return {"confusion": cells.reshape(count, num_classes, num_classes)}
 
+    def draw(self, prediction: Prediction, record: Record, inputs: Mapping[str, Input]) -> Image.Image | None:
+        """The picture as the network saw it, with the classes over it."""
+        picture = read_image(record[inputs[self.input].config.field])
+        fitted = fit_to(picture.convert("RGB"), (self.size[0], self.size[1]), how=self.how)
+        codes = {value: code for code, value in enumerate(self.ids)}
+        return _painted(fitted, np.vectorize(codes.__getitem__, otypes=[np.int64])(unpack(prediction)))
+
     def baseline(self, truth: Columns) -> Columns:
         """The commonest class of training, everywhere."""
         masks_NHW, num_classes = truth["mask"], len(self.classes)
@@ -228,6 +257,15 @@ class Mask(Target):
             counts = torch.bincount(masks_NHW[index].flatten().long(), minlength=IGNORED + 1)
             confusion[index, :, common] = counts[:num_classes]
         return {"confusion": confusion}
+
+    def costs(self, columns: EvalColumns) -> np.ndarray:
+        """The share of each picture's pixels that are wrong."""
+        confusion_NKK = columns["confusion"]
+        total_N = np.maximum(confusion_NKK.sum(axis=(1, 2)), 1)
+        return 1 - np.trace(confusion_NKK, axis1=1, axis2=2) / total_N
+
+    def panels(self, columns: EvalColumns) -> list[Panel]:
+        return [panels.heatmap(columns["confusion"].sum(0), self.classes, "pixels")] if len(self.classes) <= 50 else []
 
     def metrics(self, columns: Mapping[str, np.ndarray], weights_RN: np.ndarray) -> dict[str, np.ndarray]:
         """miou and class_accuracy are means over the classes that occur; pixels of all pictures are thrown together."""
@@ -241,27 +279,72 @@ class Mask(Target):
         return scores | {f"iou/{name}": iou_RK[:, code] for code, name in enumerate(self.classes)}
 
 
+def _painted(picture: Image.Image, codes_HW: np.ndarray) -> Image.Image:
+    """The picture with every class in a colour of its own over it, half transparent."""
+    palette_K3 = np.array([ImageColor.getrgb(boxes.COLOURS[code % len(boxes.COLOURS)]) for code in range(IGNORED + 1)])
+    over = Image.fromarray(palette_K3[codes_HW].astype(np.uint8))
+    return Image.blend(picture.convert("RGB"), over, 0.5)
+
+
 def unpack(prediction: Prediction) -> np.ndarray:
     """The predicted mask as class ids, int64 (H, W)."""
     runs = prediction["mask"]
     return np.repeat(np.array(runs["ids"], dtype=np.int64), runs["lengths"]).reshape(prediction["size"])
 
 
-def read_ids(value: Any, field: str) -> np.ndarray:
-    """The class ids of a mask, int64 (H, W): a path, the bytes of a file, or an array.
+def read_ids(value: Any, config: MaskConfig) -> np.ndarray:
+    """The class ids of a mask, int64 (H, W): a path, the bytes of a file, or an array. Of a picture in colours the
+    places of these in the palette; without a palette grey is an id, though it be stored as a colour.
 
     Raises:
-        RecordError: there is none, it is unreadable, or it holds colours.
+        RecordError: there is none, it is unreadable, or it holds colours that are no classes.
     """
+    field = config.field
     if value is None:
         raise RecordError(f"the record has no mask in field {field!r}")
+    if config.palette is not None:
+        return _places(colours_of(read_image(value)), config)
     ids = value if isinstance(value, np.ndarray) else np.asarray(read_image(value))
+    if ids.ndim == 3 and ids.shape[2] in (2, 3, 4):
+        channels = ids[..., : 1 if ids.shape[2] == 2 else 3]
+        if (channels != channels[..., :1]).any():
+            raise RecordError(
+                f"the mask in field {field!r} is in colours",
+                expected="a class id a pixel, or a colour for each class in target.palette",
+                hint="sonde new writes the palette that masks have",
+            )
+        ids = channels[..., 0]
     if ids.ndim != 2 or ids.dtype.kind not in "uib" or (ids.size and ids.min() < 0):
         raise RecordError(
             f"the mask in field {field!r} is an array of {ids.dtype} {ids.shape}",
             expected="one class id a pixel: a grey or palette PNG, or whole numbers (height, width)",
         )
     return ids.astype(np.int64)
+
+
+def _places(colours_HW: np.ndarray, config: MaskConfig) -> np.ndarray:
+    """The place of each pixel's colour in the palette, int64 (H, W)."""
+    palette = np.array([int(colour[1:], 16) for colour in (config.palette or {}).values()])
+    order = np.argsort(palette)
+    place_HW = order[np.searchsorted(palette[order], colours_HW).clip(max=len(palette) - 1)]
+    strange = palette[place_HW] != colours_HW
+    if strange.any():
+        others, which = np.unique(colours_HW[strange], return_inverse=True)
+        if not config.nearest_colour:
+            raise RecordError(
+                f"the mask in field {config.field!r} has {int(strange.sum())} pixels of the colour "
+                f"{hex_of(int(others[0]))}",
+                expected="the colours of target.palette",
+                hint="add it to target.palette, or set target.nearest_colour = true",
+            )
+        distance = ((_channels(others)[:, None] - _channels(palette)[None]) ** 2).sum(2)
+        place_HW[strange] = distance.argmin(1)[which]
+    return place_HW
+
+
+def _channels(colours: np.ndarray) -> np.ndarray:
+    """Red, green and blue of colours (N, 3)."""
+    return np.stack([colours >> 16, colours >> 8 & 0xFF, colours & 0xFF], axis=1)
 
 
 def dice_loss(probabilities_BKHW: Tensor, mask_BHW: Tensor) -> Tensor:
@@ -282,7 +365,7 @@ def _found(records: Records, config: MaskConfig) -> dict[int, int]:
 
     def ids_of(value: Any) -> tuple[np.ndarray, np.ndarray] | RecordError:
         try:
-            return np.unique(read_ids(value, config.field), return_counts=True)
+            return np.unique(read_ids(value, config), return_counts=True)
         except RecordError as error:
             return error
 
@@ -303,7 +386,10 @@ def _found(records: Records, config: MaskConfig) -> dict[int, int]:
 def _named(found: Sequence[int], config: MaskConfig) -> tuple[list[int], list[str]]:
     """The ids of the classes and their names."""
     ids, names = list(found), [str(value) for value in found]
-    if config.classes is not None:
+    if config.palette is not None:
+        named = [(value, name) for value, name in enumerate(config.palette) if value != config.ignore]
+        ids, names = [value for value, _ in named], [name for _, name in named]
+    elif config.classes is not None:
         names = list(config.classes)
         ids = [value for value in range(len(names) + 1) if value != config.ignore][: len(names)]
         if not set(found) <= set(ids):

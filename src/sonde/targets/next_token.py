@@ -18,8 +18,9 @@ from sonde.base.config import Config
 from sonde.base.errors import RecordError, UserError
 from sonde.base.rng import BatchRng, generator
 from sonde.contracts.batch import Batch
-from sonde.contracts.columns import Columns, Tensors
+from sonde.contracts.columns import Columns, EvalColumns, Tensors
 from sonde.contracts.input import Input
+from sonde.contracts.part import agree
 from sonde.contracts.records import Record, Records
 from sonde.contracts.specs import InputSpec, OutputSpec
 from sonde.contracts.target import Prediction, Target
@@ -105,6 +106,15 @@ class NextToken(Target):
             context=part.spec.size[0],
             token_bytes=list(part.token_bytes) if isinstance(part, Sized) else None,
         )
+
+    def check_fitted(self, inputs: Mapping[str, Input]) -> None:
+        agree(
+            self.input == the_input(inputs, "tokens", self.config.input, "next-token"), f"its input is {self.input!r}"
+        )
+        spec, sizes = inputs[self.input].spec, self.token_bytes
+        agree(self.vocabulary == spec.vocabulary, f"its vocabulary is {self.vocabulary}, the input's {spec.vocabulary}")
+        agree(self.context == spec.size[0], f"its context is {self.context}, the input's {spec.size[0]}")
+        agree(sizes is None or len(sizes) == self.vocabulary, "token_bytes are not one a token")
 
     @classmethod
     def sample(cls, count: int, rng: np.random.Generator, given: Records) -> tuple[NextTokenConfig, Records]:
@@ -235,6 +245,10 @@ class NextToken(Target):
             predicted_BT = (place_T[None, :] >= 1) & (place_T[None, :] < given["length"][:, None])
             measured["bytes"] = (bytes_V[given["tokens"]] * predicted_BT).sum(1)
         return measured
+
+    def costs(self, columns: EvalColumns) -> np.ndarray:
+        """Nats per token."""
+        return columns["loss"] / np.maximum(columns["positions"], 1)
 
     def metrics(self, columns: Mapping[str, np.ndarray], weights_RN: np.ndarray) -> dict[str, np.ndarray]:
         """loss in nats per token, its perplexity, and bits per byte of text."""

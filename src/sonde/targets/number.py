@@ -19,10 +19,14 @@ from sonde.base.number_formats import PLAIN, NumberFormat
 from sonde.base.rng import BatchRng
 from sonde.contracts.augment import AugmentParams, partner
 from sonde.contracts.batch import Batch
-from sonde.contracts.columns import Columns, Tensors
+from sonde.contracts.classical import Problem
+from sonde.contracts.columns import Columns, EvalColumns, Tensors
 from sonde.contracts.input import Input
+from sonde.contracts.panel import Panel
+from sonde.contracts.part import agree
 from sonde.contracts.records import Record, Records, format_of, numbers_of
 from sonde.contracts.target import Prediction, Target
+from sonde.targets import _panels as panels
 from sonde.targets._classes import objects, text_of
 from sonde.targets._sums import examples, weighted_sum
 
@@ -85,6 +89,12 @@ class Number(Target):
             scale=[scale for _, scale in places],
             formats=formats,
         )
+
+    def check_fitted(self, inputs: Mapping[str, Input]) -> None:
+        agree(self.names == self.fields(self.config), f"the names are {self.names}, not those of the settings")
+        lengths = {len(self.names), len(self.centre), len(self.scale), len(self.formats)}
+        agree(len(lengths) == 1, "names, centre, scale and formats are not one a field")
+        agree(min(self.scale) > 0, "a scale is not above 0")
 
     @classmethod
     def sample(cls, count: int, rng: np.random.Generator, given: Records) -> tuple[NumberConfig, Records]:
@@ -160,11 +170,28 @@ class Number(Target):
         zeros_NF = torch.zeros(len(truth["value"]), len(self.names))
         return {"answer": zeros_NF, "value": truth["value"]}
 
+    def costs(self, columns: EvalColumns) -> np.ndarray:
+        """The mean absolute error, on the scale of the loss."""
+        return np.abs(columns["answer"] - columns["value"]).mean(axis=1)
+
+    def panels(self, columns: EvalColumns) -> list[Panel]:
+        true_NF, answer_NF = self._in_units(columns["value"]), self._in_units(columns["answer"])
+        return [
+            each
+            for name, true, answer in zip(self.names, true_NF.T, answer_NF.T, strict=True)
+            for each in panels.numbers(name, true, answer)
+        ][:8]
+
     def _in_units(self, standard_BF: np.ndarray) -> np.ndarray:
         """From the scale of the loss to the units of the data; float64, for large numbers that differ little."""
         values_BF = standard_BF.astype(np.float64) * np.array(self.scale) + np.array(self.centre)
         # e**700 is near the largest float64: an answer stays a number that JSON can hold.
         return np.exp(np.minimum(values_BF, 700.0)) if self.config.transform == "log" else values_BF
+
+    def classical(self, truth: Columns) -> Problem:
+        value_NF = truth["value"]
+        assert isinstance(value_NF, torch.Tensor)
+        return Problem(kind="numbers", width=self.width, truth=value_NF)
 
     def metrics(self, columns: Mapping[str, np.ndarray], weights_RN: np.ndarray) -> dict[str, np.ndarray]:
         """rmse, mae and r2; for several fields their means, and each field's own as "rmse/<field>"."""

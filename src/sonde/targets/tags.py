@@ -18,12 +18,14 @@ from sonde.base.config import Config
 from sonde.base.errors import RecordError, UnseenError, UserError, near, unknown
 from sonde.base.rng import BatchRng
 from sonde.contracts.batch import Batch
-from sonde.contracts.columns import Columns, Ragged, Tensors
+from sonde.contracts.classical import Problem
+from sonde.contracts.columns import Columns, EvalColumns, Ragged, Tensors
 from sonde.contracts.input import Input
+from sonde.contracts.part import agree
 from sonde.contracts.records import Record, Records
 from sonde.contracts.specs import InputSpec, OutputSpec
 from sonde.contracts.target import Prediction, Target
-from sonde.targets._classes import MOST, listing, objects
+from sonde.targets._classes import MOST, check_classes, listing, objects
 from sonde.targets._inputs import asked_of_one, the_input
 from sonde.targets._sums import weighted_sum
 
@@ -99,6 +101,10 @@ class Tags(Target):
             tag_counts=[counts[tag] for tag in tags],
             scheme=_scheme(config, tags),
         )
+
+    def check_fitted(self, inputs: Mapping[str, Input]) -> None:
+        check_classes(self.tags, self.tag_counts, None)
+        agree(self.input == the_input(inputs, "tokens", self.config.input, "tags"), f"its input is {self.input!r}")
 
     @classmethod
     def sample(cls, count: int, rng: np.random.Generator, given: Records) -> tuple[TagsConfig, Records]:
@@ -221,6 +227,22 @@ class Tags(Target):
         costs = replace(true, values=cost_K[true.values])
         likeliest = torch.full_like(true.values, int(share_K.argmax()))
         return {"predicted": replace(true, values=likeliest), "true": true, "loss": costs.padded().sum(1)}
+
+    def costs(self, columns: EvalColumns) -> np.ndarray:
+        """The share of each sentence's words that are wrong."""
+        return np.array(
+            [
+                float(np.mean(predicted != true)) if len(true) else 0.0
+                for predicted, true in zip(columns["predicted"], columns["true"], strict=True)
+            ]
+        )
+
+    def classical(self, truth: Columns) -> Problem:
+        """A row for each word."""
+        tags = truth["tags"]
+        assert isinstance(tags, Ragged)
+        codes = torch.cat([tags[index] for index in range(len(tags))])
+        return Problem(kind="classes", width=self.width, truth=codes, per="position")
 
     def metrics(self, columns: Mapping[str, np.ndarray], weights_RN: np.ndarray) -> dict[str, np.ndarray]:
         """Over words: accuracy, macro F1, log loss. Over entities, where tags mark them: precision, recall and F1 of

@@ -42,6 +42,7 @@ class RunFolder:
         self.cache = path / "cache" / str(dist.rank())
         self.precision_file = path / "precision.json"
         self.scores = path / "scores.json"
+        self.findings = path / "check.json"
         self.model = path / "model"
         self.adapters = path / "adapter"
 

@@ -7,13 +7,14 @@ import csv
 import re
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 import polars
 
 from sonde.base.errors import UserError
+from sonde.data.sources import _content
 
 _SEPARATORS = ",\t;|"
 _COMMA_NUMBER = r"^\s*[+-]?\d+(,\d+)?([eE][+-]?\d+)?\s*$"
@@ -21,6 +22,10 @@ _COMMA_NUMBER = r"^\s*[+-]?\d+(,\d+)?([eE][+-]?\d+)?\s*$"
 _PEEK = 200
 # And how much of a file its separator.
 _PEEK_BYTES = 16_384
+# Of the lines this share has as many separators as the first one; a few may be broken.
+_ALIKE = 0.9
+# A table with more than one row, and with a larger share, of too many or too few values is none of this dialect.
+MOST_RAGGED = 0.05
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,20 +37,45 @@ class Dialect:
     quoting: bool = True
     decimal: Literal[".", ","] = "."
     columns: tuple[str, ...] = ()
+    encoding: str | None = None
+    ragged: Literal["error", "skip"] = "error"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rows:
+    """The values of a file, and what was skipped: places among its rows (0 comes after the header), and lines."""
+
+    frame: polars.DataFrame
+    skipped: tuple[int, ...] = ()
+    skipped_lines: tuple[int, ...] = ()
 
 
 def read(path: Path, dialect: Dialect) -> polars.DataFrame:
     """Every column as texts, an empty value null.
 
     Raises:
-        UserError: not UTF-8, empty, a row with too many or too few values, a quote out of place, two columns of a name.
+        UserError: as `read_rows`.
     """
-    rows = _rows(path, read_bytes(path), dialect)
-    names = _names(path, rows.row(0), dialect)
-    frame = rows.slice(int(dialect.header)).rename(dict(zip(rows.columns, names, strict=True)))
+    return read_rows(path, dialect).frame
+
+
+def read_rows(path: Path, dialect: Dialect) -> Rows:
+    """As `read`, with what was skipped.
+
+    Raises:
+        UserError: of no certain encoding, empty, a row with too many or too few values (unless those are skipped), a
+            quote out of place, two columns of a name.
+    """
+    content, _ = _content.read_text(path, dialect.encoding)
+    found = _rows(path, content, dialect)
+    names = _names(path, found.frame.row(0), dialect)
+    header = int(dialect.header)
+    frame = found.frame.slice(header).rename(dict(zip(found.frame.columns, names, strict=True)))
     if not frame.height:
         raise UserError(f"{path} has a header and no rows", hint="if its first row is data: header = false")
-    return frame if dialect.decimal == "." else frame.with_columns(_with_points(column) for column in frame)
+    if dialect.decimal != ".":
+        frame = frame.with_columns(_with_points(column) for column in frame)
+    return replace(found, frame=frame, skipped=tuple(place - header for place in found.skipped))
 
 
 def _with_points(texts: polars.Series) -> polars.Series:
@@ -57,14 +87,14 @@ def first_row(path: Path, dialect: Dialect) -> tuple[str | None, ...]:
     """The values of the first row, be it a header or not.
 
     Raises:
-        UserError: not UTF-8, empty, a quote out of place.
+        UserError: of no certain encoding, empty, a quote out of place.
     """
-    return _rows(path, read_bytes(path), dialect).row(0)
+    return _rows(path, _content.read_text(path, dialect.encoding)[0], dialect).frame.row(0)
 
 
 def first_line(path: Path) -> tuple[str | None, ...]:
     """The values of the first line: the names, if it is a header."""
-    content = read_bytes(path)
+    content, _ = _content.read_text(path)
     return _parse(content.lstrip(b"\r\n").split(b"\n", 1)[0], _separator(path, content), quoting=True).row(0)
 
 
@@ -73,7 +103,7 @@ def _parse(content: bytes, separator: str, *, quoting: bool) -> polars.DataFrame
     return polars.read_csv(content, has_header=False, separator=separator, quote_char=quote, infer_schema=False)
 
 
-def _rows(path: Path, content: bytes, dialect: Dialect) -> polars.DataFrame:
+def _rows(path: Path, content: bytes, dialect: Dialect) -> Rows:
     """All rows but blank ones, the header too, as texts."""
     separator = dialect.separator or _separator(path, content)
     if not content.endswith(b"\n"):
@@ -81,6 +111,8 @@ def _rows(path: Path, content: bytes, dialect: Dialect) -> polars.DataFrame:
     try:
         rows = _parse(content.lstrip(b"\r\n"), separator, quoting=dialect.quoting)
     except polars.exceptions.PolarsError as error:
+        if dialect.ragged == "skip":
+            return _without_ragged(path, content, separator, dialect)
         _check(path, content, separator, dialect)
         raise UserError(f"{path} cannot be read as CSV: {error}") from error
     # Polars fills up a short row and a blank line with nulls, and leaves quotes within a value as they are.
@@ -88,12 +120,35 @@ def _rows(path: Path, content: bytes, dialect: Dialect) -> polars.DataFrame:
         dialect.quoting and b'"' in content and any(column.str.contains('"', literal=True).any() for column in rows)
     )
     if not quotes and not rows[:, -1].null_count():
-        return rows
+        return Rows(frame=rows)
+    if dialect.ragged == "skip":
+        return _without_ragged(path, content, separator, dialect)
     filled = _check(path, content, separator, dialect)
     filled = filled[filled.index(True) :]
     if len(filled) != rows.height:
         raise UserError(f"{path} cannot be read as CSV: {len(filled)} rows were found and {rows.height} parsed")
-    return rows if all(filled) else rows.filter(polars.Series(filled))
+    return Rows(frame=rows if all(filled) else rows.filter(polars.Series(filled)))
+
+
+def _without_ragged(path: Path, content: bytes, separator: str, dialect: Dialect) -> Rows:
+    """The rows that have as many values as the first, row by row; which ones have not."""
+    width = 0
+    kept: list[list[str]] = []
+    places: list[int] = []
+    lines: list[int] = []
+    for line, values in _records(path, content, separator, quoting=dialect.quoting):
+        width = width or len(values)
+        if len(values) == width:
+            kept.append(values)
+        elif values:
+            places.append(len(kept) + len(places))
+            lines.append(line)
+    if not kept:
+        raise UserError(f"{path} has no rows")
+    texts = [[value or None for value in column] for column in zip(*kept, strict=True)]
+    names = [f"column_{number}" for number in range(1, width + 1)]
+    frame = polars.DataFrame(dict(zip(names, texts, strict=True)), schema=dict.fromkeys(names, polars.String))
+    return Rows(frame=frame, skipped=tuple(places), skipped_lines=tuple(lines))
 
 
 def _check(path: Path, content: bytes, separator: str, dialect: Dialect) -> list[bool]:
@@ -111,7 +166,8 @@ def _check(path: Path, content: bytes, separator: str, dialect: Dialect) -> list
             raise UserError(
                 f"{path} line {line} has {_counted(len(values))}, where there are {len(names)} columns",
                 expected=f"the columns {', '.join(names)}",
-                hint=f"a value that holds the separator {separator!r} stands in double quotes",
+                hint=f"a value that holds the separator {separator!r} stands in double quotes; or skip such rows with "
+                'data.ragged = "skip"',
             )
     return filled
 
@@ -156,27 +212,31 @@ def _quote_error(path: Path, line: int, what: str) -> UserError:
 
 
 def sniff(path: Path) -> Dialect:
-    """The dialect that a file seems to have: whether quotes mean anything and whether the first row is a header."""
-    content = read_bytes(path)
+    """The dialect that a file seems to have: its encoding, whether quotes mean anything, whether the first row is a
+    header, and whether a few rows have too many or too few values, and are better skipped."""
+    content, encoding = _content.read_text(path)
     separator = _separator(path, content)
+    plain = Dialect(header=False, encoding=None if encoding == "utf-8" else encoding)
     try:
-        rows = _rows(path, content, Dialect(header=False))
+        return _sniffed(_rows(path, content, plain), separator, plain)
     except UserError:
         # Quotes are taken as they stand only if that makes a table of the file; else the error is the better word.
-        with contextlib.suppress(UserError):
-            return _sniffed(_rows(path, content, Dialect(header=False, quoting=False)), separator, quoting=False)
+        for other in (replace(plain, quoting=False), replace(plain, ragged="skip")):
+            with contextlib.suppress(UserError):
+                rows = _rows(path, content, other)
+                if len(rows.skipped) <= max(1, MOST_RAGGED * rows.frame.height):
+                    return _sniffed(rows, separator, other)
         raise
-    return _sniffed(rows, separator, quoting=True)
 
 
-def _sniffed(rows: polars.DataFrame, separator: str, *, quoting: bool) -> Dialect:
-    frame = rows.head(_PEEK)
+def _sniffed(rows: Rows, separator: str, dialect: Dialect) -> Dialect:
+    frame = rows.frame.head(_PEEK)
     backbone = frame.slice(1) if frame.height > 1 else frame
     # Where a comma does not part values it may stand for the point of numbers, as in much of Europe.
     comma = separator != "," and any(_commas(column) for column in backbone)
     if comma:
         frame = frame.with_columns(_with_points(column) for column in frame)
-    return Dialect(header=_is_header(frame), quoting=quoting, decimal="," if comma else ".")
+    return replace(dialect, header=_is_header(frame), decimal="," if comma else ".")
 
 
 def _commas(texts: polars.Series) -> bool:
@@ -202,44 +262,20 @@ def _is_number(text: str | None) -> bool:
     return True
 
 
-def read_bytes(path: Path) -> bytes:
-    """The text of a file in UTF-8, without a byte order mark.
-
-    Raises:
-        UserError: it cannot be read, is empty, or is not UTF-8; names the line.
-    """
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror or error}") from error
-    try:
-        if not content.isascii():
-            content.decode()
-    except UnicodeDecodeError as error:
-        wide = content.startswith((b"\xff\xfe", b"\xfe\xff"))
-        line = content.count(b"\n", 0, error.start) + 1
-        raise UserError(
-            f"{path} line {line} is not UTF-8: byte {content[error.start]:#04x} at offset {error.start}",
-            expected="text in UTF-8",
-            hint=f"iconv -f {'UTF-16' if wide else 'LATIN1'} -t UTF-8 {path.name} > converted{path.suffix}"
-            + ("" if wide else ", if it is Latin-1"),
-        ) from error
-    content = content.removeprefix(b"\xef\xbb\xbf")
-    if not re.search(rb"\S", content):
-        raise UserError(f"{path} is empty", expected="a header and rows")
-    return content
-
-
 def _separator(path: Path, content: bytes) -> str:
-    """A tab by the file's name, else what every line has as often; or at least what the first line has most of."""
-    if path.suffix.lower() == ".tsv":
+    """A tab by the file's name, else what the lines have as often; or at least what the first line has most of."""
+    if _content.table_format(path) == "tsv":
         return "\t"
     lines = [line for line in content[:_PEEK_BYTES].split(b"\n") if line.strip()]
     # The last one may be cut short.
     whole = lines[: max(1, len(lines) - (len(content) > _PEEK_BYTES))]
     unquoted = [b"".join(line.split(b'"')[::2]) for line in whole]
     counts = {separator: [line.count(separator.encode()) for line in unquoted] for separator in _SEPARATORS}
-    return max(_SEPARATORS, key=lambda one: (len(set(counts[one])) == 1 and counts[one][0] > 0, counts[one][0]))
+
+    def alike(found: list[int]) -> bool:
+        return found[0] > 0 and sum(count == found[0] for count in found) >= _ALIKE * len(found)
+
+    return max(_SEPARATORS, key=lambda one: (alike(counts[one]), counts[one][0]))
 
 
 def _names(path: Path, first: tuple[str | None, ...], dialect: Dialect) -> list[str]:

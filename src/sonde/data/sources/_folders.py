@@ -4,26 +4,49 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Set
+from collections.abc import Iterator, Mapping, Set
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
 from sonde.base.errors import UserError
+from sonde.data.sources._content import PACKED, table_format, table_stem
 from sonde.data.split import split_name
 
-IMAGES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
+IMAGES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm"})
 SOUNDS = frozenset({".wav", ".flac", ".ogg", ".mp3"})
-TABLES = frozenset({".csv", ".tsv", ".parquet", ".jsonl", ".ndjson"})
+TEXTS = frozenset({".txt", ".text", ".md"})
+# Tables beside a data set that are not part of it: an empty answer to hand in, lists of classes.
+_ASIDE = re.compile(
+    r"(sample|gender|example)?[-_ ]?submission|class[-_ ]?(dict|names|es)|label[-_ ]?(colou?rs|map)", re.I
+)
+
+Medium = Literal["image", "audio", "text"]
+MEDIA: Mapping[Medium, frozenset[str]] = {"image": IMAGES, "audio": SOUNDS, "text": TEXTS}
 
 # Splits as people read them.
 ORDER = ("train", "validation", "test")
 
 # Folders of pictures and of their masks, as data sets name them.
-_PICTURE_FOLDERS = ("images", "image", "imgs", "img", "jpegimages", "img_dir", "photos")
-_MASK_FOLDERS = ("masks", "mask", "labels", "label", "annotations", "annotation", "segmentationclass", "ann_dir")
+_PICTURE_FOLDERS = (
+    *("images", "image", "imgs", "img", "jpegimages", "img_dir", "photos", "pictures", "frames", "original_images"),
+    *("original", "originals", "input", "inputs"),
+)
+_MASK_FOLDERS = (
+    *("masks", "mask", "labels", "label", "annotations", "annotation", "segmentationclass", "ann_dir", "annots"),
+    *("gt", "ground_truth", "groundtruth", "segmentation", "segmentations", "targets", "target", "label_images"),
+    *("label_images_semantic", "semantic", "trimaps"),
+)
 # Or the mask folder is named after the picture folder: train and trainannot, train and train_masks.
-_MASK_ENDINGS = ("annot", "_annot", "_mask", "_masks", "_label", "_labels")
+_MASK_ENDINGS = ("annot", "_annot", "_mask", "_masks", "_label", "_labels", "_gt", "_seg")
+# What a mask's name has over its picture's; where both lie in one folder, something.
+MASK_NAMES = (
+    *("_mask", "_masks", "_label", "_labels", "_gt", "_L", "_seg", "_segmentation", "_groundtruth", "_annotation"),
+    *("-mask", "-label", "-gt", "-seg", ".mask"),
+)
+# Of the pictures that lie beside masks so many have one.
+_MOSTLY = 0.8
 
 
 def entries(folder: Path) -> list[Path]:
@@ -50,6 +73,15 @@ def _walk(folder: Path, suffixes: Set[str]) -> Iterator[Path]:
         yield from (at / name for name in names if _suffix(name) in suffixes and not name.startswith("."))
 
 
+def holds_below(folder: Path, suffixes: Set[str] | None) -> bool:
+    """Whether a file of these kinds, or any file, lies in the folder or below it. Stops at the first."""
+    for _, inner, names in os.walk(folder):
+        inner[:] = [name for name in inner if not name.startswith((".", "__MACOSX"))]
+        if any(not name.startswith(".") and (suffixes is None or _suffix(name) in suffixes) for name in names):
+            return True
+    return False
+
+
 def holds(folder: Path, suffixes: Set[str]) -> bool:
     """Whether a file of these kinds lies right in the folder. Stops at the first."""
     with os.scandir(folder) as found:
@@ -73,11 +105,18 @@ def in_order(named: list[tuple[str, Path]]) -> list[tuple[str, Path]]:
 
 def tables_in(root: Path) -> list[tuple[str | None, Path]]:
     """The table of a folder, or its tables of train, validation and test; nothing when they are not clearly one set."""
-    found = [path for path in entries(root) if path.suffix.lower() in TABLES and path.is_file()]
+    found = tables(root)
     if len(found) == 1:
         return [(None, found[0])]
-    named = [(split, path) for path in found if (split := split_in(path.stem))]
+    named = [(split, path) for path in found if (split := split_in(table_stem(path)))]
     return [*in_order(named)] if len(named) == len(found) else []
+
+
+def tables(root: Path) -> list[Path]:
+    """The tables right in a folder that hold its data; of one that is there packed and unpacked, the latter."""
+    found = [path for path in entries(root) if path.is_file() and table_format(path) and not _ASIDE.match(path.name)]
+    plain = {path.name.lower() for path in found}
+    return [path for path in found if path.suffix.lower() not in PACKED or path.stem.lower() not in plain]
 
 
 def split_in(stem: str) -> str | None:
@@ -116,6 +155,33 @@ def _inner_pairs(split: str | None, pictures: Path, masks: Path) -> Iterator[tup
     for inner, part, partner in within or [(split, pictures, masks)]:
         if partner.is_dir() and all(any(True for _ in _walk(each, IMAGES)) for each in (part, partner)):
             yield inner, part, partner
+
+
+def masks_beside(folder: Path) -> bool:
+    """Whether most pictures right in a folder have their mask beside them: a.jpg and a_mask.png."""
+    files = [path for path in entries(folder) if _suffix(path.name) in IMAGES and path.is_file()]
+    pairs = paired_beside(files)
+    return len(pairs) > 1 and 2 * len(pairs) >= _MOSTLY * len(files)
+
+
+def paired_beside(files: list[Path]) -> list[tuple[Path, Path]]:
+    """The pictures of a folder that have a mask beside them, each with it."""
+    by_stem = {path.stem: path for path in files}
+    pairs = []
+    for stem, mask in by_stem.items():
+        ending = next((ending for ending in MASK_NAMES if stem.endswith(ending)), None)
+        picture = by_stem.get(stem.removesuffix(ending)) if ending else None
+        if picture is not None:
+            pairs.append((picture, mask))
+    return sorted(pairs)
+
+
+def folders_with(root: Path, suffixes: Set[str]) -> Iterator[Path]:
+    """The root and the folders below it that have files of these kinds right in them, sorted."""
+    for parent, inner, names in os.walk(root):
+        inner[:] = sorted(name for name in inner if not name.startswith((".", "__MACOSX")))
+        if any(_suffix(name) in suffixes and not name.startswith(".") for name in names):
+            yield Path(parent)
 
 
 def is_role(name: str) -> bool:

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import PurePath
+from types import MappingProxyType
 from typing import Any, Literal
 
 import numpy as np
@@ -18,17 +19,27 @@ from sonde.base import number_formats
 from sonde.base.errors import UserError, unknown
 from sonde.contracts.records import MISSING_NUMBERS, Records, is_missing
 from sonde.data.sources import _folders
-from sonde.data.sources._leaks import gives_away, sample
+from sonde.data.sources._folders import Medium
+from sonde.data.sources._leaks import gives_away, sample, tells_of
 from sonde.data.split import part_of
 
-Role = Literal["feature", "text", "image", "audio", "id", "time", "constant", "list"]
+Role = Literal["feature", "text", "image", "audio", "document", "id", "time", "constant", "list", "unclear"]
+
 
 _SPLIT_NAMES = frozenset({"split", "fold", "subset", "set", "partition"})
 # Names of columns that people learn: alone, or as a word of a longer name.
 _TARGETS = frozenset(
     {"label", "labels", "target", "class", "category", "y", "survived", "outcome", "species", "diagnosis", "tags"}
 )
-_TARGET_WORDS = _TARGETS | {"price", "value", "cost", "quality", "sentiment", "churn", "fraud", "spam", "measured"}
+_WORDS_OF_TARGETS = frozenset({"price", "value", "cost", "quality", "sentiment", "churn", "fraud", "spam", "measured"})
+_TARGET_WORDS = _TARGETS | _WORDS_OF_TARGETS
+# And those of well-known data sets, where no other name speaks.
+_USUAL_TARGETS = frozenset({"default", "response", "attrition", "exited", "approved", "converted"})
+_USUAL_NUMBERS = frozenset({"medv", "mpg", "wage", "salary", "yield", "charges"})
+# When and where something was is known before, though it stand last.
+_WHEN_OR_WHERE = re.compile(
+    r"(?i)(.*[_\W])?(day|month|year|hour|minute|second|week|weekday|time|date|lat|latitude|lon|lng|long|longitude)s?"
+)
 _ID = re.compile(r"(?i:(.*[_\W])?(id|ids|uuid|guid)|key|index|unnamed.*|row_?names?)|.*[a-z](Id|ID)")
 _GROUP = re.compile(
     r"(.*[_\W])?(patient|subject|speaker|user|customer|client|person|household|family|session|author|site)"
@@ -44,10 +55,20 @@ _DIFFERENT = 0.5
 # Whole numbers with more different values than this are a quantity.
 _MANY = 20
 _FEW_RECORDS = 3
+# A table with fewer rows than this is a first try: whatever it holds is rare.
+_FEW_ROWS = 10
 # Labels of a list with fewer records than this are too rare to learn.
 _RARE_LABEL = 10
+# What manifests say of files, and files say themselves.
+_ABOUT_FILES = re.compile(
+    r"(?i)(.*[_\W])?(width|height|channels?|duration(_s|_ms)?|seconds|sampl(e|ing)[_ ]?rate|num_samples|bytes|size|mode"
+    r"|format|ext(ension)?|url|licen[cs]e|author|source|md5|sha\d*|frames|split|fold|set)"
+)
 # Texts whose words are counted.
 _SAMPLE = 1000
+_WHAT = {"time": "dates", "image": "picture files", "audio": "sound files", "document": "files", "unclear": "dates"}
+NONE: Mapping[str, Medium] = MappingProxyType({})
+NO_REASONS: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +81,7 @@ class Roles:
     notes: dict[str, str] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     read_as: list[str] = field(default_factory=list)
+    data: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,8 +93,18 @@ class _Column:
     missing: int
 
 
-def guess(records: Records, target: str | None) -> Roles:
+def guess(
+    records: Records,
+    target: str | None,
+    *,
+    files: Mapping[str, Medium] = NONE,
+    unclear: Collection[str] = (),
+    looked: str | None = None,
+) -> Roles:
     """The roles of the fields of a table; `target` is the user's choice of what to learn.
+
+    `files` are the columns that name files, and of what kind; `unclear` those with dates that may be read in two ways;
+    `looked` says which files were looked for and not found.
 
     Raises:
         UserError: there is no such column, or nothing can be learned about it or from the others.
@@ -81,6 +113,7 @@ def guess(records: Records, target: str | None) -> Roles:
     notes_of_formats: list[str] = []
     unsure: list[str] = []
     columns = {name: _column(name, values) for name, values in records.fields.items() if name != given}
+    columns = {name: _with_role(column, files, unclear) for name, column in columns.items()}
     if target is not None and target not in columns:
         raise unknown(target, columns, what="--target: the column")
     columns = {name: _as_numbers(column, notes_of_formats, unsure) for name, column in columns.items()}
@@ -88,16 +121,40 @@ def guess(records: Records, target: str | None) -> Roles:
     notes = {"target.field": f"{why}; --target chooses another"} if why else {}
     warnings = list(unsure)
     learn = _target(columns[chosen], notes)
+    data: dict[str, Any] = {}
     if columns[chosen].missing:
-        warnings.append(f"{_records(columns[chosen].missing)} no value in {chosen!r}: remove them, or fit stops there")
+        data["drop_unlabelled"] = True
+        count = columns[chosen].missing
+        notes["data.drop_unlabelled"] = f"left out: {count:,} of {len(records):,} rows, without a value in {chosen!r}"
+        if 2 * count > len(records):
+            warnings.append(f"{count:,} of {len(records):,} rows have no value in {chosen!r}, and are left out")
     infinite = [name for name, column in columns.items() if _infinite(column.values)]
-    warnings += [f"{name!r} has an infinite value: fit stops there" for name in infinite]
+    warnings += [f"{name!r} has an infinite value: such rows are unreadable" for name in infinite]
     others = [column for name, column in columns.items() if name != chosen]
-    inputs = _inputs(others, columns[chosen], learn["kind"], notes, warnings)
-    split = _split(records, given, columns[chosen], learn["kind"], warnings)
+    inputs = _inputs(others, columns[chosen], learn["kind"], notes, warnings, looked)
+    split = _split(records, given, columns[chosen], learn["kind"], notes, warnings)
     if split["by"] != "given":
         warnings += _other_splits(others)
-    return Roles(inputs=inputs, target=learn, split=split, notes=notes, warnings=warnings, read_as=notes_of_formats)
+    return Roles(
+        inputs=inputs,
+        target=learn,
+        split=split,
+        notes=notes,
+        warnings=warnings,
+        read_as=notes_of_formats,
+        data=data,
+    )
+
+
+def _with_role(column: _Column, files: Mapping[str, Medium], unclear: Collection[str]) -> _Column:
+    """The column as one of files, or of dates that are not clear, where that was found out."""
+    if column.name in unclear:
+        return replace(column, role="unclear")
+    medium = files.get(column.name)
+    if medium is None:
+        return column
+    role: Role = "document" if medium == "text" else medium
+    return replace(column, role=role)
 
 
 def _as_numbers(column: _Column, notes: list[str], unsure: list[str]) -> _Column:
@@ -170,8 +227,13 @@ def _role(name: str, values: np.ndarray, present: list[Any], distinct: int) -> R
 def _choose(columns: Mapping[str, _Column]) -> tuple[str, str]:
     """The column to learn where the user named none, and what speaks for it."""
     able = {name: one for name, one in columns.items() if one.role in ("feature", "list")}
+    lower = {name.lower() for name in able}
     for name in able:
-        if name.lower() in _TARGETS:
+        # Beside x and z, y is a length or a place.
+        if name.lower() in _TARGETS and not (name.lower() == "y" and "z" in lower):
+            return name, "chosen by its name"
+    for name in able:
+        if name.lower() in _WORDS_OF_TARGETS:
             return name, "chosen by its name"
     for name in reversed(able):
         if _TARGET_WORDS & set(re.split(r"[\W_]+", name.lower())):
@@ -182,8 +244,17 @@ def _choose(columns: Mapping[str, _Column]) -> tuple[str, str]:
             expected="a column of classes or numbers",
             hint="sonde new --target names it",
         )
-    common = [name for name, one in able.items() if one.values.dtype != object or not _rare(one.values)]
+    for name, column in able.items():
+        if name.lower() in _USUAL_TARGETS or (name.lower() in _USUAL_NUMBERS and not _is_text(column)):
+            return name, "chosen by its name"
+    able = {name: one for name, one in able.items() if not _WHEN_OR_WHERE.fullmatch(name)} or able
+    # Many classes, some of them rare, are rather names.
+    common = [name for name, one in able.items() if one.distinct <= _MANY or not (_is_text(one) and _rare(one.values))]
     return [*able, *common][-1], "the last column with classes or numbers"
+
+
+def _is_text(column: _Column) -> bool:
+    return column.values.dtype == object
 
 
 def _target(column: _Column, notes: dict[str, str]) -> dict[str, Any]:
@@ -193,8 +264,8 @@ def _target(column: _Column, notes: dict[str, str]) -> dict[str, Any]:
     separator = _separator(values, _LIST_SEPARATORS if column.role == "feature" else (*_LIST_SEPARATORS, ","))
     if column.role == "list" or (separator and column.role in ("feature", "text", "id")):
         return _labels(name, values, separator, notes)
-    if column.role in ("time", "image", "audio", "text", "id") and values.dtype.kind not in "if":
-        what = {"time": "dates", "image": "picture files", "audio": "sound files"}.get(column.role, "texts")
+    if column.role in ("time", "image", "audio", "document", "text", "id", "unclear") and values.dtype.kind not in "if":
+        what = _WHAT.get(column.role, "texts")
         raise UserError(
             f"the column {name!r} has {column.distinct} different {what} in {len(values)} rows",
             expected="a column of classes or numbers to learn",
@@ -239,37 +310,63 @@ def _labels(name: str, values: np.ndarray, separator: str | None, notes: dict[st
 
 
 def _inputs(
-    others: Sequence[_Column], target: _Column, kind: str, notes: dict[str, str], warnings: list[str]
+    others: Sequence[_Column],
+    target: _Column,
+    kind: str,
+    notes: dict[str, str],
+    warnings: list[str],
+    looked: str | None,
 ) -> dict[str, dict[str, Any]]:
-    """Files if there are any, else texts and features; what is left out is said."""
+    """Files, texts and features, each an input of its own; what is left out is said."""
     by_role: dict[str, list[_Column]] = {}
     for column in others:
         by_role.setdefault(column.role, []).append(column)
-    for role in ("image", "audio"):
-        if role in by_role:
-            column = by_role[role][0]
-            _note(notes, f"inputs.{role}.field", [one for one in others if one is not column])
-            return {role: {"kind": role, "field": column.name}}
-    texts = by_role.get("text", [])
+    files = [by_role[role][0] for role in ("image", "audio", "document") if role in by_role]
+    # Several columns of texts are read one after another; texts in files stand alone.
+    texts = [] if "document" in by_role else by_role.get("text", [])
     features = [*by_role.get("feature", []), *by_role.get("time", [])]
-    features = _without_leaks(features, target, kind, needed=not texts, warnings=warnings)
-    if not texts and not features:
+    why: dict[str, str] = {}
+    if files:
+        why = {column.name: reason for column in features if (reason := _adds_nothing(column, target))}
+        features = [column for column in features if column.name not in why]
+    features = _without_leaks(features, target, kind, needed=not texts and not files, warnings=warnings)
+    if not texts and not features and not files:
         texts = [column for column in by_role.get("id", []) if column.values.dtype == object][:1]
     inputs: dict[str, dict[str, Any]] = {}
+    for column in files:
+        medium = "text" if column.role == "document" else column.role
+        inputs[medium] = {"kind": medium, "field": column.name}
     if texts:
         also = [column.name for column in texts[1:]]
         inputs["text"] = {"kind": "text", "field": texts[0].name, **({"also": also} if also else {})}
     if features:
         order = [column.name for column in others if column in features]
         inputs["table"] = {"kind": "table", "fields": order}
+        # A value that only a held-out row lacks would make that row unreadable.
+        if any(column.missing for column in features):
+            inputs["table"]["allow_missing"] = True
     if not inputs:
         raise UserError(
             f"there is no column to learn {target.name!r} from" + (f": {_listed(others)}" if others else ""),
             expected="columns with numbers, categories, texts or file names",
+            hint=looked,
         )
-    left = [column for column in others if column not in (*texts, *features)]
-    _note(notes, "inputs.table.fields" if features else "inputs.text.field", left)
+    if len(inputs) > 1:
+        notes["inputs"] = f"{' and '.join(inputs)} are learned from together; to drop one, delete its two sections"
+    left = [column for column in others if column not in (*files, *texts, *features)]
+    first = next(iter(inputs))
+    _note(notes, "inputs.table.fields" if features else f"inputs.{first}.field", left, why)
     return inputs
+
+
+def _adds_nothing(column: _Column, target: _Column) -> str | None:
+    """Why a feature beside files is not worth asking for, if it is not."""
+    if _names_group(column):
+        return "names a group"
+    if _ABOUT_FILES.fullmatch(column.name):
+        return "is about the file"
+    rows = sample(target.values)
+    return None if tells_of(column.values[rows], target.values[rows]) else f"tells nothing of {target.name!r}"
 
 
 def _without_leaks(
@@ -300,15 +397,28 @@ def _names_group(column: _Column) -> bool:
     return column.values.dtype.kind != "f" and bool(_GROUP.fullmatch(column.name))
 
 
-def _note(notes: dict[str, str], setting: str, left_out: Sequence[_Column]) -> None:
+def _note(
+    notes: dict[str, str], setting: str, left_out: Sequence[_Column], why: Mapping[str, str] = NO_REASONS
+) -> None:
     if left_out:
-        notes[setting] = f"left out: {_listed(left_out)}"
+        notes[setting] = f"left out: {_listed(left_out, why)}"
 
 
-def _listed(columns: Iterable[_Column]) -> str:
-    """The names of columns, with what is the matter with them."""
-    why = {"id": " (names records)", "constant": " (one value)", "list": " (lists or objects)"}
-    return ", ".join(column.name + why.get(column.role, "") for column in columns)
+def _listed(columns: Iterable[_Column], why: Mapping[str, str] = NO_REASONS) -> str:
+    """The names of columns, with what is the matter with them; `why` knows more of some."""
+    usual = {
+        "id": " (names records)",
+        "constant": " (one value)",
+        "list": " (lists or objects)",
+        "image": " (more pictures)",
+        "audio": " (more sounds)",
+        "text": " (texts beside those in files)",
+        "unclear": " (dates: day or month first? say so with data.dates)",
+    }
+    return ", ".join(
+        column.name + (f" ({why[column.name]})" if column.name in why else usual.get(column.role, ""))
+        for column in columns
+    )
 
 
 def _split_field(records: Records) -> str | None:
@@ -321,21 +431,35 @@ def _split_field(records: Records) -> str | None:
     return None
 
 
-def _split(records: Records, given: str | None, target: _Column, kind: str, warnings: list[str]) -> dict[str, Any]:
+def _split(
+    records: Records, given: str | None, target: _Column, kind: str, notes: dict[str, str], warnings: list[str]
+) -> dict[str, Any]:
     if given is not None:
-        parts = {part_of(value) for value in records.fields[given]}
+        # Rows without a target belong to no split.
+        parts = {part_of(value) for value in records.fields[given][~is_missing(target.values)]}
         setting, warning = _folders.given_split({part for part in parts if part})
         warnings += [warning] if warning else []
         unseen = _unseen(target.values, records.fields[given]) if kind == "category" else []
         if unseen:
             warnings.append(f"{_classes(unseen)} of {target.name!r} without a training row")
         return setting if given == "split" else {**setting, "field": given}
-    rare = _rare(target.values) if kind == "category" else []
-    if rare:
-        warnings.append(f"{_classes(rare)} of {target.name!r} with fewer than {_FEW_RECORDS} rows")
-    # A class that is too rare to split is an error that `fit` names: a random split would only hide it.
-    by = "stratified" if kind == "category" else "random"
-    return {"by": by, "validation": 0.1, "test": 0.1}
+    if kind != "category":
+        return {"by": "random", "validation": 0.1, "test": 0.1}
+    rare = _rare(target.values)
+    if not rare:
+        return {"by": "stratified", "validation": 0.1, "test": 0.1}
+    rows = len(target.values) - target.missing
+    if rows >= _FEW_ROWS and 2 * len(rare) > target.distinct and 2 * sum(rare.values()) > rows:
+        raise UserError(
+            f"{len(rare):,} of the {target.distinct:,} values in {target.name!r} have fewer than {_FEW_RECORDS} rows",
+            expected="classes with several rows each",
+            hint="sonde new --target names another column",
+        )
+    warnings.append(
+        f"{_classes(list(rare))} of {target.name!r} with fewer than {_FEW_RECORDS} rows: all of them train, and no "
+        "score tells how well they are learned"
+    )
+    return {"by": "stratified", "rare": "train", "validation": 0.1, "test": 0.1}
 
 
 def _unseen(target: np.ndarray, splits: np.ndarray) -> list[str]:
@@ -346,10 +470,10 @@ def _unseen(target: np.ndarray, splits: np.ndarray) -> list[str]:
     return sorted(set(names[np.isin(parts, ("validation", "test"))]) - set(names[parts == "train"]))
 
 
-def _rare(values: np.ndarray) -> list[str]:
-    """The classes with fewer records than a split needs."""
+def _rare(values: np.ndarray) -> dict[str, int]:
+    """The classes with fewer records than a split needs, and how many they have."""
     counts = Counter(map(str, values[~is_missing(values)].tolist()))
-    return [name for name, count in counts.items() if count < _FEW_RECORDS]
+    return {name: count for name, count in counts.items() if count < _FEW_RECORDS}
 
 
 def _other_splits(columns: Sequence[_Column]) -> list[str]:
@@ -375,7 +499,3 @@ def _classes(names: list[str]) -> str:
         if len(names) == 1
         else f"there are {len(names)} classes such as {names[0]!r}"
     )
-
-
-def _records(count: int) -> str:
-    return "one row has" if count == 1 else f"{count} rows have"

@@ -2,35 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import polars
 from polars import Series
 
 from sonde.contracts.records import MISSING_NUMBERS, as_field
+from sonde.data.sources import _dates
 
-_DATE = r"^\s*\d{1,4}[-/.]\d{1,2}([-/.]\d{1,4})?([ T]\d{1,2}:\d{2}|\s*$)"
-# Tried in this order; a column is a date when every value is, in one format.
-_FORMATS = (
-    "%Y-%m-%d",
-    "%Y-%m-%d %H:%M:%S",
-    "%Y-%m-%dT%H:%M:%S",
-    "%Y-%m-%d %H:%M",
-    "%Y-%m-%dT%H:%M",
-    "%Y-%m-%d %H:%M:%S%.f",
-    "%Y-%m-%dT%H:%M:%S%.f",
-    "%Y-%m-%dT%H:%M:%S%.f%#z",
-    "%Y/%m/%d",
-    "%d.%m.%Y",
-    "%Y-%m",
-)
-# Which of the two is meant shows only where some day is past the twelfth.
-_AMBIGUOUS = ("%m/%d/%Y", "%d/%m/%Y")
+# The formats of columns of dates, where they are known.
+Dates = Mapping[str, str]
 
 
-def from_texts(texts: Series, *, as_text: bool = False) -> np.ndarray:
-    """A column that came as texts (CSV), null where it was empty; `as_text` leaves it as it is written."""
+def from_texts(texts: Series, *, as_text: bool = False, date: str | None = None) -> np.ndarray:
+    """A column that came as texts (CSV), null where it was empty; `as_text` leaves it as it is written, `date` is its
+    format."""
     if as_text:
         return _objects(texts.to_list())
     if texts.null_count() == len(texts):
@@ -43,11 +30,11 @@ def from_texts(texts: Series, *, as_text: bool = False) -> np.ndarray:
     lower = texts.str.to_lowercase()
     if lower.is_in(["true", "false"]).all():  # of those that are there
         return _objects([None if value is None else value == "true" for value in lower.to_list()])
-    times = _times(texts)
+    times = _times(texts, date)
     return _objects(texts.to_list()) if times is None else times
 
 
-def from_values(values: Sequence[object]) -> np.ndarray:
+def from_values(values: Sequence[object], *, as_text: bool = False, date: str | None = None) -> np.ndarray:
     """A column of Python values (JSON): types stand, only texts may be dates."""
     try:
         field = as_field(values)
@@ -55,11 +42,11 @@ def from_values(values: Sequence[object]) -> np.ndarray:
         return _objects([None if value is None else str(value) for value in values])
     if field.dtype != object or not {type(value) for value in values} <= {str, type(None)}:
         return field
-    times = _times(Series(values, dtype=polars.String))
+    times = None if as_text else _times(Series(values, dtype=polars.String), date)
     return field if times is None else times
 
 
-def from_frame(column: Series) -> np.ndarray:
+def from_frame(column: Series, *, as_text: bool = False, date: str | None = None) -> np.ndarray:
     """A column that has a type already (Parquet)."""
     kind = column.dtype
     if kind.is_integer():
@@ -73,7 +60,7 @@ def from_frame(column: Series) -> np.ndarray:
     if kind == polars.Duration:  # in seconds
         return column.dt.total_microseconds().cast(polars.Float64).fill_null(float("nan")).to_numpy() / 1e6
     if kind == polars.String:
-        times = _times(column)
+        times = None if as_text else _times(column, date)
         return _objects(column.to_list()) if times is None else times
     if kind in (polars.Categorical, polars.Enum):
         return _objects(column.cast(polars.String).to_list())
@@ -94,26 +81,10 @@ def _numbers(texts: Series) -> np.ndarray | None:
     return numbers.fill_null(float("nan")).to_numpy()
 
 
-def _times(texts: Series) -> np.ndarray | None:
-    """datetime64[us], or None when the texts are no dates of one format."""
-    present = texts.drop_nulls()
-    if not len(present) or not present.head(20).str.contains(_DATE).all():
-        return None
-    present = present.str.strip_chars()
-    for format in _FORMATS:
-        parsed = _parsed(texts, format)
-        if parsed.null_count() == texts.null_count():
-            return _microseconds(parsed)
-    fitting = [parsed for each in _AMBIGUOUS if (parsed := _parsed(texts, each)).null_count() == texts.null_count()]
-    return _microseconds(fitting[0]) if len(fitting) == 1 else None
-
-
-def _parsed(texts: Series, format: str) -> Series:
-    plain = texts.str.strip_chars()
-    if format == "%Y-%m":
-        plain, format = plain + "-01", "%Y-%m-%d"
-    times = plain.str.to_datetime(format, strict=False, time_unit="us")
-    return times.dt.replace_time_zone(None)
+def _times(texts: Series, format: str | None) -> np.ndarray | None:
+    """datetime64[us], or None when the texts are no dates of one format, or may be those of two."""
+    found = _dates.read(texts, format)
+    return None if found is None else found.moments
 
 
 def _microseconds(times: Series) -> np.ndarray:

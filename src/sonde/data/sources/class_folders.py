@@ -1,10 +1,10 @@
-"""A folder for each class with its pictures or sounds in it; optionally inside train, validation and test folders."""
+"""A folder for each class with its pictures, sounds or texts in it; optionally inside train, validation and test."""
 
 from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -17,9 +17,13 @@ from sonde.base.errors import UserError
 from sonde.contracts.records import Records
 from sonde.data.source import Guess, Source
 from sonde.data.sources import _folders
-from sonde.data.sources._folders import IMAGES, SOUNDS
+from sonde.data.sources._folders import IMAGES, SOUNDS, TEXTS
 
 _MEDIA = IMAGES | SOUNDS
+# What such a folder holds belongs to no class.
+_NO_CLASS = frozenset({"unsup", "unlabeled", "unlabelled", "unlabeled_data", "unlabelled_data"})
+# A class with fewer records is not in every split.
+_FEW = 3
 # With one class this many times as frequent as another, the scores of the rare one deserve a look.
 _IMBALANCE = 10
 
@@ -48,9 +52,13 @@ class ClassFolders(Source):
         inner = _class_folders(path)
         if all(_folders.split_name(folder.name) for _, folder in inner) or _folders.mask_folders(path):
             return False
+        suffixes = _suffixes(inner)
         # Two folders with media right in them are enough to know.
-        names = {folder.name for _, folder in inner if _folders.holds(folder, _MEDIA)}
-        return len(names) >= 2 or (not names and _is_nested(inner))
+        named = [folder for _, folder in inner if _folders.holds(folder, suffixes)]
+        if any(_folders.masks_beside(folder) for folder in named[:2]):
+            return False
+        names = {folder.name for folder in named}
+        return len(names) >= 2 or (not names and _is_nested(inner, suffixes))
 
     @staticmethod
     def guess(path: Path, target: str | None) -> Guess:
@@ -58,24 +66,33 @@ class ClassFolders(Source):
         if target not in (None, "label"):
             raise UserError(f"class folders have no field {target!r} to learn", expected="label, the class folder")
         classes = Counter(records.fields["label"])
-        sounds = sum(file.suffix.lower() in SOUNDS for file in records.fields["file"])
-        kind, noun = ("audio", "sounds") if sounds > len(records) / 2 else ("image", "pictures")
+        kind, noun = _medium(records)
         warnings = []
         split: dict[str, object] = {"by": "stratified", "validation": 0.1, "test": 0.1}
         if "split" in records.fields:
             split, warning = _folders.given_split(set(records.fields["split"]))
             warnings += [warning] if warning else []
         rare, often = min(classes, key=classes.__getitem__), max(classes, key=classes.__getitem__)
-        if classes[often] >= _IMBALANCE * classes[rare]:
+        few = [name for name, count in classes.items() if count < _FEW]
+        if few and split["by"] == "stratified":
+            split["rare"] = "train"
+            warnings.append(
+                f"{_listing(few)} fewer than {_FEW} records: all of them train, and no score tells how well they are "
+                "learned"
+            )
+        elif classes[often] >= _IMBALANCE * classes[rare]:
             warnings.append(f"the class {rare!r} has {classes[rare]} records and {often!r} has {classes[often]}")
         nested = any("/" in name for name in classes)
+        notes = {"target.field": f"the {'path' if nested else 'name'} of the class folder"}
+        if records.notes:
+            notes["data.kind"] = f"left out: {', '.join(records.notes)}"
         return Guess(
             about=f"{len(records):,} {noun} in {len(classes)} {'nested ' if nested else ''}class folders",
             count=len(records),
             data={"source": str(path), "kind": "class-folders", "split": split},
             inputs={kind: {"kind": kind, "field": "file"}},
             target={"kind": "category", "field": "label"},
-            notes={"target.field": f"the {'path' if nested else 'name'} of the class folder"},
+            notes=notes,
             warnings=tuple(warnings),
         )
 
@@ -86,14 +103,15 @@ class ClassFolders(Source):
         files: list[Path] = []
         labels: list[str] = []
         splits: list[str | None] = []
-        folders = _class_folders(path)
-        nested = _is_nested(folders) if config.nested is None else config.nested
-        for split, folder, label in _nested(folders) if nested else _named(folders):
-            found = [file for file in _folders.files_below(folder, _MEDIA) if not nested or file.parent == folder]
+        folders, notes = _with_classes(_class_folders(path), path)
+        suffixes = _suffixes(folders)
+        nested = _is_nested(folders, suffixes) if config.nested is None else config.nested
+        for split, folder, label in _nested(folders, suffixes) if nested else _named(folders):
+            found = [file for file in _folders.files_below(folder, suffixes) if not nested or file.parent == folder]
             if not found:
                 raise UserError(
-                    f"the class folder {folder} has no pictures or sounds",
-                    expected="files ending in " + ", ".join(sorted(_MEDIA)),
+                    f"the class folder {folder} has no {'texts' if suffixes == TEXTS else 'pictures or sounds'}",
+                    expected="files ending in " + ", ".join(sorted(suffixes)),
                     hint="fill it, or move it away if it is no class",
                 )
             files += found
@@ -101,12 +119,13 @@ class ClassFolders(Source):
             splits += [split] * len(found)
         if not files:
             raise UserError(
-                f"{path} has no class folders", expected="a folder for each class, with pictures or sounds in it"
+                f"{path} has no class folders",
+                expected="a folder for each class, with pictures, sounds or texts in it",
             )
         fields = {"file": _folders.objects(files), "label": _folders.objects(labels)}
         if splits[0] is not None:
             fields["split"] = _folders.objects(splits)
-        return Records(fields=fields, ids=_folders.relative(files, path))
+        return Records(fields=fields, ids=_folders.relative(files, path), notes=tuple(notes))
 
     @staticmethod
     def sample(folder: Path) -> Path:
@@ -126,23 +145,58 @@ def _class_folders(root: Path) -> list[tuple[str | None, Path]]:
     return [*inside] if inside else [(None, folder) for folder in _folders.folders(root)]
 
 
+def _suffixes(folders: list[tuple[str | None, Path]]) -> frozenset[str]:
+    """The endings of what is classified: texts where there are no pictures and no sounds."""
+    return _MEDIA if any(_folders.holds_below(folder, _MEDIA) for _, folder in folders) else TEXTS
+
+
+def _with_classes(
+    folders: list[tuple[str | None, Path]], root: Path
+) -> tuple[list[tuple[str | None, Path]], list[str]]:
+    """The folders that are classes, and what to say of others: empty ones, and those of records without a class."""
+    kept = []
+    notes = []
+    for split, folder in folders:
+        name = folder.relative_to(root).as_posix()
+        if folder.name.lower() in _NO_CLASS:
+            notes.append(f"{name}/ (by its name it holds records without a class)")
+        elif not _folders.holds_below(folder, None):
+            notes.append(f"{name}/ (empty)")
+        else:
+            kept.append((split, folder))
+    return kept, notes
+
+
+def _medium(records: Records) -> tuple[str, str]:
+    """The kind of input, and what people call its files."""
+    suffixes = Counter(file.suffix.lower() for file in records.fields["file"])
+    if suffixes.keys() <= TEXTS:
+        return "text", "texts"
+    sounds = sum(count for suffix, count in suffixes.items() if suffix in SOUNDS)
+    return ("audio", "sounds") if sounds > len(records) / 2 else ("image", "pictures")
+
+
+def _listing(names: list[str]) -> str:
+    return f"the class {names[0]!r} has" if len(names) == 1 else f"{len(names)} classes such as {names[0]!r} have"
+
+
 def _named(folders: list[tuple[str | None, Path]]) -> list[tuple[str | None, Path, str]]:
     return [(split, folder, folder.name) for split, folder in folders]
 
 
-def _nested(folders: list[tuple[str | None, Path]]) -> list[tuple[str | None, Path, str]]:
+def _nested(folders: list[tuple[str | None, Path]], suffixes: Set[str]) -> list[tuple[str | None, Path, str]]:
     """Every folder with media right in it: its split, and its path within the root or the split's folder."""
     return [
         (split, inner, inner.relative_to(group.parent).as_posix())
         for split, group in folders
-        for inner in _holding_media(group)
+        for inner in _holding(group, suffixes)
     ]
 
 
-def _is_nested(folders: list[tuple[str | None, Path]]) -> bool:
+def _is_nested(folders: list[tuple[str | None, Path]], suffixes: Set[str]) -> bool:
     """Whether class folders lie in folders that are groups of them, and in nothing else: two groups at least, no media
     outside the innermost folders, which all lie equally deep and are not pictures and their masks."""
-    found = {group: [inner.relative_to(group) for inner in _holding_media(group)] for _, group in folders}
+    found = {group: [inner.relative_to(group) for inner in _holding(group, suffixes)] for _, group in folders}
     inner = [path for paths in found.values() for path in paths]
     return (
         len({group.name for group, paths in found.items() if paths}) >= 2
@@ -154,9 +208,9 @@ def _is_nested(folders: list[tuple[str | None, Path]]) -> bool:
     )
 
 
-def _holding_media(folder: Path) -> Iterator[Path]:
-    """The folder itself and those within it that have media right in them, sorted."""
+def _holding(folder: Path, suffixes: Set[str]) -> Iterator[Path]:
+    """The folder itself and those within it that have such files right in them, sorted."""
     for parent, inner, _ in os.walk(folder):
         inner[:] = sorted(name for name in inner if not name.startswith((".", "__MACOSX")))
-        if _folders.holds(Path(parent), _MEDIA):
+        if _folders.holds(Path(parent), suffixes):
             yield Path(parent)

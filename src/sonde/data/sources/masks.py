@@ -1,7 +1,11 @@
-"""Pictures and, in a folder beside, masks of the same name whose pixel values are classes (segmentation)."""
+"""Pictures and their masks (segmentation): in a folder beside, under the same name, or side by side: a.jpg, a_mask.png.
+
+The pixels of masks hold class ids, black and white, or a colour for each class.
+"""
 
 from __future__ import annotations
 
+from itertools import islice
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -9,19 +13,15 @@ import numpy as np
 from PIL import Image
 
 from sonde.base.config import Config
-from sonde.base.errors import RecordError, UserError
-from sonde.base.images import read_image
+from sonde.base.errors import UserError
+from sonde.base.images import upright_size
 from sonde.contracts.records import Records
 from sonde.data.source import Guess, Source
-from sonde.data.sources import _folders
+from sonde.data.sources import _folders, _mask_values
 from sonde.data.sources._folders import IMAGES
 
-# What a mask's name may have over its picture's.
-_ENDINGS = ("", "_mask", "_label", "_labels", "_gt", "_L")
-# How many masks `guess` looks into, and the id that by custom means "no class".
-_PEEK = 20
-_VOID = 255
-_ORIENTATION = 0x0112
+# Folders that tell whether masks lie beside their pictures.
+_PEEK = 3
 
 
 class MasksConfig(Config):
@@ -29,31 +29,29 @@ class MasksConfig(Config):
 
 
 class Masks(Source):
-    """Fields "image" (Path), "mask" (Path), and "split" where the layout gives it; records are named by the picture."""
+    """Fields "image" (Path), "mask" (Path), "split" where the layout gives it, and "folder" where masks lie beside
+    pictures in several folders; records are named by the picture."""
 
     Config: ClassVar = MasksConfig
 
     @staticmethod
     def recognise(path: Path) -> bool:
-        return path.is_dir() and bool(_folders.mask_folders(path))
+        if not path.is_dir():
+            return False
+        some = list(islice(_folders.folders_with(path, IMAGES), _PEEK))
+        return bool(_folders.mask_folders(path)) or (bool(some) and all(map(_folders.masks_beside, some)))
 
     @staticmethod
     def guess(path: Path, target: str | None) -> Guess:
         records = Masks.read(path, MasksConfig())
         if target not in (None, "mask"):
             raise UserError(f"pictures with masks have no field {target!r} to learn", expected="mask")
-        learn: dict[str, object] = {"kind": "mask", "field": "mask"}
-        ids, colour = _peek(records.fields["mask"])
-        notes, warnings = {}, []
-        if colour:
-            warnings.append("the masks are colour pictures: their pixel values must be class ids")
-        warnings += _other_shapes(records)
-        if _VOID in ids and len(ids) > 2:
-            learn["ignore"] = _VOID
-            notes["target.ignore"] = "by custom, 255 marks pixels without a class"
-        elif ids:
+        found = _mask_values.look(records.fields["mask"], path)
+        warnings = [*_other_shapes(records), *found.warnings]
+        if "folder" in records.fields and "split" not in records.fields:
             warnings.append(
-                f"the masks hold the ids {', '.join(map(str, ids))}: if one means no class, say so with target.ignore"
+                "pictures share folders: if a folder is a patient or a scene, split = "
+                '{ by = "group", field = "folder" }'
             )
         split: dict[str, object] = {"by": "random", "validation": 0.1, "test": 0.1}
         if "split" in records.fields:
@@ -64,8 +62,9 @@ class Masks(Source):
             count=len(records),
             data={"source": str(path), "kind": "masks", "split": split},
             inputs={"image": {"kind": "image", "field": "image"}},
-            target=learn,
-            notes=notes,
+            target={"kind": "mask", "field": "mask", **found.target},
+            notes=found.notes,
+            read_as=tuple(found.said),
             warnings=tuple(warnings),
         )
 
@@ -79,15 +78,22 @@ class Masks(Source):
             found = _paired(pictures, masks)
             pairs += found
             splits += [split] * len(found)
+        beside = not pairs
+        if beside:
+            pairs, splits = _beside(path)
         if not pairs:
             raise UserError(
                 f"{path} has no pictures with masks",
-                expected="the folders images and masks, or train and trainannot (and the same for val and test)",
+                expected="the folders images and masks, or train and trainannot (and the same for val and test), or "
+                "a_mask.png beside a.jpg",
             )
         files = [picture for picture, _ in pairs]
         fields = {"image": _folders.objects(files), "mask": _folders.objects([mask for _, mask in pairs])}
         if any(splits):
             fields["split"] = _folders.objects([split or "train" for split in splits])
+        inner = [file.parent.relative_to(path).as_posix() for file in files]
+        if beside and 2 < len(set(inner)) < len(inner):
+            fields["folder"] = _folders.objects(inner)
         return Records(fields=fields, ids=_folders.relative(files, path))
 
     @staticmethod
@@ -102,6 +108,31 @@ class Masks(Source):
         return folder
 
 
+def _beside(root: Path) -> tuple[list[tuple[Path, Path]], list[str | None]]:
+    """Every picture with the mask that lies beside it, and its split where a folder gives one.
+
+    Raises:
+        UserError: a picture without a mask.
+    """
+    pairs: list[tuple[Path, Path]] = []
+    splits: list[str | None] = []
+    named = {part.name: split for split, part in _folders.split_folders(root)}
+    for folder in _folders.folders_with(root, IMAGES):
+        files = [file for file in _folders.entries(folder) if file.suffix.lower() in IMAGES]
+        found = _folders.paired_beside(files)
+        alone = sorted(set(files) - {file for pair in found for file in pair})
+        if found and alone:
+            raise UserError(
+                f"{_listing(alone)} no mask beside {'it' if len(alone) == 1 else 'them'}",
+                expected=f"for every picture a mask, as {found[0][1].name} for {found[0][0].name}",
+                hint="add the masks, or move the pictures away",
+            )
+        pairs += found
+        top = folder.relative_to(root).parts
+        splits += [named.get(top[0]) if top else None] * len(found)
+    return pairs, splits
+
+
 def _paired(pictures: Path, masks: Path) -> list[tuple[Path, Path]]:
     """Every picture with the mask of its name.
 
@@ -112,7 +143,8 @@ def _paired(pictures: Path, masks: Path) -> list[tuple[Path, Path]]:
     pairs, alone = [], []
     for picture in _folders.files_below(pictures, IMAGES):
         name = _name(picture, pictures)
-        mask = next((found for ending in _ENDINGS if (found := by_name.pop(name + ending, None))), None)
+        endings = ("", *_folders.MASK_NAMES)
+        mask = next((found for ending in endings if (found := by_name.pop(name + ending, None))), None)
         if mask is None:
             alone.append(picture)
         else:
@@ -140,7 +172,7 @@ def _other_shapes(records: Records) -> list[str]:
     """A warning where a mask has not the size of its picture. Only the heads of files are read."""
     different = []
     for name, picture, mask in zip(records.ids, records.fields["image"], records.fields["mask"], strict=True):
-        sizes = [_size(picture), _size(mask)]
+        sizes = [upright_size(picture), upright_size(mask)]
         if None not in sizes and sizes[0] != sizes[1]:
             different.append((name, *sizes))
     if not different:
@@ -150,27 +182,3 @@ def _other_shapes(records: Records) -> list[str]:
         f"{len(different)} of {len(records)} masks are not of the size of their picture: {name} is {width} x {height} "
         f"pixels and its mask {mask_width} x {mask_height}; masks are brought to size like pictures, and may not fit"
     ]
-
-
-def _size(path: Path) -> tuple[int, int] | None:
-    """Width and height of an upright picture; None where it cannot be read."""
-    try:
-        with Image.open(path) as image:
-            turned = image.getexif().get(_ORIENTATION, 1) >= 5
-            return (image.height, image.width) if turned else (image.width, image.height)
-    except (OSError, ValueError, SyntaxError):
-        return None
-
-
-def _peek(masks: np.ndarray) -> tuple[list[int], bool]:
-    """The ids in some masks, and whether any of them is a picture with several channels."""
-    ids: set[int] = set()
-    colour = False
-    for mask in masks[np.linspace(0, len(masks) - 1, min(_PEEK, len(masks))).astype(int)]:
-        try:
-            pixels = np.asarray(read_image(mask))
-        except RecordError:
-            continue
-        colour |= pixels.ndim > 2
-        ids.update(np.unique(pixels).tolist() if pixels.ndim == 2 else [])
-    return sorted(ids), colour

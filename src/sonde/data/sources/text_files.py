@@ -8,13 +8,13 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
+from sonde.base import encodings
 from sonde.base.config import Config
 from sonde.base.errors import UserError
 from sonde.contracts.records import Records
 from sonde.data.source import Guess, Source
 from sonde.data.sources import _folders, _tagged
 
-_SUFFIXES = frozenset({".txt", ".text", ".md"})
 # Files about a data set, not in it; in a folder they are ignored.
 _ABOUT = re.compile(
     r"(read\W?me|licen[cs]e|copying|notice|changelog|citation|authors|requirements|class(es|_names))\b", re.I
@@ -41,7 +41,7 @@ class TextFiles(Source):
     @staticmethod
     def recognise(path: Path) -> bool:
         if path.is_file():
-            return path.suffix.lower() in _SUFFIXES and not _tagged.is_tagged(path)
+            return path.suffix.lower() in _folders.TEXTS and not _tagged.is_tagged(path)
         return path.is_dir() and bool(_text_files(path)) and not _tagged.files_in(path)
 
     @staticmethod
@@ -50,7 +50,7 @@ class TextFiles(Source):
             raise UserError(
                 f"plain text has no field {target!r} to learn",
                 expected="no --target: the next token is learned",
-                hint="to classify texts, put text and label into a CSV or JSONL file",
+                hint="to classify texts, put them into a folder for each class, or with a label into a CSV file",
             )
         records = TextFiles.read(path, TextFilesConfig())
         characters = sum(map(len, records.fields["text"]))
@@ -114,7 +114,7 @@ def _text_files(root: Path) -> list[tuple[str | None, Path]]:
     found: list[tuple[str | None, Path]] = []
     for split, folder in parts or [(None, root)]:
         files = [path for path in _folders.entries(folder) if path.is_file() and not _ABOUT.match(path.name)]
-        if any(path.suffix.lower() not in _SUFFIXES for path in files):
+        if any(path.suffix.lower() not in _folders.TEXTS for path in files) or (parts and _folders.folders(folder)):
             return []
         found += [(split, path) for path in files]
     if parts:
@@ -131,13 +131,13 @@ def _read(file: Path) -> str:
     if not content.strip():
         raise UserError(f"the text file {file} is empty")
     try:
-        return content.decode("utf-8")
+        return encodings.decode(content)
     except UnicodeDecodeError as error:
         raise UserError(
             f"the text file {file} is not UTF-8: byte {content[error.start]:#04x} at offset {error.start} "
             f"(line {content.count(10, 0, error.start) + 1})",
-            expected="text in UTF-8",
-            hint=f"iconv -f LATIN1 -t UTF-8 {file.name} > converted.txt, if it is Latin-1",
+            expected="text in UTF-8, or one that is certainly Western European",
+            hint=f"iconv -f cp1250 -t UTF-8 {file.name} > converted.txt, if it is Central European, or the like",
         ) from error
 
 

@@ -1,0 +1,1 @@
+"""Boxes around objects in a picture, each with a class (object detection): cells, cars, faces."""
