@@ -11,6 +11,7 @@ from sonde.base.config import Config
 from sonde.base.errors import RecordError, UserError
 from sonde.base.rng import BatchRng
 from sonde.base.threads import each
+from sonde.contracts.at_hand import WeightsAtHand
 from sonde.contracts.augment import AugmentParams
 from sonde.contracts.classical import FeatureMap
 from sonde.contracts.columns import Columns, Tensors, stack
@@ -57,6 +58,12 @@ class Input(Part):
 
         `config` is of this kind, as the source proposed it.
         """
+
+    @staticmethod
+    def fine_tune(config: Any, output: OutputSpec, records: Records, weights: WeightsAtHand) -> Advice | None:
+        """Settings that do well with pretrained weights, in place of those of `recommend`: fewer epochs, lower rates.
+        None where they do not suit these records, or it is not known that they help."""
+        return None
 
     @property
     @abc.abstractmethod

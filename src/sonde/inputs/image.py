@@ -21,6 +21,7 @@ from sonde.base.errors import RecordError, UserError
 from sonde.base.images import Interpolation, ResizeMode, fit_to, placement, read_image
 from sonde.base.rng import BatchRng
 from sonde.base.threads import each
+from sonde.contracts.at_hand import WeightsAtHand
 from sonde.contracts.augment import AugmentParams, partner
 from sonde.contracts.columns import Columns, Tensors
 from sonde.contracts.finding import Finding, judged
@@ -49,6 +50,10 @@ SHOWN = 224
 # More pixels than a picture can have that a network is to see as a whole.
 MOST_PIXELS = 1 << 24
 Side = Annotated[int, Field(ge=1, le=1 << 16)]
+
+
+# Photos from this side on, and at most so many of them, are fine-tuned where pretrained weights are at hand.
+SMALLEST_PHOTO, MANY = 96, 10_000
 
 
 class Augment(Config):
@@ -223,6 +228,30 @@ class Image(Input):
         agree(self.channels in (1, 3), f"channels is {self.channels}, not 1 or 3")
         agree(len(self.mean) == len(self.deviation) == self.channels, "mean and deviation are not one a channel")
         agree(min(self.deviation) > 0, "a deviation is not above 0")
+
+    @staticmethod
+    def fine_tune(config: ImageConfig, output: OutputSpec, records: Records, weights: WeightsAtHand) -> Advice | None:
+        sample = records.take(np.linspace(0, len(records) - 1, min(32, len(records))).astype(int))
+        pictures = [one for one in each(_try_read, sample.fields[config.field]) if one is not None]
+        photos = bool(pictures) and all(
+            min(one.width, one.height) >= SMALLEST_PHOTO and one.mode not in ("1", "L", "I", "I;16", "F")
+            for one in pictures
+        )
+        # What the weights know is photos; drawings, digits and small pictures are learned from scratch as quickly.
+        if weights.layout != "grid" or "example" not in output.per or not photos or len(records) > MANY:
+            return None
+        colour = {"brightness": 0.2, "contrast": 0.2, "saturation": 0.2}
+        return Advice(
+            input={"size": 128, "augment": {"flip": True, "shift": 0.1, "zoom": 0.25, "rotate": 15, **colour}},
+            target={"smoothing": 0.1},
+            network=weights.network,
+            training={
+                "epochs": 12 if len(records) < 500 else 6,
+                "batch_size": 32,
+                "optimizer": {"kind": "adamw", "lr": 5e-4, "lr_head": 3e-3},
+                "schedule": {"kind": "warmup-cosine", "warmup": 0.1},
+            },
+        )
 
     @property
     def spec(self) -> InputSpec:

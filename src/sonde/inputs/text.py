@@ -17,6 +17,7 @@ from torch import Tensor
 from sonde.base.config import FROM_NETWORK, Config, FilePath
 from sonde.base.errors import RecordError, UserError, near
 from sonde.base.rng import BatchRng
+from sonde.contracts.at_hand import WeightsAtHand
 from sonde.contracts.augment import AugmentParams
 from sonde.contracts.classical import FeatureMap
 from sonde.contracts.columns import Columns, Ragged, Tensors, take
@@ -49,6 +50,8 @@ GRAMS = {"bytes": (2, 5), "characters": (2, 5), "words": (1, 2), "bpe": (1, 3)}
 # Training texts that the usual length is taken from, and the longest that it may become.
 SAMPLE = 10_000
 LONGEST = 512
+# Training texts up to which pretrained weights are fine-tuned, unless the recipe is changed.
+MANY = 10_000
 # Characters of a text on a report.
 SHOWN = 600
 
@@ -278,6 +281,26 @@ class Text(Input):
                 "batch_size": 64,
                 "optimizer": {"kind": "adamw", "lr": 5e-3 if few else 1e-3, "weight_decay": 0.05},
                 "schedule": {"kind": "warmup-cosine", "warmup": 0.05},
+            },
+        )
+
+    @staticmethod
+    def fine_tune(config: TextConfig, output: OutputSpec, records: Records, weights: WeightsAtHand) -> Advice | None:
+        count = len(records)
+        # Of large sets a network of one's own learns as much, in less time.
+        if weights.layout != "tokens" or output.causal or count > MANY or config.window is not None:
+            return None
+        words = "example" not in output.per
+        epochs = int(np.clip(8000 / count, 3, 12)) if words else 12 if count < 300 else 6 if count < 2000 else 3
+        lr = 3e-4 if words else 1e-4
+        return Advice(
+            input={"tokenizer": FROM_NETWORK},
+            network=weights.network,
+            training={
+                "epochs": epochs,
+                "batch_size": 16 if words or count < 2000 else 32,
+                "optimizer": {"kind": "adamw", "lr": lr, "lr_head": 10 * lr},
+                "schedule": {"kind": "warmup-cosine", "warmup": 0.1},
             },
         )
 

@@ -156,6 +156,8 @@ class HuggingFace(Backbone):
     @torch.no_grad()
     def _probe(self, spec: InputSpec) -> int:
         """Of an example as long as they get: the width of the features. What has no say in them is not trained."""
+        if next(self.parameters()).is_meta:
+            return _told_width(self.model.config)
         example = self._example(spec)
         self.eval()
         try:
@@ -166,17 +168,15 @@ class HuggingFace(Backbone):
                 f"the network {self.model.config.model_type!r} does not take {spec.layout} of {shape}: {error}",
                 hint="look at the input's size, length or rate, or choose another network",
             ) from error
-        if not next(self.parameters()).is_meta:
-            self._rest_what_is_unused(spec)
+        self._rest_what_is_unused(spec)
         self.train()
         values = features.values if isinstance(features, Features) else features
         assert isinstance(values, Tensor)
         return values.shape[-1]
 
     def _example(self, spec: InputSpec) -> Tensors:
-        """A random example where the weights are (without values, where an artifact is only outlined)."""
-        with torch.device("cpu"):
-            found = LAYOUTS[spec.layout].random(spec, 1, torch.Generator().manual_seed(0))
+        """A random example, where the weights are."""
+        found = LAYOUTS[spec.layout].random(spec, 1, torch.Generator().manual_seed(0))
         device = next(self.parameters()).device
         return {name: value.to(device) for name, value in found.items()}
 
@@ -224,6 +224,21 @@ def _drop_pooler(model: Any) -> None:
     pooler = getattr(model, "pooler", None)
     if isinstance(pooler, nn.Module) and any(True for _ in pooler.parameters()):
         model.pooler = None
+
+
+def _told_width(config: Any) -> int:
+    """The width of the features as the configuration has it, for an outline without values, which answers nothing.
+
+    Raises:
+        NotImplementedError: it says nothing of that.
+    """
+    for name in ("hidden_size", "d_model", "n_embd"):
+        if isinstance(getattr(config, name, None), int):
+            return int(getattr(config, name))
+    sizes = getattr(config, "hidden_sizes", None)
+    if not sizes:
+        raise NotImplementedError(f"{config.model_type} does not say how wide its features are")
+    return int(sizes[-1])
 
 
 def _masks_sound(config: Any) -> bool:
