@@ -97,19 +97,20 @@ def fit(
             parallel.per_rank_batch_size(min(recipe.training.batch_size, len(sets["train"].examples)))
         findings = [] if audited else checks.before_training(recipe, data, task, sets, despite, progress)
         folder.record_inputs(recipe.to_toml(), data.snapshot)
-        ready = task
+        # What training sees: with the features of frozen backbones in place of their inputs.
+        ready, seen = task, sets
         if net is None:
             state = stages.fit_classical(recipe, task, sets, progress)
         else:
             for note in stages.about_network(net):
                 progress.message(note)
-            ready, sets = stages.keep_features(recipe, task, net, sets, progress)
-            state = _train(recipe, ready, net, sets, folder, progress)
+            ready, seen = stages.keep_features(recipe, task, net, sets, progress)
+            state = _train(recipe, ready, net, seen, folder, progress)
             if dist.is_main():
                 stages.write_adapters(recipe, state.network, folder.adapters, progress)
-            stages.merge_adapters(recipe, ready, state, sets, progress)
-        ready = stages.remember(ready, state, sets["train"], progress)
-        scores = stages.score(recipe, ready, state, sets, progress)
+            stages.merge_adapters(recipe, ready, state, seen, progress)
+        ready = stages.remember(ready, state, seen["train"], progress)
+        scores = stages.score(recipe, ready, state, seen, progress)
         task = Task(inputs=task.inputs, target=ready.target)
         weights = checkpoint.weights_of(state.network)
         if dist.is_main():

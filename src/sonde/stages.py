@@ -269,6 +269,9 @@ def show_first_batch(task: Task, batches: Batches, seed: int, folder: RunFolder)
     """The first batch as training sees it, with its truth, in the run folder, where the target can draw it."""
     if not dist.is_main() or type(task.target).draw_batch is Target.draw_batch:
         return
+    # Features of a frozen backbone are no pictures.
+    if any(isinstance(part, frozen.Featured) for part in task.inputs.values()):
+        return
     batch, epoch = batches.at(0)
     some = task.split(batch, SHOWN)[0]
     picture = task.target.draw_batch(

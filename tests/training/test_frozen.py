@@ -99,6 +99,11 @@ def test_a_run_says_so_scores_the_same_and_its_artifact_takes_pictures(tmp_path)
     assert right == pytest.approx(run.scores["test"]["accuracy"].value, abs=1e-6)
 
 
+def test_a_run_of_masks(tmp_path, shared):
+    run = sonde.fit(masks(shared), out=tmp_path / "run")
+    assert run.scores["test"]["miou"].value is not None
+
+
 def test_features_that_do_not_fit_into_memory_or_are_not_wanted(tmp_path):
     for changes, said in (({"data": {"memory": 1e-6}}, "would take"), ({"network": {"cache_features": False}}, None)):
         told = Told()
