@@ -255,6 +255,7 @@ CASES = [
         recipe="california_housing", metric="rmse", goal=0.5, classical=boosted_number, scale=1e-5, lower_is_better=True
     ),
     Case(recipe="camvid", metric="miou", goal=0.45),
+    Case(recipe="bccd", metric="ap50", goal=0.8, extra=(("map", 0.5),)),
     Case(recipe="omniglot", metric="few_shot_20_way_1_shot", goal=0.85, classical=few_shot_pixels),
     Case(recipe="shakespeare", metric="loss", goal=1.88, lower_is_better=True),
 ]

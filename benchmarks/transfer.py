@@ -118,7 +118,7 @@ def few_records(name: str, place: Path, changes: list[str]) -> str:
     started = time.perf_counter()
     run = sonde.fit(recipe, out=place / "run")
     model = sonde.load(run.artifact)
-    answers = [each["label"] for each in model.predict(test.select("title", "description").to_dicts())]
+    answers = [str(each["label"]) for each in model.predict(test.select("title", "description").to_dicts())]
     mine, theirs = np.array(answers) == _labels(test), _svm(train, test) == _labels(test)
     low, high = _paired(mine.astype(float), theirs.astype(float))
     beside = f"SVM {theirs.mean():.3f}; paired difference [{low:+.3f}, {high:+.3f}]"

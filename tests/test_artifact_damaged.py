@@ -166,6 +166,13 @@ def test_the_command_line_ends_with_2(changed, monkeypatch, capsys, tmp_path):
     assert "hint: restore it from a copy" in told
 
 
+def test_a_manifest_of_nothing_but_brackets(changed):
+    folder = changed("card.json", lambda path: None)
+    (folder / "MANIFEST.json").write_text("[" * 100_000)
+    with pytest.raises(UserError, match=r"is not a sonde artifact: MANIFEST.json cannot be read"):
+        sonde.load(folder)
+
+
 def test_weights_that_overflow_give_an_error_and_no_nan(changed):
     folder = changed("weights.safetensors", tensors(lambda held: held["head.answer.weight"].fill_(3e38)))
     with pytest.raises(RecordError, match="the answer is NaN or infinite"):

@@ -174,7 +174,7 @@ def test_answers_that_could_not_be_written_are_not_computed(tmp_path, sonde):
     code, err = sonde("predict", tmp_path / "gone", tmp_path, "--out", tmp_path / "nowhere" / "answers.jsonl")
     assert (code, "answers.jsonl cannot be written: No such file or directory" in err) == (2, True)
     code, err = sonde("predict", tmp_path / "gone", tmp_path, "--out", tmp_path)
-    assert (code, "cannot be written: Is a directory" in err) == (2, True)
+    assert (code, "has no ending that says how to write answers" in err) == (2, True)
     code, err = sonde("predict", tmp_path / "gone", tmp_path)
     assert (code, "gone does not exist" in err) == (2, True)
 

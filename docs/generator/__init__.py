@@ -25,6 +25,7 @@ sources
 inputs
 targets
 networks
+estimators
 python
 contracts
 errors

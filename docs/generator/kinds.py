@@ -9,14 +9,21 @@ from typing import Any
 from generator import settings, text
 from sonde.base import lookup
 from sonde.contracts.backbone import Backbone
+from sonde.contracts.classical import Estimator
 from sonde.contracts.input import Input
 from sonde.contracts.target import Target
 from sonde.data.settings import DataConfig
 from sonde.data.source import Source
 
-CONTRACTS = {"sources": Source, "inputs": Input, "targets": Target, "networks": Backbone}
+CONTRACTS = {"sources": Source, "inputs": Input, "targets": Target, "networks": Backbone, "estimators": Estimator}
 # The section of a recipe that the settings of a kind stand in.
-SECTIONS = {"sources": "data", "inputs": "inputs.NAME", "targets": "target", "networks": "network"}
+SECTIONS = {
+    "sources": "data",
+    "inputs": "inputs.NAME",
+    "targets": "target",
+    "networks": "network",
+    "estimators": "classical",
+}
 ABOUT = {
     "sources": "A source reads a data set in a format that people already have. `sonde new` recognises it, so does "
     "a recipe without `data.kind`. Its options stand in `[data]`, beside [those of all sources](recipe.md#data).",
@@ -24,6 +31,8 @@ ABOUT = {
     "targets": "A target knows what comes out and how wrong an answer is. Its settings stand in `[target]`.",
     "networks": "A network is the backbone that turns an input into features; the target's head answers from them. Its "
     "settings stand in `[network]`, or in `[network.NAME]` for the input of that name.",
+    "estimators": "An estimator is a classical model in place of a network: fitted by scikit-learn, kept as tensors. "
+    "Its settings stand in `[classical]`; `sonde ladder` tries them all by itself.",
 }
 # Pages that people wrote about a kind.
 PAGES = Path(__file__).parents[1] / "kinds"
@@ -52,6 +61,9 @@ def facts(room: str, kind: Any) -> Iterator[str]:
             yield "Can answer causally."
         if kind.conditions:
             yield "Can be steered by a condition."
+    if room == "estimators":
+        bags = ", those of words too" if kind.takes_bags else ""
+        yield f"Answers with {_either(kind.solves)}; takes up to {kind.most_columns:,} columns{bags}."
     if room == "targets":
         yield f"Needs an answer per {_either(kind.asks.per)}" + (
             f" and an input that offers {_either(kind.accepts)}." if kind.accepts else "."

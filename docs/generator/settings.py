@@ -15,6 +15,7 @@ from pydantic_core import PydanticUndefined
 
 from generator import text
 from sonde.data.settings import DataConfig
+from sonde.training.ladder_settings import LadderConfig
 from sonde.training.settings import TrainingConfig
 
 WORDS = {int: "whole number", float: "number", str: "text", bool: "`true`, `false`"}
@@ -32,12 +33,14 @@ def page() -> str:
             "`[network]`",
             "the backbone: one of the [networks](networks.md); `[network.NAME]` where inputs have one each",
         ),
+        ("`[classical]`", "in place of `[network]`: one of the [estimators](estimators.md)"),
         ("[`[training]`](#training)", "how long, and how it is trained"),
+        ("[`[ladder]`](#ladder)", "how `sonde ladder` compares approaches, and what stands beside a fit"),
     ]
     return text.page(
         [
             "# Recipe",
-            "A recipe is a TOML file of five sections. `sonde new DATA` writes one, with a comment where it decided "
+            "A recipe is a TOML file of sections. `sonde new DATA` writes one, with a comment where it decided "
             "something. What is left out has the default that stands here; a name that does not exist is an error that "
             "names the line and the nearest setting. The run folder keeps the recipe with every default written out.",
             text.table(["section", ""], sections),
@@ -48,6 +51,8 @@ def page() -> str:
             "## training",
             "Give `epochs` or `steps`; it is 10 epochs if both are left out.",
             *tables(TrainingConfig, "training"),
+            "## ladder",
+            *tables(LadderConfig, "ladder"),
         ]
     )
 

@@ -56,7 +56,8 @@ class Run:
 
     def _beside(self, score: evaluation.Score) -> str:
         beside = {self.baseline: score.baseline, score.reference_name: score.reference}
-        return ", ".join(f"{name} {value:.4g}" for name, value in beside.items() if name and value is not None)
+        parts = [", ".join(f"{name} {value:.4g}" for name, value in beside.items() if name and value is not None)]
+        return "   ".join(part for part in (*parts, score.signature) if part)
 
 
 def fit(
@@ -95,11 +96,15 @@ def fit(
         if net is not None:
             stages.check_monitor(recipe, task, net, sets)
             parallel.per_rank_batch_size(min(recipe.training.batch_size, len(sets["train"].examples)))
+        for note in stages.notes(recipe, sets):
+            progress.message(note)
         findings = [] if audited else checks.before_training(recipe, data, task, sets, despite, progress)
         folder.record_inputs(recipe.to_toml(), data.snapshot)
         # What training sees: with the features of frozen backbones in place of their inputs.
         ready, seen = task, sets
         if net is None:
+            with Log(folder.log, 0) as log:
+                log.splits(sets)
             state = stages.fit_classical(recipe, task, sets, progress)
         else:
             for note in stages.about_network(net):
@@ -113,8 +118,8 @@ def fit(
         scores = stages.score(recipe, ready, state, seen, progress)
         task = Task(inputs=task.inputs, target=ready.target)
         weights = checkpoint.weights_of(state.network)
+        scores = stages.beside_reference(recipe, task, sets, scores, progress)
         if dist.is_main():
-            scores = stages.beside_reference(recipe, task, sets, scores, progress)
             files.write_json(folder.scores, evaluation.to_json(scores))
             if net is not None:
                 findings.append(checks.after_training(recipe, task, folder.log, scores))

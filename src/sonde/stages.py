@@ -39,6 +39,8 @@ from sonde.training.schedules import Schedule
 MERGE_TRIED, MERGE_ALLOWED = 64, 1e-4
 # Skipped records that people are told of, one by one.
 SHOWN = 8
+# Validation examples below which the choice of a checkpoint is mostly chance.
+CHOOSING = 50
 
 # What a classical model is given that has to be there within seconds: so many training records, and so many numbers
 # (records times answers times columns).
@@ -313,13 +315,13 @@ def beside_reference(
     progress.begin(f"fit {offer.about}", 1)
     validation = sets["validation"].examples if "validation" in sets else None
     try:
-        rows = _quick_rows(task, train, offer.trials[0])
+        rows, count = _quick_rows(task, train, offer.trials[0])
         model = classical.fit(task, offer.trials[0], train, validation, seed=recipe.training.seed, most_rows=rows)
     except Unsuitable:
         return scores
     name = offer.about.partition(" on ")[0]
-    if rows < len(train):
-        name += f" ({rows:,} of {len(train):,} records)"
+    if count < len(train):
+        name += f" ({count:,} of {len(train):,} records)"
     exact = Precision(kind="fp32", device=choose_device())
     found: Scores = {}
     for split, each in scores.items():
@@ -340,10 +342,12 @@ def _first_choice(task: Task, offers: list[classical.Offer]) -> classical.Offer 
     return good.get(wanted, good.get("linear"))
 
 
-def _quick_rows(task: Task, train: Examples, config: EstimatorConfig) -> int:
-    """How many training records such a model takes within seconds."""
-    rows = min(QUICK_ROWS, QUICK_CELLS // max(1, classical.num_columns(task, train) * max(1, task.target.width)))
-    return min(len(train), max(200, rows // 2 if kind_of(config) == "svm" else rows))
+def _quick_rows(task: Task, train: Examples, config: EstimatorConfig) -> tuple[int, int]:
+    """How many rows of features such a model takes within seconds, and how many records those are."""
+    total, columns = classical.size(task, train)
+    rows = min(QUICK_ROWS, QUICK_CELLS // max(1, columns * max(1, task.target.width)))
+    rows = min(total, max(200, rows // 2 if kind_of(config) == "svm" else rows))
+    return rows, len(train) * rows // total
 
 
 def check_monitor(recipe: Recipe, task: Task, network: nn.Module, sets: dict[str, Encoded]) -> None:
@@ -359,6 +363,19 @@ def check_monitor(recipe: Recipe, task: Task, network: nn.Module, sets: dict[str
     found = evaluation.values(task, evaluation.eval_outputs(task, network, some, precision=precision))
     if monitor not in found:
         raise unknown(monitor, found, what="training.monitor: the score")
+
+
+def notes(recipe: Recipe, sets: dict[str, Encoded]) -> list[str]:
+    """What people should know of the splits before they wait for scores."""
+    if recipe.training.checkpoint != "best" or "validation" not in sets:
+        return []
+    count = len(sets["validation"].examples)
+    if count >= CHOOSING:
+        return []
+    return [
+        f"the validation split has {count} {'example' if count == 1 else 'examples'}: too few to choose by; "
+        'training.checkpoint = "last" keeps the last weights, data.split.validation makes the split larger'
+    ]
 
 
 def use_best(recipe: Recipe, folder: RunFolder, state: loop.State) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import ClassVar
 
 import numpy as np
@@ -17,7 +18,7 @@ from sonde.data.batches import Batches, in_order
 class Plain:
     """A task whose batch is just the numbers of its examples."""
 
-    target = None
+    target = SimpleNamespace(padded=())
 
     def collate(self, examples, records_B):
         return records_B

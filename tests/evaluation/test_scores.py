@@ -157,7 +157,8 @@ def test_what_stands_behind_a_score_is_said() -> None:
     values = np.random.default_rng(0).normal(size=64)
     found = evaluation.scores(NUMBER, errors(values), seed=0, groups=blocks(64), chose_checkpoint=True)
     line = json.loads(json.dumps(evaluation.to_json({"validation": found})))["validation"]["mae"]
-    assert {"value", "low", "high", "count", "baseline", "unit", "units", "chose_checkpoint"} == set(line)
+    told = {"value", "low", "high", "count", "unit", "units", "chose_checkpoint", "signature"}
+    assert told | {"baseline", "reference", "reference_name"} == set(line)
     assert (line["unit"], line["units"], line["count"], line["chose_checkpoint"]) == ("blocks", 16, 64, True)
     assert evaluation.about(found["mae"]) == (
         "64 examples; intervals by 16 blocks of neighbours; chose the checkpoint: optimistic"

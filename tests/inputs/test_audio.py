@@ -266,3 +266,23 @@ def test_advice_is_made_of_settings(digits):
         AudioConfig.model_validate(dict(advice.input))
         assert advice.network["kind"] == network
         TrainingConfig.model_validate(dict(advice.training))
+
+
+def test_one_long_recording_among_short_ones_is_cut_and_told(monkeypatch):
+    short = [sound(tone(300 + 10 * number, 0.3)) for number in range(11)]
+    among = records(*short, sound(tone(440, 9.0)))
+    part = Audio.fit(AudioConfig(), among)
+    assert part.seconds == pytest.approx(0.6)
+    columns, errors = part.encode_many(among)
+    assert not errors
+    assert columns["frames"].shape[1] == part.length < 70
+    advice = Audio.recommend(AudioConfig(), OutputSpec(per=("example",)), among)
+    assert advice.input == {"seconds": 0.6}
+    assert advice.notes == (
+        "1 of 12 recordings are longer than 0.6 s (the longest is 9 s) and are cut there; seconds in the recipe "
+        "changes it",
+    )
+    # Where many are long they are what the data is about.
+    half = Audio.fit(AudioConfig(), records(*short[:6], *[sound(tone(440, 2.0))] * 6))
+    assert half.seconds == pytest.approx(2.0)
+    assert Audio.recommend(AudioConfig(), OutputSpec(per=("example",)), records(*short)).notes == ()

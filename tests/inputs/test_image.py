@@ -3,6 +3,8 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+import os
+import weakref
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from PIL import Image as Pillow
 from torch.nn import functional
 
 from sonde.base.errors import RecordError, UserError
+from sonde.base.images import read_header, read_image
 from sonde.base.rng import BatchRng
 from sonde.contracts.augment import AugmentParams, partner
 from sonde.contracts.records import Records, as_field
@@ -233,3 +236,48 @@ def test_standardized_grids_are_channels_last(channels, dtype):
     assert grid.stride() == (20 * channels, 1, 5 * channels, channels)
     assert (grid == 2).all()
     assert (given == 255).all()
+
+
+def test_one_huge_picture_among_small_ones_changes_nothing_and_is_let_go(tmp_path, monkeypatch):
+    read, most = [], [0]
+
+    def reading(value):
+        picture = read_image(value)
+        read.append(weakref.ref(picture))
+        most[0] = max(most[0], sum(each() is not None for each in read))
+        return picture
+
+    monkeypatch.setattr("sonde.inputs.image.read_image", reading)
+    rng = np.random.default_rng(0)
+    values = []
+    for number in range(59):
+        path = tmp_path / f"{number}.png"
+        Pillow.fromarray(rng.integers(0, 255, (44, 48, 3), dtype=np.uint8)).save(path)
+        values.append(path)
+    huge = tmp_path / "huge.png"
+    Pillow.new("RGB", (4000, 3000), (90, 120, 60)).save(huge)
+    among = records(huge, *values)
+    part = Image.fit(ImageConfig(), among)
+    assert part.size == [64, 64]
+    # Each is brought to size as soon as it is decoded: there are never more decoded than threads (and a few to go).
+    assert most[0] <= 2 * (os.cpu_count() or 1) + 4
+    columns, errors = part.encode_many(among)
+    assert not errors
+    assert columns["grid"].shape == (60, 3, 64, 64)
+    advice = Image.recommend(ImageConfig(), OutputSpec(per=("pixel",)), among)
+    assert advice.input["size"] == (48, 48)
+
+
+def test_headers_say_what_decoding_says(tmp_path):
+    for number, (mode, orientation) in enumerate([("RGB", 1), ("L", 6), ("RGB", 8), ("1", 1), ("P", 1)]):
+        picture = Pillow.new(mode, (30, 20))
+        path = tmp_path / f"{number}.{'jpg' if orientation > 1 else 'png'}"
+        exif = Pillow.Exif()
+        exif[0x0112] = orientation
+        picture.save(path, exif=exif)
+        whole, header = read_image(path), read_header(path)
+        assert header == (whole.mode, whole.height, whole.width)
+    assert read_header(np.zeros((4, 6), dtype=np.uint8)) == ("L", 4, 6)
+    (tmp_path / "no.png").write_bytes(b"no picture")
+    assert read_header(tmp_path / "no.png") is None
+    assert read_header(None) is None

@@ -14,6 +14,7 @@ from sonde.base.errors import RecordError, UserError
 from sonde.contracts.records import Records, as_field
 from sonde.contracts.specs import OutputSpec
 from sonde.inputs.table import Table, TableConfig
+from sonde.networks.mlp import MlpConfig
 from sonde.training.settings import TrainingConfig
 
 
@@ -87,6 +88,29 @@ def test_numbers_become_normal_or_standard(houses):
     expected = (population - population.mean()) / population.std()
     np.testing.assert_allclose(standard[:, 1].numpy(), expected, rtol=1e-4, atol=1e-4)
     assert standard.shape == (len(houses), 4)
+
+
+def test_robust_is_scikit_learns_scaling_bent_smoothly(houses):
+    from sklearn.preprocessing import RobustScaler
+
+    fields = ("population", "median_income")
+    robust = Table.fit(TableConfig(fields=fields, scale="robust"), houses)
+    ours = robust.encode_many(houses)[0]["numbers"].numpy()
+    plain = np.stack([houses.fields[name].astype(float) for name in fields], axis=1)
+    # As deviations of a normal distribution, whose quartiles are 1.349 apart.
+    scaled = RobustScaler().fit_transform(plain) * 1.349
+    np.testing.assert_allclose(ours, scaled / np.sqrt(1 + (scaled / 3) ** 2), rtol=1e-4, atol=1e-4)
+    assert np.abs(ours).max() < 3
+    assert restored(robust) == robust
+
+
+def test_robust_scaling_of_what_is_mostly_or_always_one_number():
+    mostly = table(scale="robust")(count=[0] * 99 + [50])
+    assert mostly.encode({"count": 0})["numbers"].tolist() == [0]
+    assert 1 < mostly.encode({"count": 50})["numbers"].item() < 3
+    always = table(scale="robust")(count=[0.1] * 10)
+    assert always.encode({"count": 0.1})["numbers"].abs() < 1e-6
+    assert always.encode({"count": 1e300})["numbers"].item() == pytest.approx(3)
 
 
 def test_the_quantile_transform_is_that_of_scikit_learn(houses):
@@ -263,7 +287,21 @@ def test_settings_are_checked():
         TableConfig(fields=())
 
 
-def test_advice_is_made_of_settings(houses):
-    advice = Table.recommend(TableConfig(fields=("population",)), OutputSpec(per=("example",)), houses)
-    assert advice.network["kind"] == "mlp"
+@pytest.mark.parametrize("count", [1, 200, 2000])
+def test_advice_is_made_of_settings(houses, count):
+    some = houses.take(np.arange(count) % len(houses))
+    advice = Table.recommend(TableConfig(fields=("population",)), OutputSpec(per=("example",)), some)
+    MlpConfig.model_validate(dict(advice.network))
     TrainingConfig.model_validate(dict(advice.training))
+    TableConfig.model_validate({"fields": ("population",), **advice.input})
+    assert "allow_missing" not in advice.input
+
+
+def test_where_values_are_missing_the_advice_is_to_bear_that():
+    rows = records(size=np.arange(100.0), age=np.where(np.arange(100) == 7, np.nan, 1.0))
+    asked = OutputSpec(per=("example",))
+    advice = Table.recommend(TableConfig(fields=("size", "age")), asked, rows)
+    assert advice.input["allow_missing"] is True
+    # A training split that by chance does not miss any.
+    part = Table.fit(TableConfig(fields=("size", "age"), **advice.input), rows.take(np.arange(50, 100)))
+    assert not part.encode_many(rows)[1]

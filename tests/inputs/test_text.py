@@ -12,11 +12,11 @@ from pydantic import ValidationError
 
 from sonde.base.errors import RecordError, UserError
 from sonde.base.rng import BatchRng
+from sonde.base.vocabulary import END, UNKNOWN
 from sonde.contracts.augment import AugmentParams
 from sonde.contracts.columns import Ragged, take
 from sonde.contracts.records import Records, as_field
 from sonde.contracts.specs import OutputSpec
-from sonde.inputs._vocabulary import END, UNKNOWN
 from sonde.inputs.text import Augment, Text, TextConfig
 from sonde.training.settings import TrainingConfig
 

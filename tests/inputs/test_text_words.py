@@ -12,9 +12,9 @@ from pydantic import ValidationError
 
 from sonde.base.errors import UserError
 from sonde.base.rng import BatchRng
+from sonde.base.vocabulary import UNKNOWN
 from sonde.contracts.layouts import LAYOUTS
 from sonde.contracts.records import Records, as_field
-from sonde.inputs._vocabulary import UNKNOWN
 from sonde.inputs.text import Augment, Text, TextConfig
 from sonde.testing import check_input
 

@@ -136,7 +136,7 @@ def test_pictures_that_change_their_size_need_a_network_that_takes_any():
 def test_a_network_that_does_not_take_the_input():
     assert refused({"tokens": "resnet"}, EXAMPLE) == (
         "network 'resnet' takes grid or frames; input 'tokens' offers tokens. "
-        "hint: use network 'recurrent' or 'transformer'"
+        "hint: use network 'ngrams', 'recurrent' or 'transformer'"
     )
     assert refused({"columns": "cnn"}, EXAMPLE).endswith("hint: use network 'mlp' or 'tabm'")
 

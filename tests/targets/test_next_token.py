@@ -27,7 +27,8 @@ from sonde.base.rng import generator
 from sonde.contracts.augment import AugmentParams
 from sonde.contracts.records import Records
 from sonde.contracts.specs import InputSpec, OutputSpec
-from sonde.targets.next_token import Generate, NextToken, NextTokenConfig, choose, keep_top_k, keep_top_p
+from sonde.targets._sampling import choose, keep_top_k, keep_top_p
+from sonde.targets.next_token import Generate, NextToken, NextTokenConfig
 
 VOCABULARY, CONTEXT = 7, 8
 TOKENS = InputSpec(layout="tokens", vocabulary=VOCABULARY, size=(CONTEXT,))

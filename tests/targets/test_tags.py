@@ -305,7 +305,8 @@ def places(shared, tmp_path_factory):
 def test_names_as_spans_the_whole_way(places, tmp_path):
     written = write_recipe(str(places), tmp_path / "names.toml")
     assert "3 tags in the BIO scheme, of 1 label: NAME" in written.to_text()
-    recipe = Recipe.read(tmp_path / "names.toml", changes=["training.steps=60", "training.precision=fp32"])
+    changes = ["training.steps=60", "training.precision=fp32", "data.split.validation=0.1", "training.checkpoint=best"]
+    recipe = Recipe.read(tmp_path / "names.toml", changes=changes)
     run = sonde.fit(recipe, out=tmp_path / "run")
     assert run.scores["test"]["entity_f1"].count > 10
     assert run.scores["validation"]["entity_f1"].value > 0.3

@@ -94,7 +94,7 @@ def test_a_run_says_so_scores_the_same_and_its_artifact_takes_pictures(tmp_path)
     assert any("features computed once" in line and "no augmentation of that input" in line for line in told.lines)
     model = sonde.load(run.artifact)
     test = stages.load_data(plan).splits["test"]
-    answers = [each["label"] for each in model.predict([test[index]["image"] for index in range(len(test))])]
+    answers = [str(each["label"]) for each in model.predict([test[index]["image"] for index in range(len(test))])]
     right = sum(answer == str(test[index]["label"]) for index, answer in enumerate(answers)) / len(test)
     assert right == pytest.approx(run.scores["test"]["accuracy"].value, abs=1e-6)
 

@@ -90,7 +90,7 @@ def test_adapters_through_a_run(tmp_path, settings):
     model = sonde.load(run.artifact)
     test = stages.load_data(plan).splits["test"]
     labels = [each["label"] for each in model.predict([test[index]["image"] for index in range(len(test))])]
-    right = sum(label == str(test[index]["label"]) for index, label in enumerate(labels)) / len(test)
+    right = sum(str(label) == str(test[index]["label"]) for index, label in enumerate(labels)) / len(test)
     assert right == pytest.approx(run.scores["test"]["accuracy"].value, abs=1e-6)
     names = list(model.network.state_dict())
     assert any("lora" in name or "packed" in name for name in names) != settings.get("merge", False)

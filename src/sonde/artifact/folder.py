@@ -64,7 +64,7 @@ def verify(folder: Path) -> None:
             raise ValueError("it is no list of hashes")
         missing = [name for name in FILES if not (folder / name).is_file()]
         changed = [name for name in FILES if name not in missing and manifest.get(name) != files.sha256(folder / name)]
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(
             f"{folder} is not a sonde artifact: MANIFEST.json cannot be read ({error})",
             expected="the folder `model` of a run",

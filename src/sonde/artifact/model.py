@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from sonde.artifact import given
 from sonde.artifact.folder import verify
 from sonde.artifact.restore import read_card, read_network, read_task, reading
 from sonde.base import files
@@ -20,7 +21,7 @@ from sonde.base.config import Config
 from sonde.base.device import choose_device, out_of_memory
 from sonde.base.errors import RecordError, UserError
 from sonde.contracts.batch import Examples
-from sonde.contracts.records import Record, Records
+from sonde.contracts.records import Records
 from sonde.contracts.target import Prediction
 from sonde.contracts.task import Task
 
@@ -36,10 +37,15 @@ class Model:
     card: dict[str, Any]
     device: torch.device
 
-    def predict(self, inputs: Iterable[Any], *, size: int = 64) -> list[Prediction]:
+    def predict(self, inputs: Any, *, size: int = 64) -> list[Prediction]:
         """The answers, one for each input in order. A bad input raises; see `answers` for one error each.
 
-        An input is a record (a mapping of fields) or the one field's value: a path for files, a text, an array.
+        `inputs` is a polars or pandas data frame with a record a row, or any number of inputs, of one kind or mixed: a
+        mapping of fields, the one field's value (a path for files, a text, an array, bytes), or the values of all
+        columns of a table in their order. A mapping, a path or a text that comes alone is one input.
+
+        Raises:
+            RecordError: an input cannot be read. UserError: it is not what the model answers for.
         """
         found: list[Prediction] = []
         for answer in self.answers(inputs, size=size):
@@ -60,45 +66,24 @@ class Model:
         with reading(Path("card.json"), "recipe"):
             return settings(**{name: value for name, value in data.items() if name in settings.model_fields})
 
-    def answers(self, inputs: Iterable[Any], *, size: int = 64) -> Iterator[Prediction | RecordError]:
+    def answers(self, inputs: Any, *, size: int = 64) -> Iterator[Prediction | RecordError]:
         """Answers as they come; an input that cannot be read gives its error in its place."""
-        pending: list[Record] = []
-        for value in inputs:
-            pending.append(self._record(value))
-            if len(pending) == size:
-                yield from self._batch(pending)
-                pending = []
-        if pending:
-            yield from self._batch(pending)
+        for records in given.records_in(inputs, self.task.inputs, size):
+            yield from self._batch(records)
 
-    def _record(self, value: Any) -> Record:
-        if isinstance(value, Mapping):
-            record = dict(value)
-            for part in self.task.inputs.values():
-                for name in part.fields(part.config) if part.reads_file else ():
-                    if isinstance(record.get(name), str):
-                        record[name] = Path(record[name])
-            return record
-        (first, *others) = self.task.inputs.values()
-        fields = [name for part in (first, *others) for name in part.fields(part.config)]
-        if others or not first.takes_file:
-            raise UserError(f"{value!r} is one value alone", expected=f"a mapping with the fields {', '.join(fields)}")
-        return {fields[0]: Path(value) if first.reads_file and isinstance(value, str) else value}
-
-    def _batch(self, rows: Sequence[Record]) -> list[Prediction | RecordError]:
+    def _batch(self, records: Records) -> list[Prediction | RecordError]:
         """The answers for these rows at once or, where memory does not allow it, for one half after the other."""
         try:
-            return self._answer(rows)
+            return self._answer(records)
         except (MemoryError, RuntimeError) as error:
             if not out_of_memory(error):
                 raise
-            if len(rows) == 1:
+            if len(records) == 1:
                 raise UserError("memory ran out over one input alone", hint="use a machine with more memory") from error
-        half = len(rows) // 2
-        return [*self._batch(rows[:half]), *self._batch(rows[half:])]
+        half = len(records) // 2
+        return [*self._batch(records.part(0, half)), *self._batch(records.part(half, len(records)))]
 
-    def _answer(self, rows: Sequence[Record]) -> list[Prediction | RecordError]:
-        records = Records.of(rows)
+    def _answer(self, records: Records) -> list[Prediction | RecordError]:
         columns, good, errors = self.task.encode_inputs(records)
         answers: dict[int, Prediction] = {}
         if good:
@@ -109,7 +94,7 @@ class Model:
                 predictions = self.task.predict(self.network.eval(), self.task.preprocess(batch), readable)
             answers = dict(zip(good, predictions, strict=True))
             errors |= {index: _not_finite() for index, answer in answers.items() if not _is_finite(answer)}
-        return [errors[index] if index in errors else answers[index] for index in range(len(rows))]
+        return [errors[index] if index in errors else answers[index] for index in range(len(records))]
 
 
 def _is_finite(answer: Any) -> bool:

@@ -6,7 +6,7 @@ import io
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -22,6 +22,7 @@ GAP = 4
 
 ResizeMode = Literal["crop", "squash", "pad"]
 Interpolation = Literal["bilinear", "bicubic", "lanczos", "nearest"]
+ORIENTATION = 0x0112
 
 
 def read_image(value: object) -> Image.Image:
@@ -47,6 +48,31 @@ def read_image(value: object) -> Image.Image:
         raise RecordError(
             f"{name} is not a readable picture: {why}", expected="a whole PNG, JPEG, WebP, BMP, GIF, TIFF or PNM file"
         ) from error
+
+
+class Header(NamedTuple):
+    """What is known of a picture before its pixels are decoded; the sides are those of the upright picture."""
+
+    mode: str
+    height: int
+    width: int
+
+
+def read_header(value: object) -> Header | None:
+    """A picture's header; None where it is no picture. A set of photos is looked over without holding their pixels."""
+    try:
+        if isinstance(value, np.ndarray):
+            image = read_image(value)
+        else:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                image = Image.open(io.BytesIO(read_bytes(value)))
+        width, height = image.size
+        # These orientations lie on their side (EXIF 2.32, tag Orientation).
+        lies = image.getexif().get(ORIENTATION, 1) in (5, 6, 7, 8)
+    except Exception:  # as in read_image, which says what is wrong
+        return None
+    return Header(image.mode, width, height) if lies else Header(image.mode, height, width)
 
 
 def upright_size(path: Path) -> tuple[int, int] | None:

@@ -10,12 +10,15 @@ import contextlib
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from sonde.base.hashing import GOLDEN, splitmix64
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def key(*parts: int | str) -> int:

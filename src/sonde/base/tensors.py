@@ -6,15 +6,17 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import safe_open
 from safetensors.torch import save
-from torch import Tensor
 
 from sonde.base import files
 from sonde.base.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 # Length of the digest, in hexadecimal digits.
 DIGITS = 32

@@ -96,13 +96,12 @@ def offers(task: Task, train: Examples) -> list[Offer]:
     return [_offer(name, kind, maps, matrix, problem) for name, kind in ordered]
 
 
-def num_columns(task: Task, train: Examples) -> int:
-    """Columns of the features without those of bags, of which few are not 0."""
-    maps = _maps(task)
+def size(task: Task, train: Examples) -> tuple[int, int]:
+    """Rows and columns of the features; without the columns of bags, of which few are not 0."""
+    maps, problem = _maps(task), _problem(task, train)
     some = train.take(torch.arange(min(2, len(train))))
-    per = _problem(task, some).per
-    _learn(maps, task, some, per)
-    return _matrix(maps, task, some, per).num_columns
+    _learn(maps, task, some, problem.per)
+    return len(problem.truth), _matrix(maps, task, some, problem.per).num_columns
 
 
 def _offer(name: str, kind: type[Estimator], maps: Mapping[str, FeatureMap], matrix: Matrix, problem: Problem) -> Offer:

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.sparse import csr_matrix, hstack
 from torch import Tensor
 
 from sonde.contracts.classical import Bag, Problem
@@ -27,8 +26,10 @@ def fit(model: Any, features: Any, truth: np.ndarray, weight_N: Tensor | None, *
         return model.fit(features, truth, **({} if weight is None else {"sample_weight": weight}), **more)
 
 
-def sparse(bag: Bag) -> csr_matrix:
-    """A bag as scipy has it, with the 32-bit indices that liblinear wants."""
+def sparse(bag: Bag) -> Any:
+    """A bag as scipy has it."""
+    from scipy.sparse import csr_matrix
+
     starts = np.concatenate([[0], bag.length_B.cumsum(0).numpy()]).astype(np.int32)
     shape = (len(bag.length_B), bag.width)
     return csr_matrix((bag.values.numpy(), bag.columns.numpy().astype(np.int32), starts), shape=shape)
@@ -38,6 +39,8 @@ def joined(dense_BF: Tensor, bag: Bag | None) -> Any:
     """Dense columns and a bag beside them."""
     if bag is None:
         return dense_BF.numpy()
+    from scipy.sparse import csr_matrix, hstack
+
     return sparse(bag) if dense_BF.shape[1] == 0 else csr_matrix(hstack([csr_matrix(dense_BF.numpy()), sparse(bag)]))
 
 

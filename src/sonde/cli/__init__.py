@@ -66,6 +66,9 @@ def new(
     as_json: AsJson = False,
 ) -> None:
     """Look at data and write a recipe, with comments."""
+    from sonde.base.lazy import import_later
+
+    import_later("torch")
     from sonde.commands.new import write_recipe
 
     found = write_recipe(path, out, target=target, kind=kind, force=force, pretrained=not from_scratch)
@@ -208,32 +211,44 @@ def predict(
     inputs: Annotated[
         list[Path], typer.Argument(readable=False, help="Files, folders, or CSV, JSONL and Parquet tables.")
     ],
-    out: Annotated[Path | None, typer.Option(help="Write the answers to this JSONL file.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Write the answers to this file: .csv, .tsv, .jsonl or .json.")
+    ] = None,
+    id_field: Annotated[
+        str | None,
+        typer.Option("--id", help="The column of a table that goes with the answers (default: the recipe's data.id)."),
+    ] = None,
     draw: Annotated[Path | None, typer.Option(help="Draw the answers into this folder: boxes, masks.")] = None,
 ) -> None:
-    """Answer for any number of inputs, one line of JSON each."""
-    from sonde.base import files
+    """Answer for any number of inputs, one line of JSON each.
+
+    An input that cannot be read has an error in place of its answer; if there is any, the exit code is 2 at the end.
+    """
     from sonde.base.errors import UserError
     from sonde.cli.progress import terminal
+    from sonde.commands import answers as as_file
 
     if out is not None:
-        files.check_writable(out)
+        as_file.check(out)
     with terminal() as progress:
         progress.begin("start", 1)
         from sonde.artifact import load
         from sonde.commands.predict import predict as run_predict
 
         answers = []
-        for answer in run_predict(load(artifact), inputs, progress, draw=draw):
+        for answer in run_predict(load(artifact), inputs, progress, id_field=id_field, draw=draw):
             answers.append(answer)
             if out is None:
                 _print(answer)
     if out is not None:
-        files.write_bytes(out, "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in answers).encode())
+        as_file.write(out, answers)
     bad = [one for one in answers if "error" in one]
     if bad:
         names = "; ".join(f"{one['input']}: {one['error']}" for one in bad[:5])
-        raise UserError(f"{len(bad)} of {len(answers)} inputs could not be read: {names}")
+        raise UserError(
+            f"{len(bad)} of {len(answers)} inputs could not be read: {names}{'; ...' if len(bad) > 5 else ''}",
+            hint=f"the other answers are in {out}" if out and len(bad) < len(answers) else None,
+        )
 
 
 @app.command()

@@ -14,9 +14,11 @@ from sonde.base.progress import NoProgress, Progress
 if TYPE_CHECKING:
     from rich.progress import Progress as Rich
 
-# A stage that is over within a second shows nothing; a plain log gets a line this often.
+# A stage that is over within a second shows nothing.
 PATIENCE = 1.0
-LINE_EVERY = 5.0
+# A plain log gets a line after so many seconds, then ever more rarely: whenever this share of the time that a stage has
+# taken so far is over again, but every five minutes at least. Five minutes make some ten lines.
+LINE_FIRST, LINE_GROWTH, LINE_LAST = 5.0, 0.5, 300.0
 
 
 @contextmanager
@@ -46,7 +48,7 @@ class Lines:
 
     def at(self, done: int, note: str = "") -> None:
         now = time.monotonic()
-        if now - self.last >= LINE_EVERY:
+        if now - self.last >= min(LINE_LAST, max(LINE_FIRST, LINE_GROWTH * (self.last - self.started))):
             self.last = now
             left = (now - self.started) * (self.total - done) / max(1, done)
             self.message(f"{self.what} {done}/{self.total} {note}".rstrip() + f" ({_time(left)} left)")

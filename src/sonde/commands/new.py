@@ -13,13 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from sonde.base import files, lookup
+from sonde.base import descriptions, files, lookup
 from sonde.base.config import Config
 from sonde.base.errors import RecordError, UserError
-from sonde.commands import _weights_at_hand
+from sonde.commands import _weights_at_hand, budget
 from sonde.contracts.at_hand import WeightsAtHand
 from sonde.contracts.input import Input
-from sonde.contracts.records import Records
+from sonde.contracts.records import Records, is_missing
 from sonde.contracts.specs import Advice
 from sonde.contracts.target import Target
 from sonde.data.load import as_paths, locate, missing, source_of
@@ -34,6 +34,8 @@ TRIED = 32
 # Fields of an input that people are told.
 SHOWN = 12
 LEFT_OUT = "left out: "
+# What columns are called that name records: id, ID, row_id, PassengerId.
+_ID = re.compile(r"(?i:(^|[\W_])(id|uuid|guid|key)$)|[a-z]I[dD]$")
 # Records that are drawn with their truth, where that can be.
 DRAWN = 10
 
@@ -45,6 +47,8 @@ class NewRecipe:
     path: Path
     guess: Guess
     sections: Mapping[str, Any]
+    # What people should know of the settings.
+    notes: tuple[str, ...] = ()
     # Pictures of some records with their truth, and the folder that they are in.
     drawn: int = 0
     folder: Path | None = None
@@ -60,6 +64,7 @@ class NewRecipe:
             "split": dict(self.sections["data"].get("split", {})),
             "pretrained": list(self.pretrained),
             "read_as": list(self.guess.read_as),
+            "notes": list(self.notes),
             "warnings": list(self.guess.warnings),
             "drawn": None if self.folder is None else str(self.folder),
         }
@@ -80,6 +85,7 @@ class NewRecipe:
         lines += [f"  reads     {each}" for each in self.guess.read_as]
         lines += [f"  weights   {each}" for each in self.pretrained]
         lines.append(f"  split     {_split_in_words(self.sections['data'].get('split', {}))}")
+        lines += [f"  note      {note}" for note in self.notes]
         lines += [f"look at this first: {warning}" for warning in self.guess.warnings]
         if self.folder is not None:
             lines.append(f"drew {self.drawn} records with their truth into {self.folder}: look at them")
@@ -126,7 +132,7 @@ def write_recipe(
     guess = _with_hint(guess, records) if kind is None else _of_kind(guess, kind, records)
     weights = _weights_at_hand.find()
     tuned = _fine_tuned(guess, records, weights)
-    sections = recommend(guess, records, tuned if pretrained else None)
+    sections, notes = recommend(guess, records, tuned if pretrained else None)
     sections["data"]["source"] = _relative(source, path, out)
     text = to_toml(sections, guess)
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -139,6 +145,7 @@ def write_recipe(
         sections=sections,
         drawn=drawn,
         folder=folder if drawn else None,
+        notes=notes,
         pretrained=_told(tuned, weights, pretrained=pretrained),
     )
 
@@ -264,9 +271,11 @@ def _told(tuned: Tuned | None, weights: Sequence[WeightsAtHand], *, pretrained: 
     return (f"pretrained ones are at hand, from {found.about}{more}; left out as asked",)
 
 
-def recommend(guess: Guess, records: Records, tuned: Tuned | None = None) -> dict[str, dict[str, Any]]:
+def recommend(
+    guess: Guess, records: Records, tuned: Tuned | None = None
+) -> tuple[dict[str, dict[str, Any]], tuple[str, ...]]:
     """The sections of a recipe: what the source found, and what the inputs and the target recommend for it, with
-    pretrained weights where `tuned` says how."""
+    pretrained weights where `tuned` says how; and what people should know of that."""
     target_kind = lookup.find("targets", guess.target["kind"], Target)
     target = target_kind.Config.model_validate(dict(guess.target))
     found: dict[str, Config] = {}
@@ -287,17 +296,46 @@ def recommend(guess: Guess, records: Records, tuned: Tuned | None = None) -> dic
     known = target_kind.Config.model_fields
     answers = dict(guess.target)
     for each in advice:
-        training = _longer(training, dict(each.training))
+        if each.leads or not any(other.leads for other in advice):
+            training = _longer(training, dict(each.training))
         answers |= {name: value for name, value in each.target.items() if name in known}
     given = guess.data.get("split", {}).get("by") == "given"
-    data = {name: value for name, value in own.data.items() if name != "split" or not given}
-    return {
-        "data": dict(guess.data) | data,
+    data = dict(guess.data) | {name: value for name, value in own.data.items() if name != "split" or not given}
+    training |= own.training
+    changed, kept, why = ({}, {}, ()) if "split" in own.data else budget.checkpoint(records, data)
+    data |= changed
+    training = budget.work(
+        training,
+        budget.count_training(records, data.get("split", {})),
+        max(each.min_steps for each in (*advice, own)),
+        keep_batch="batch_size" in own.training,
+    )
+    sections = {
+        "data": data | _id_field(guess, records),
         "inputs": inputs,
         "target": answers | dict(own.target),
         "network": next(iter(networks.values())) if len(networks) == 1 else networks,
-        "training": training | dict(own.training),
+        "training": training | kept,
     }
+    return sections, (*(note for each in (*advice, own) for note in each.notes), *why)
+
+
+def _id_field(guess: Guess, records: Records) -> dict[str, str]:
+    """`data.id`: the first column of a table that is called an id, names every record and is not learned from."""
+    if guess.data["kind"] != "table":
+        return {}
+    used = {guess.target.get("field"), *guess.target.get("fields", ()), guess.data.get("split", {}).get("field")}
+    for section in guess.inputs.values():
+        used |= {section.get("field"), *section.get("also", ()), *section.get("fields", ())}
+    for name, values in records.fields.items():
+        if name not in used and _ID.search(name) and _is_unique(values):
+            return {"id": name}
+    return {}
+
+
+def _is_unique(values: np.ndarray) -> bool:
+    """Whether each record has a value of its own."""
+    return values.ndim == 1 and not is_missing(values).any() and len(set(map(str, values.tolist()))) == len(values)
 
 
 def _laid_over(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
@@ -334,25 +372,12 @@ def to_toml(sections: Mapping[str, Any], guess: Guess) -> str:
 
 def _comments(section: str, table: Mapping[str, Any]) -> dict[str, str]:
     """The descriptions of the settings, from where they are defined."""
-    from sonde.contracts.backbone import Backbone
-    from sonde.data.source import Source
-    from sonde.training.settings import TrainingConfig
-
-    rooms: dict[str, tuple[str, type]] = {
-        "inputs": ("inputs", Input),
-        "target": ("targets", Target),
-        "network": ("networks", Backbone),
-        "data": ("sources", Source),
-    }
-    found = {}
-    if section in rooms:
-        room, contract = rooms[section]
-        found = dict(lookup.find(room, table["kind"], contract).Config.model_fields)
-    if section == "data":
-        found |= DataConfig.model_fields
     if section == "training":
-        found = dict(TrainingConfig.model_fields)
-    return {name: field.description for name, field in found.items() if field.description}
+        return descriptions.of_class("sonde.training.settings", "TrainingConfig")
+    room = {"target": "targets", "network": "networks", "data": "sources"}.get(section, section)
+    own = {name: field.description for name, field in DataConfig.model_fields.items() if section == "data"}
+    found = descriptions.of_kind(f"{lookup.ROOMS[room]}.{table['kind'].replace('-', '_')}")
+    return {**found, **{name: text for name, text in own.items() if text}}
 
 
 def _under(notes: Mapping[str, str], path: str) -> dict[str, str]:

@@ -6,15 +6,20 @@ import io
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
+from types import NoneType
 from typing import TYPE_CHECKING, Any
 
 from sonde.artifact import Model
+from sonde.base import lookup
 from sonde.base.config import kind_of
-from sonde.base.errors import RecordError, UserError
+from sonde.base.errors import RecordError, UserError, unknown
 from sonde.base.errors import near as near_miss
 from sonde.base.files import make_folder, write_bytes
 from sonde.base.progress import NoProgress, Progress
+from sonde.contracts.records import Records, is_missing
 from sonde.contracts.target import Target
+from sonde.data.settings import DataConfig
+from sonde.data.source import Source
 from sonde.data.sources._content import table_format
 
 if TYPE_CHECKING:
@@ -25,35 +30,45 @@ BATCH = 64
 
 
 def predict(
-    model: Model, paths: Sequence[Path], progress: Progress | None = None, *, draw: Path | None = None
+    model: Model,
+    paths: Sequence[Path],
+    progress: Progress | None = None,
+    *,
+    id_field: str | None = None,
+    draw: Path | None = None,
 ) -> Iterator[dict[str, Any]]:
     """One mapping an input, in order: {"input": name, ...answer} or {"input": name, "error": what}.
 
+    What names the records of a table goes with their answers, under its own name: the column `id_field`, or the one
+    that the recipe calls `data.id`, where the table has it.
+
     A path is a file that the model reads, a folder of such files, or a table (CSV, TSV, Parquet, JSONL) with a record
     a row. A table is read as that of the training data was; the target's columns may be in it or not. Files named in
-    a table are relative to it. A model that learned from tagged words reads files of those too, and ignores the tags.
-    Into the folder `draw` goes a picture of each answer, named after its input.
+    a table are relative to it. What the source of the training data reads otherwise is read so here, too
+    (`Source.inputs`): tagged words, or a text with a line for each translation. Into the folder `draw` goes a picture
+    of each answer, named after its input.
 
     Raises:
-        UserError: a path does not exist, a folder is empty, a table lacks a field.
+        UserError: a path does not exist, a folder is empty, a table lacks a field or the column `id_field`.
     """
     progress = progress or NoProgress()
     if draw is not None:
         _check_draws(model, draw)
-    named = [each for path in paths for each in _records(model, path)]
+    named = [each for path in paths for each in _records(model, path, id_field)]
     progress.begin("predict", len(named))
     rows = iter(named)
     done = 0
     while chunk := list(islice(rows, BATCH)):
         answers = model.answers([record for _, record in chunk], size=BATCH)
-        for (name, record), answer in zip(chunk, answers, strict=True):
+        for (names, record), answer in zip(chunk, answers, strict=True):
             if isinstance(answer, RecordError):
-                yield {"input": name, "error": str(answer)}
-            elif draw is None:
-                yield {"input": name, **answer}
-            else:
+                yield {**names, "error": str(answer)}
+                continue
+            answered = {**{name: value for name, value in names.items() if name not in answer}, **answer}
+            if draw is not None:
                 drawn = model.task.target.draw(answer, record, model.task.inputs)
-                yield {"input": name, **answer, "drawn": _saved(drawn, draw, name)}
+                answered["drawn"] = _saved(drawn, draw, names["input"])
+            yield answered
         done += len(chunk)
         progress.at(done)
 
@@ -78,16 +93,22 @@ def _saved(picture: Any, folder: Path, name: str) -> str:
     return str(path)
 
 
-def _records(model: Model, path: Path) -> list[tuple[str, Any]]:
+# What an answer is told apart by: "input", and the id of a table's row under the name of its column.
+Names = dict[str, Any]
+
+
+def _records(model: Model, path: Path, id_field: str | None) -> list[tuple[Names, Any]]:
     if not path.exists():
         raise UserError(
             f"the input {path} does not exist", expected="a file, a folder or a table (CSV, JSON, Parquet, xlsx)"
         )
-    tagged = _tagged(model, path)
-    if tagged is not None:
-        return tagged
+    known = _as_the_data(model, path)
+    if known is not None:
+        return known
     if path.is_file() and table_format(path) is not None:
-        return _rows(model, path)
+        return _rows(model, path, id_field)
+    if id_field is not None:
+        raise UserError(f"--id {id_field} names a column, and the input {path} is no table")
     parts = list(model.task.inputs.values())
     if len(parts) != 1 or not parts[0].takes_file:
         raise UserError(
@@ -99,11 +120,11 @@ def _records(model: Model, path: Path) -> list[tuple[str, Any]]:
         files = sorted(one for one in path.rglob("*") if one.is_file() and not one.name.startswith("."))
         if not files:
             raise UserError(f"the folder {path} is empty", expected="files to answer for")
-        return [(one.relative_to(path).as_posix(), {field: one}) for one in files]
-    return [(str(path), {field: path})]
+        return [({"input": one.relative_to(path).as_posix()}, {field: one}) for one in files]
+    return [({"input": str(path)}, {field: path})]
 
 
-def _rows(model: Model, path: Path) -> list[tuple[str, Any]]:
+def _rows(model: Model, path: Path, id_field: str | None) -> list[tuple[Names, Any]]:
     from sonde.data.sources.table import read_rows
 
     records = read_rows(path, _options(model, path))
@@ -116,24 +137,46 @@ def _rows(model: Model, path: Path) -> list[tuple[str, Any]]:
                 hint=f"is {close!r} meant? Then rename it" if close else None,
             )
     files = {name for part in model.task.inputs.values() if part.reads_file for name in part.fields(part.config)}
+    ids = _ids(model, path, records, id_field)
     rows = []
-    for name, record in zip(records.ids, records, strict=True):
+    for place, (name, record) in enumerate(zip(records.ids, records, strict=True)):
         for field in files:
             if isinstance(record[field], str):
                 record[field] = path.parent / record[field]
-        rows.append((f"{path.name} {name}", record))
+        rows.append(({"input": f"{path.name} {name}", **{key: column[place] for key, column in ids.items()}}, record))
     return rows
 
 
-def _tagged(model: Model, path: Path) -> list[tuple[str, Any]] | None:
-    """The sentences of a file of tagged words, None if it is none or the model learned from other data."""
-    from sonde.data.sources.tagged_text import TaggedText, TaggedTextConfig
+def _as_the_data(model: Model, path: Path) -> list[tuple[Names, Any]] | None:
+    """The records of a file that the source of the training data knows how to read; None where it knows none."""
+    for kind in lookup.kinds("sources"):
+        source = lookup.find("sources", kind, Source)  # type: ignore[type-abstract]
+        options = model.data_settings(kind, source.Config)
+        if options is not None:
+            records = source.inputs(path, options, _fields(model))
+            if records is None:
+                return None
+            return [({"input": name}, record) for name, record in zip(records.ids, records, strict=True)]
+    return None
 
-    options = model.data_settings("tagged-text", TaggedTextConfig)
-    if options is None or not path.is_file() or not TaggedText.recognise(path):
-        return None
-    records = TaggedText.read(path, options)
-    return list(zip(records.ids, records, strict=True))
+
+def _ids(model: Model, path: Path, records: Records, id_field: str | None) -> dict[str, list[Any]]:
+    """The column that names a table's records, as JSON holds it; none where neither caller nor recipe name one.
+
+    Raises:
+        UserError: the caller names one that the table does not have.
+    """
+    if id_field is not None and id_field not in records.fields:
+        raise unknown(id_field, records.fields, what=f"--id: the table {path} has other columns; the column")
+    trained = model.data_settings("table", DataConfig)
+    name = id_field or (trained.id if trained is not None else None)
+    if name is None or name not in records.fields:
+        return {}
+    values = [
+        None if gone else value
+        for value, gone in zip(records.fields[name].tolist(), is_missing(records.fields[name]), strict=True)
+    ]
+    return {name: [value if isinstance(value, (str, bool, int, float, NoneType)) else str(value) for value in values]}
 
 
 def _options(model: Model, path: Path) -> TableConfig:

@@ -6,10 +6,12 @@ B example, D axis of the grid (row, column; or depth, row, column), N point.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
-from torch.nn import functional
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +55,7 @@ class AugmentParams:
             for axis in range(values.ndim - 1):
                 values = _gathered(values, self.sources(axis), axis + 1)
         if self.resized is not None and self.resized != tuple(values.shape[1:]):
-            floats = functional.interpolate(values[:, None].float(), size=self.resized, mode="nearest-exact")
+            floats = torch.nn.functional.interpolate(values[:, None].float(), size=self.resized, mode="nearest-exact")
             values = floats[:, 0].to(values.dtype)
         return values
 
@@ -99,8 +101,10 @@ def _gathered(values: Tensor, source: Tensor, dimension: int) -> Tensor:
 
 def _warped(values: Tensor, affine: Tensor, outside: int) -> Tensor:
     """Every pixel from the nearest source pixel."""
-    places = functional.affine_grid(affine.float(), [len(values), 1, *values.shape[1:]], align_corners=False)
+    places = torch.nn.functional.affine_grid(affine.float(), [len(values), 1, *values.shape[1:]], align_corners=False)
     # Moved so that the zeros that are sampled outside stand for `outside`.
     shifted = (values.long() - outside)[:, None].float()
-    sampled = functional.grid_sample(shifted, places, mode="nearest", padding_mode="zeros", align_corners=False)
+    sampled = torch.nn.functional.grid_sample(
+        shifted, places, mode="nearest", padding_mode="zeros", align_corners=False
+    )
     return (sampled[:, 0].long() + outside).to(values.dtype)

@@ -9,15 +9,17 @@ from __future__ import annotations
 import abc
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
-from torch import Tensor, nn
 
 from sonde.base.config import Config
 from sonde.base.errors import UserError
 from sonde.contracts.columns import Tensors
 from sonde.contracts.specs import Per
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 # One of several classes, any number of labels, numbers.
 ProblemKind = Literal["classes", "labels", "numbers"]
@@ -99,7 +101,7 @@ class Matrix:
         """Numbers and one column for each value of a category, float64 (B, num_columns); a bag is left out."""
         parts = [self.numbers.double()]
         for column, size in zip(self.categories.T, self.sizes, strict=True):
-            parts.append(nn.functional.one_hot(column, size).double())
+            parts.append(torch.nn.functional.one_hot(column, size).double())
         return torch.cat(parts, dim=1)
 
 
@@ -152,7 +154,7 @@ def below(parts: Sequence[Matrix]) -> Matrix:
     )
 
 
-class FeatureMap(nn.Module, abc.ABC):
+class FeatureMap(torch.nn.Module, abc.ABC):
     """From the preprocessed tensors of one input to features that a classical model can take; what it learned from the
     training split are its buffers."""
 
@@ -187,7 +189,7 @@ class Unsuitable(UserError):
     """A classical model cannot be fitted to these features or truths, for the reason that is told."""
 
 
-class Estimator(nn.Module, abc.ABC):
+class Estimator(torch.nn.Module, abc.ABC):
     """A classical model, fitted and kept as tensors: its buffers are all that it knows.
 
     `fit` trains scikit-learn's model and takes it over; `forward` gives its answers (see `Problem`).

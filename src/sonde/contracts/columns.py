@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import torch
-from torch import Tensor
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,9 +60,9 @@ class Ragged:
         return Ragged(values=self.values.to(device), starts=self.starts, lengths=self.lengths)
 
 
-Column = Tensor | Ragged
-Columns = dict[str, Column]
-Tensors = dict[str, Tensor]
+Column: TypeAlias = "Tensor | Ragged"
+Columns: TypeAlias = "dict[str, Column]"
+Tensors: TypeAlias = "dict[str, Tensor]"
 
 
 def take(columns: Columns, indices: Tensor) -> Columns:
@@ -104,7 +107,7 @@ def concatenate(parts: Sequence[Columns]) -> Columns:
                 lengths=torch.cat([column.lengths for column in columns]),
             )
         else:
-            joined[name] = torch.cat([column for part in parts if isinstance(column := part[name], Tensor)])
+            joined[name] = torch.cat([column for part in parts if isinstance(column := part[name], torch.Tensor)])
     return joined
 
 

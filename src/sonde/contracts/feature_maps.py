@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
-from torch import Tensor
-from torch.nn import functional
 
 from sonde.base.errors import UserError
 from sonde.contracts.classical import Bag, FeatureMap, Matrix
 from sonde.contracts.columns import Tensors
 from sonde.contracts.specs import InputSpec, LayoutName, Per
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 # The longest side of a picture, in pixels; the stretches of a sound or series.
 SIDE, STRETCHES = 32, 10
@@ -37,7 +38,7 @@ class Pixels(FeatureMap):
         grid = tensors["grid"].contiguous()
         size = [min(side, SIDE) for side in grid.shape[2:]]
         if size != list(grid.shape[2:]):
-            grid = functional.interpolate(grid, size=size, mode="area")
+            grid = torch.nn.functional.interpolate(grid, size=size, mode="area")
         return Matrix.of(grid.flatten(1), same_scale=True)
 
 
@@ -63,7 +64,7 @@ class Stretches(FeatureMap):
 
 def _between(values_BTF: Tensor, start_BS: Tensor, stop_BS: Tensor) -> Tensor:
     """Sums over stretches, (B, S, F)."""
-    sums = functional.pad(values_BTF.cumsum(1), (0, 0, 1, 0))
+    sums = torch.nn.functional.pad(values_BTF.cumsum(1), (0, 0, 1, 0))
     wide = values_BTF.shape[2]
     return sums.gather(1, stop_BS[:, :, None].expand(-1, -1, wide)) - sums.gather(
         1, start_BS[:, :, None].expand(-1, -1, wide)
@@ -219,7 +220,7 @@ class Tokens(FeatureMap):
             sizes += [self.subwords + 1] * index_BWP.shape[2]
         offsets_P = torch.tensor([0, *sizes[:-1]]).cumsum(0)
         own_BWP = torch.cat(parts, dim=2).masked_fill(~inside_BW[:, :, None], 0)
-        wide = functional.pad(own_BWP, (0, 0, REACH, REACH))
+        wide = torch.nn.functional.pad(own_BWP, (0, 0, REACH, REACH))
         total = starts_BW.shape[1]
         shifted = [wide[:, each : each + total] + (offsets_P + each * sum(sizes)) for each in range(2 * REACH + 1)]
         keys_NE = torch.cat(shifted, dim=2)[inside_BW]

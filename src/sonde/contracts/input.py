@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
@@ -13,13 +13,14 @@ from sonde.base.rng import BatchRng
 from sonde.base.threads import each
 from sonde.contracts.at_hand import WeightsAtHand
 from sonde.contracts.augment import AugmentParams
-from sonde.contracts.classical import FeatureMap
 from sonde.contracts.columns import Columns, Tensors, stack
-from sonde.contracts.feature_maps import feature_map
 from sonde.contracts.part import Part
 from sonde.contracts.preprocessing import Preprocessing
 from sonde.contracts.records import Record, Records
 from sonde.contracts.specs import Advice, InputSpec, OutputSpec
+
+if TYPE_CHECKING:
+    from sonde.contracts.classical import FeatureMap
 
 
 class Input(Part):
@@ -73,6 +74,8 @@ class Input(Part):
     def feature_map(self) -> FeatureMap:
         """The features that classical models are given of this input: those of its layout, unless the field uses others
         (the fingerprint of a molecule)."""
+        from sonde.contracts.feature_maps import feature_map
+
         return feature_map(self.spec)
 
     @property

@@ -23,12 +23,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import TYPE_CHECKING
 
 import torch
-from torch import Generator, Tensor
 
 from sonde.contracts.columns import Tensors
 from sonde.contracts.specs import InputSpec, LayoutName, Per
+
+if TYPE_CHECKING:
+    from torch import Generator, Tensor
 
 
 @dataclass(frozen=True, kw_only=True)

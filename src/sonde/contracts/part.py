@@ -10,8 +10,8 @@ import typing
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Self
 
+import torch
 from pydantic import BaseModel, ConfigDict, create_model
-from torch import Tensor
 
 from sonde.base.config import Config
 from sonde.contracts.columns import Columns, Ragged, Tensors
@@ -50,8 +50,8 @@ class Part(abc.ABC):
     def save(self) -> tuple[dict[str, Any], Tensors]:
         """What was fitted, as JSON values and tensors; `restore` takes both back."""
         fitted = {one.name: getattr(self, one.name) for one in dataclasses.fields(self) if one.name != "config"}  # type: ignore[arg-type]
-        values = {name: value for name, value in fitted.items() if not isinstance(value, Tensor)}
-        return values, {name: value for name, value in fitted.items() if isinstance(value, Tensor)}
+        values = {name: value for name, value in fitted.items() if not isinstance(value, torch.Tensor)}
+        return values, {name: value for name, value in fitted.items() if isinstance(value, torch.Tensor)}
 
     @classmethod
     def restore(cls, config: Config, values: Mapping[str, Any], tensors: Tensors) -> Self:
@@ -62,7 +62,7 @@ class Part(abc.ABC):
         """
         given = json.dumps(dict(values), allow_nan=False)
         held = dict(_fitted_values(cls).model_validate_json(given, strict=True))
-        wanted = {one.name for one in dataclasses.fields(cls) if _types(cls)[one.name] is Tensor}  # type: ignore[arg-type]
+        wanted = {one.name for one in dataclasses.fields(cls) if _types(cls)[one.name] is torch.Tensor}  # type: ignore[arg-type]
         if tensors.keys() != wanted:
             raise ValueError(f"it has the tensors {sorted(tensors)}; expected {sorted(wanted)}")
         return cls(config=config, **held, **tensors)  # type: ignore[call-arg]
@@ -89,7 +89,8 @@ def agree(whole: bool, what: str) -> None:
 
 @functools.cache
 def _types(kind: type[Part]) -> dict[str, Any]:
-    return typing.get_type_hints(kind)
+    # A module may know torch to the type checker only (see sonde.base.lazy).
+    return typing.get_type_hints(kind, localns={"Tensor": torch.Tensor})
 
 
 @functools.cache
@@ -99,7 +100,7 @@ def _fitted_values(kind: type[Part]) -> type[BaseModel]:
     fields: dict[str, Any] = {
         one.name: (types[one.name], ...)
         for one in dataclasses.fields(kind)  # type: ignore[arg-type]
-        if one.name != "config" and types[one.name] is not Tensor
+        if one.name != "config" and types[one.name] is not torch.Tensor
     }
     return create_model(kind.__name__, __config__=ConfigDict(extra="forbid", allow_inf_nan=False), **fields)
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
+
 
 LayoutName = Literal["grid", "tokens", "frames", "vector", "columns", "graph", "set"]
 # What there is an answer for: a whole example, a position of a sequence, a pixel (or voxel), a node of a graph.
@@ -62,13 +64,14 @@ class Features:
 
     `values`: (B, W) per example, (B, T, W) per position, (M, W) per node, or grids (B, W_i, *size_i) per pixel, finest
     first. `inside_BT` says which positions are real (None: all of them), `length_B` how many nodes each example has,
-    `size` is that of the grid that went in.
+    `size` is that of the grid that went in. Each position stands for `stride` positions of the input.
     """
 
     values: Tensor | tuple[Tensor, ...]
     inside_BT: Tensor | None = None
     length_B: Tensor | None = None
     size: tuple[int, ...] = ()
+    stride: int = 1
 
 
 # Channels of the features of a backbone: one number, or one for each grid.
@@ -80,7 +83,9 @@ class Advice:
     """Settings that do well unedited on some data: sections of a recipe, as TOML holds them.
 
     `data` is for targets: how records have to be split so that its scores mean what they say. A split that the data
-    set gives itself stays.
+    set gives itself stays. `min_steps` are the optimizer steps below which too little is learned, however few records
+    there are: `epochs` is raised to that. `leads`: whether its training suits the networks of other inputs, too; one
+    that does not gives way to theirs. `notes` are what people should know of the advice.
     """
 
     data: Mapping[str, Any] = field(default_factory=dict)
@@ -88,3 +93,6 @@ class Advice:
     target: Mapping[str, Any] = field(default_factory=dict)
     network: Mapping[str, Any] = field(default_factory=dict)
     training: Mapping[str, Any] = field(default_factory=dict)
+    min_steps: int = 300
+    notes: tuple[str, ...] = ()
+    leads: bool = True

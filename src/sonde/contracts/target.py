@@ -8,14 +8,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
-from torch import Tensor, nn
 
 from sonde.base.config import Config
 from sonde.base.errors import RecordError
 from sonde.base.rng import BatchRng
 from sonde.contracts.augment import AugmentParams
 from sonde.contracts.batch import Batch
-from sonde.contracts.classical import Problem
 from sonde.contracts.columns import Columns, EvalColumns, Tensors, stack
 from sonde.contracts.input import Input
 from sonde.contracts.panel import Panel
@@ -25,6 +23,9 @@ from sonde.contracts.specs import Advice, FeatureWidth, InputSpec, LayoutName, O
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture
+    from torch import Tensor, nn
+
+    from sonde.contracts.classical import Problem
 
 # A JSON-able answer.
 Prediction = dict[str, Any]
@@ -39,6 +40,8 @@ class Target(Part):
     tie_break: ClassVar[tuple[str, Literal["max", "min"]] | None] = None
     # The scores of which a lower one is better, for `training.monitor`; "rmse" also stands for "rmse/<field>".
     lower_is_better: ClassVar[frozenset[str]] = frozenset()
+    # The scores that are no shares from 0 to 1: 0 or 1 says nothing special there (BLEU goes to 100).
+    no_shares: ClassVar[frozenset[str]] = frozenset()
     # What is asked of the input that it belongs to, as far as it is known before anything is fitted.
     asks: ClassVar[OutputSpec] = OutputSpec(per=("example",))
     # The layouts of the inputs that it can belong to; all that can give what is asked if left out.
@@ -47,6 +50,8 @@ class Target(Part):
     baseline_name: ClassVar[str] = ""
     # Whether a record without a value in its fields has no truth (else a missing value is one: no labels at all).
     needs_truth: ClassVar[bool] = True
+    # The ragged truths whose padding costs computation: batches bring together what is alike in these lengths, too.
+    padded: ClassVar[tuple[str, ...]] = ()
     # Whether `remember` wants the outputs of the training split.
     remembers: ClassVar[bool] = False
 
@@ -72,6 +77,12 @@ class Target(Part):
     def monitor(self) -> tuple[str, Literal["max", "min"]]:
         """`best`, unless that hangs on what was fitted."""
         return self.best
+
+    @property
+    def signatures(self) -> Mapping[str, str]:
+        """How exactly a score is computed, where a field knows several ways (the tokens of BLEU, the normaliser of
+        WER): by the score's name."""
+        return {}
 
     @property
     def width(self) -> int:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
 
 from sonde.base.errors import RecordError
 from sonde.base.rng import BatchRng
@@ -20,6 +20,9 @@ from sonde.contracts.input import Input
 from sonde.contracts.records import Records
 from sonde.contracts.specs import InputSpec, OutputSpec
 from sonde.contracts.target import Prediction, Target
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -70,7 +70,7 @@ class Batches:
             self.size = min(self.size, usable)
             _check_meeting(usable, self.of_a_code, self.size)
         self.per_epoch = max(1, usable // self.size)
-        self.lengths = _lengths(examples) if group_by_length and self.codes is None else None
+        self.lengths = _lengths(task, examples) if group_by_length and self.codes is None else None
         self.share = slice(rank * self.size // world, (rank + 1) * self.size // world)
         self.block = 1 if self.lengths is None else _neighbourhood(self.lengths, self.size, self.per_epoch, seed)
         self._epoch: int | None = None
@@ -211,9 +211,10 @@ def _neighbourhood(lengths: np.ndarray, size: int, per_epoch: int, seed: int) ->
     return span
 
 
-def _lengths(examples: Examples) -> np.ndarray | None:
+def _lengths(task: Task, examples: Examples) -> np.ndarray | None:
     """The lengths that padding would bring together, (N,), or None where all examples are of one size."""
     columns = [column for part in examples.inputs.values() for column in part.values()]
+    columns += [examples.truth[name] for name in task.target.padded if name in examples.truth]
     ragged = [column.lengths for column in columns if isinstance(column, Ragged)]
     if not ragged or all(bool((lengths == lengths[0]).all()) for lengths in ragged):
         return None

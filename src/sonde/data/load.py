@@ -55,7 +55,8 @@ def source_of(kind: str | None, path: Path) -> tuple[str, type[Source]]:
     raise UserError(
         f"{path} is not a data set that sonde recognises: {_holdings(path)}",
         expected="class folders, a table (CSV, TSV, JSON, JSONL, Parquet, xlsx), pictures and masks, pictures and "
-        "boxes (VOC, COCO, YOLO, CSV), idx files, text files, tagged words (CoNLL, CoNLL-U, JSONL)",
+        "boxes (VOC, COCO, YOLO, CSV), idx files, text files, tagged words (CoNLL, CoNLL-U, JSONL), parallel texts "
+        "(train.en, train.de; TMX), recordings with transcripts",
         hint=_suggestion(path) or "`sonde kinds` lists what is read; data.kind in a recipe chooses one",
     )
 

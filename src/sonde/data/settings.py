@@ -18,6 +18,10 @@ class DataConfig(Config):
         description="a column whose records hang together (a speaker, a patient): scores' intervals resample whole "
         "groups; data.split.field if left out and split.by is group",
     )
+    id: str | None = Field(
+        default=None,
+        description="a column that names the records: answers of `sonde predict` carry it, nothing learns it",
+    )
     max_unreadable: float = Field(
         default=0.01, ge=0, le=1, description="share of records that may be unreadable and are then skipped"
     )

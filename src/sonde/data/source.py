@@ -6,7 +6,7 @@ Sources are plain files under `sonde/data/sources/`; none edits another. They im
 from __future__ import annotations
 
 import abc
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -68,6 +68,12 @@ class Source(abc.ABC):
         Raises:
             UserError: nothing is there, or it is not in this format; names the file and the line where there is one.
         """
+
+    @staticmethod
+    def inputs(path: Path, config: Any, fields: Sequence[str]) -> Records | None:
+        """The records to answer for in a file that is like those of the data set, but need not hold the truth; None
+        where it is none such. `fields` are what the inputs of the model read."""
+        return None
 
     @staticmethod
     @abc.abstractmethod

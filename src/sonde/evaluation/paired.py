@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from sonde.base.errors import unknown
 from sonde.contracts.columns import EvalColumns
 from sonde.contracts.task import Task
 from sonde.data.groups import Groups
@@ -48,13 +49,20 @@ def draw(
     groups: Groups | None = None,
     resamples: int = RESAMPLES,
 ) -> Drawn:
-    """A score on the resamples of a split. The same seed, records, weights and groups give the same resamples."""
+    """A score on the resamples of a split. The same seed, records, weights and groups give the same resamples.
+
+    Raises:
+        UserError: there is no such score.
+    """
     count = len(next(iter(columns.values())))
     units = Units.of(count, groups, weight)
     wanted = resamples if count <= LARGE else min(resamples, 400)
     rng = np.random.default_rng([seed, units.count, 1])
+    plain = values(task, dict(columns), weight)
+    if metric not in plain:
+        raise unknown(metric, plain, what="the score")
     drawn = [task.target.metrics(columns, units.resampled(rng, rows))[metric] for rows in units.takes(wanted)]
-    return Drawn(value=values(task, dict(columns), weight)[metric], drawn_R=np.concatenate(drawn))
+    return Drawn(value=plain[metric], drawn_R=np.concatenate(drawn))
 
 
 def difference(one: Drawn, other: Drawn, *, level: float = 0.05) -> Difference:

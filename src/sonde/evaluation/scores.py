@@ -41,7 +41,8 @@ class Score:
     `reference` that of a quick classical model, which `reference_name` names, where there is one. `unit`
     is what the interval resamples, and `units` how many there are: "examples", "blocks" of a stream's windows, or a
     column whose records hang together. `chose_checkpoint` marks the split by which the weights were chosen: its scores
-    are optimistic, and the interval does not say how much.
+    are optimistic, and the interval does not say how much. `signature` tells how exactly it was computed, where a field
+    knows several ways.
     """
 
     value: float | None
@@ -54,6 +55,7 @@ class Score:
     unit: str = EXAMPLES
     units: int = 0
     chose_checkpoint: bool = False
+    signature: str | None = None
 
     def __str__(self) -> str:
         if self.value is None:
@@ -204,7 +206,7 @@ def scores(
     found: dict[str, Score] = {}
     for name, value in plain.items():
         ends = intervals.interval(value, drawn[name], left_out.get(name, np.empty(0)), units.count)
-        if name in perfect and name.partition("/")[0] not in task.target.lower_is_better:
+        if name in perfect and name.partition("/")[0] not in task.target.lower_is_better | task.target.no_shares:
             ends = _of_no_exception(value, trials[name])
         low, high = ends if ends and math.isfinite(value) else (None, None)
         found[name] = Score(
@@ -216,6 +218,7 @@ def scores(
             unit=EXAMPLES if groups is None else groups.name,
             units=units.count,
             chose_checkpoint=chose_checkpoint,
+            signature=task.target.signatures.get(name),
         )
     return found
 

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple, NotRequired
 
 import numpy as np
 import torch
@@ -28,13 +28,19 @@ from sonde.contracts.records import MISSING_NUMBERS, format_of, is_missing
 POINTS = 1000
 # A plainly scaled number so many deviations out says no more than one farther out, and could overflow.
 FARTHEST = 100.0
+# Robustly scaled numbers are bent to stay below this, and hardly changed around zero (Holzmueller et al. 2024).
+SMOOTH_CLIP = 3.0
+# The interquartile range of a normal distribution, in deviations.
+NORMAL_RANGE = 1.349
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}.*)?$")
 
 Errors = dict[int, RecordError]
+Scale = Literal["standard", "quantile", "robust"]
 
 
 class Number(TypedDict):
-    """`heights` at `knots` make the quantile transform; without knots it is (number - centre) / spread."""
+    """`heights` at `knots` make the quantile transform; without knots it is (number - centre) / spread, smoothly bent
+    to stay below `clip` where there is one."""
 
     kind: Literal["number"]
     field: str
@@ -44,6 +50,7 @@ class Number(TypedDict):
     knots: list[float]
     heights: list[float]
     format: NumberFormat
+    clip: NotRequired[float]
 
 
 class Category(TypedDict):
@@ -77,9 +84,7 @@ class Encoded(NamedTuple):
     errors: Errors
 
 
-def learn(
-    field: str, values: np.ndarray, *, scale: Literal["standard", "quantile"], min_count: int, listed: bool
-) -> TableColumn:
+def learn(field: str, values: np.ndarray, *, scale: Scale, min_count: int, listed: bool) -> TableColumn:
     """What the training split says of a field; `listed` makes it a category whatever it holds.
 
     Raises:
@@ -107,6 +112,7 @@ def check(column: TableColumn) -> None:
     agree(column["spread"] > 0, f"the spread of field {field!r} is not above 0")
     if column["kind"] == "number":
         knots = column["knots"]
+        agree(column.get("clip", 1.0) > 0, f"the clip of field {field!r} is not above 0")
         agree(len(knots) == len(column["heights"]), f"field {field!r} has {len(knots)} knots, and other heights")
         agree(sorted(set(knots)) == knots, f"the knots of field {field!r} are not in order")
 
@@ -172,10 +178,11 @@ def _wrong(field: str, value: object, expected: str) -> RecordError:
     return RecordError(f"field {field!r} is {plain!r}", expected=expected)
 
 
-def learn_number(field: str, values: np.ndarray, scale: Literal["standard", "quantile"]) -> Number:
-    """Scale a number: "standard" to mean 0 and deviation 1, "quantile" to a normal distribution, whatever it was.
+def learn_number(field: str, values: np.ndarray, scale: Scale) -> Number:
+    """Scale a number: "standard" to mean 0 and deviation 1, "quantile" to a normal distribution, whatever it was;
+    "robust" by median and quartiles, then smoothly clipped (RealMLP, Holzmueller et al. 2024, "Better by Default").
 
-    The latter evens out long tails and outliers; as scikit-learn's QuantileTransformer, which Gorishniy et al. 2021
+    The second evens out long tails and outliers; as scikit-learn's QuantileTransformer, which Gorishniy et al. 2021
     ("Revisiting Deep Learning Models for Tabular Data") use throughout.
     """
     format = format_of(values)
@@ -186,22 +193,33 @@ def learn_number(field: str, values: np.ndarray, scale: Literal["standard", "qua
             f"field {field!r} has no number in the training split", hint=f"leave {field!r} out of the table's fields"
         )
     knots, heights = _quantiles(there) if scale == "quantile" else ([], [])
-    return {
+    centre, spread = _robust(there) if scale == "robust" else (float(there.mean()), _spread(there))
+    column: Number = {
         "kind": "number",
         "field": field,
         "missing": bool(np.isnan(numbers).any()),
-        "centre": float(there.mean()),
-        "spread": _spread(there),
+        "centre": centre,
+        "spread": spread,
         "knots": knots,
         "heights": heights,
         "format": format,
     }
+    return {**column, "clip": SMOOTH_CLIP} if scale == "robust" else column
 
 
 def _spread(numbers: np.ndarray) -> float:
     """The standard deviation; 1 where all numbers are equal, up to rounding."""
     spread = float(numbers.std())
     return spread if spread > 1e-12 * float(np.abs(numbers).max()) else 1.0
+
+
+def _robust(numbers: np.ndarray) -> tuple[float, float]:
+    """Median and interquartile range in deviations of a normal distribution; half the range where quartiles agree."""
+    low, middle, high = np.percentile(numbers, [25, 50, 75])
+    if high > low:
+        return float(middle), float((high - low) / NORMAL_RANGE)
+    span = float(numbers.max() - numbers.min())
+    return float(middle), span / 2 if span > 1e-12 * float(np.abs(numbers).max()) else 1.0
 
 
 def _quantiles(numbers: np.ndarray) -> tuple[list[float], list[float]]:
@@ -219,7 +237,9 @@ def encode_number(column: Number, values: np.ndarray) -> Encoded:
     if column["knots"]:
         scaled = np.interp(np.where(absent, column["knots"][0], numbers), column["knots"], column["heights"])
     else:
-        scaled = np.clip((numbers - column["centre"]) / column["spread"], -FARTHEST, FARTHEST)
+        scaled = (numbers - column["centre"]) / column["spread"]
+        clip = column.get("clip")
+        scaled = np.clip(scaled, -FARTHEST, FARTHEST) if clip is None else scaled / np.hypot(1, scaled / clip)
     parts = [np.where(absent, 0.0, scaled)]
     if column["missing"]:
         parts.append(absent)

@@ -11,13 +11,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from types import ModuleType
-from typing import Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
 import PIL.Image
 import torch
 from pydantic import Field, model_validator
-from torch import Tensor
 
 from sonde.base.config import Config
 from sonde.base.constants import constant
@@ -36,12 +35,17 @@ from sonde.contracts.specs import Advice, InputSpec, OutputSpec
 from sonde.inputs import _mel
 from sonde.inputs._extractor import Extractor
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 # Training recordings that rate, length, mean and deviation are taken from.
 SAMPLE = 2000
 # More samples than an example can have: an hour at 16,000 a second.
 MOST_SAMPLES = 1 << 26
 # The highest rate and the most seconds, unless the recipe says more: speech has little above 8 kHz.
 RATE, SECONDS = 16_000, 30.0
+# Examples are at most so many times as long as what 90 % of the recordings need.
+OUTLYING = 2.0
 
 # Seconds of a recording on a report, and the width of its picture.
 HEARD, SHOWN = 10.0, 224
@@ -53,6 +57,9 @@ class Augment(Config):
     gain: float = Field(default=6.0, ge=0, description="largest change of loudness, in dB")
     shift: float = Field(
         default=0.1, ge=0, le=1, description="latest start, as a share of the length, if there is room"
+    )
+    speed: float = Field(
+        default=0.0, ge=0, le=0.5, description="largest change of speed (and so of pitch), as a share; speech takes 0.1"
     )
     time: float = Field(default=0.1, ge=0, le=1, description="longest stretch blanked out, as a share of the recording")
     frequency: float = Field(default=0.1, ge=0, le=1, description="widest range of bands blanked out, as a share")
@@ -75,7 +82,7 @@ class AudioConfig(Config):
         default=None,
         gt=0,
         description="length of all examples: shorter recordings are padded, longer ones cut at their end; "
-        "what 99 % need (at most 30) if left out",
+        "if left out what 99 % need, at most 30 and at most twice what 90 % need",
     )
     augment: Augment = Field(default=Augment(), description="random changes, in training only")
 
@@ -128,7 +135,7 @@ class Audio(Input):
             config=config,
             rate=rate,
             n_mels=bands,
-            seconds=config.seconds or _usual_length(found),
+            seconds=config.seconds or _usual_seconds([seconds for _, seconds in found]),
             mean=[0.0] * bands,
             deviation=[1.0] * bands,
         )
@@ -151,7 +158,8 @@ class Audio(Input):
             raise UserError(
                 f"{setting} is what the pretrained network's own features of sound have", hint=f"leave {setting} out"
             )
-        seconds = config.seconds or _usual_length(_headers(config, _some(config, records)))
+        found = _headers(config, _some(config, records))
+        seconds = config.seconds or _usual_seconds([each for _, each in found])
         frames_TF, _ = extractor(np.zeros(max(1, round(seconds * extractor.rate)), dtype=np.float32))
         return cls(
             config=config,
@@ -187,8 +195,13 @@ class Audio(Input):
 
     @staticmethod
     def recommend(config: AudioConfig, output: OutputSpec, records: Records) -> Advice:
+        if "example" not in output.per:
+            return _for_a_text(len(records))
+        length, notes = _length_advice(config, records)
         return Advice(
-            network={"kind": "cnn" if "example" in output.per else "recurrent"},
+            input=length,
+            notes=notes,
+            network={"kind": "cnn"},
             training={
                 "epochs": 20 if len(records) < 5000 else 12,
                 "batch_size": 32,
@@ -218,6 +231,11 @@ class Audio(Input):
     @property
     def spec(self) -> InputSpec:
         return InputSpec(layout="frames", channels=self.n_mels, size=(self.length,))
+
+    @property
+    def frame_seconds(self) -> float:
+        """Seconds from one frame to the next."""
+        return _mel.hop(self.rate) / self.rate
 
     @cached_property
     def _filters(self) -> Tensor:
@@ -263,8 +281,8 @@ class Audio(Input):
 
     def audit(self, columns: Columns, ids: Sequence[str]) -> list[Finding]:
         frames, length = columns["frames"], columns["length"]
-        assert isinstance(frames, Tensor)
-        assert isinstance(length, Tensor)
+        assert isinstance(frames, torch.Tensor)
+        assert isinstance(length, torch.Tensor)
         loudest_N = torch.cat([part.flatten(1).float().amax(1) for part in frames.split(32)])
         silent = torch.nonzero(loudest_N <= math.log(_mel.FLOOR) + 1e-2).flatten().tolist()
         cut = int((length >= self.length).sum())
@@ -294,6 +312,9 @@ class Audio(Input):
         size, bands = frames_BTF.shape[1:]
         place_T = torch.arange(size, device=frames_BTF.device)
         blank_BTF = torch.zeros(frames_BTF.shape, dtype=torch.bool, device=frames_BTF.device)
+        if settings.speed:
+            factor_B = 1 + settings.speed * (2 * rng.uniform("speed") - 1)
+            frames_BTF, length_B = _mel.change_speed(frames_BTF, length_B, factor_B, self.rate)
         if settings.shift:
             room_B = (size - length_B).clamp(max=round(settings.shift * size))
             later_B = (rng.uniform("shift") * (room_B + 1)).long()
@@ -323,6 +344,49 @@ class Audio(Input):
         beyond_BT = torch.arange(frames_BTF.shape[1], device=frames_BTF.device)[None, :] >= length_B[:, None]
         standard_BTF = torch.addcmul(shift_F, frames_BTF.float(), scale_F)
         return {**tensors, "frames": standard_BTF.masked_fill(beyond_BT[:, :, None], 0.0)}
+
+
+def _for_a_text(count: int) -> Advice:
+    """Settings for answers or features along a recording, in so many of them.
+
+    Digit strings of fsdd (benchmarks/digit_strings.py, 1,500 of them): see docs/log.md.
+    """
+    few = count < 5000
+    return Advice(
+        input={"augment": {"speed": 0.1, "masks": 2, "time": 0.05, "frequency": 0.2}},
+        network={"kind": "recurrent", "width": 128 if few else 256, "layers": 2 if few else 4, "subsample": 4},
+        training={
+            "epochs": int(np.clip(40_000 / max(1, count), 10, 60)),
+            "batch_size": 32,
+            "optimizer": {"kind": "muon", "lr": 0.02, "lr_adamw": 2e-3},
+            "schedule": {"kind": "warmup-cosine", "warmup": 0.1},
+        },
+    )
+
+
+def _usual_seconds(seconds: Sequence[float]) -> float:
+    """The length of examples: what 99 % of the recordings need, but not for the sake of a few that are far longer than
+    the others, because every example is padded to it."""
+    most, usual = np.percentile(seconds, [99, 90], method="inverted_cdf")
+    return math.ceil(min(SECONDS, float(most), OUTLYING * float(usual)) * 100) / 100
+
+
+def _length_advice(config: AudioConfig, records: Records) -> tuple[dict[str, float], tuple[str, ...]]:
+    """The length as a setting, and what is cut, where recordings are longer than examples will be."""
+    values = records.fields[config.field]
+    chosen = np.linspace(0, len(values) - 1, min(SAMPLE, len(values))).astype(int)
+    seconds = [one[1] for one in each(_header, values[chosen]) if one is not None]
+    if config.seconds is not None or not seconds:
+        return {}, ()
+    limit = _usual_seconds(seconds)
+    longer = sum(one > limit for one in seconds)
+    if not longer:
+        return {}, ()
+    note = (
+        f"{longer:,} of {len(seconds):,} recordings are longer than {limit:g} s (the longest is {max(seconds):.4g} s) "
+        "and are cut there; seconds in the recipe changes it"
+    )
+    return {"seconds": limit}, (note,)
 
 
 def _stretches(rng: BatchRng, name: str, count: int, share: float, size_B: Tensor, most: int) -> Tensor:
@@ -395,12 +459,6 @@ def _headers(config: AudioConfig, values: list[object]) -> list[tuple[int, float
             expected="WAV, FLAC, OGG or other sound files",
         )
     return found
-
-
-def _usual_length(found: list[tuple[int, float]]) -> float:
-    """The seconds that 99 % of recordings need, 30 at most."""
-    longest = np.percentile([seconds for _, seconds in found], 99, method="inverted_cdf")
-    return math.ceil(min(SECONDS, float(longest)) * 100) / 100
 
 
 def _header(value: object) -> tuple[int, float] | None:

@@ -7,18 +7,16 @@ import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, ClassVar, Literal, Self, get_args
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, get_args
 
 import numpy as np
 import torch
 from pydantic import Field, model_validator
-from torch import Tensor
-from torch.nn import functional
 
 from sonde.base.config import Config
 from sonde.base.constants import constant
 from sonde.base.errors import RecordError, UserError
-from sonde.base.images import Interpolation, ResizeMode, fit_to, placement, read_image
+from sonde.base.images import Header, Interpolation, ResizeMode, fit_to, placement, read_header, read_image
 from sonde.base.rng import BatchRng
 from sonde.base.threads import each
 from sonde.contracts.at_hand import WeightsAtHand
@@ -31,8 +29,13 @@ from sonde.contracts.preprocessing import Preprocessing
 from sonde.contracts.records import Record, Records
 from sonde.contracts.specs import Advice, InputSpec, OutputSpec
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 # How many training pictures the mean and the deviation are taken from: more would not change the third digit.
 SAMPLE = 1000
+# Pillow's modes of one channel.
+GREY = ("1", "L", "I", "I;16", "F")
 # Pictures that are smaller at first have this share of their side: half the pixels.
 SMALL = 0.7
 # Pictures with masks of so many pixels a side go in as patches: more of them are seen for the same time.
@@ -131,16 +134,20 @@ class Image(Input):
     @classmethod
     def fit(cls, config: ImageConfig, records: Records) -> Self:
         sample = records.take(np.linspace(0, len(records) - 1, min(SAMPLE, len(records))).astype(int))
-        pictures = [one for one in each(_try_read, sample.fields[config.field]) if one is not None]
-        if not pictures:
+        values = list(sample.fields[config.field])
+        # Headers first: a thousand photos that are decoded at once would fill the memory.
+        headers = [one for one in each(read_header, values) if one is not None]
+        channels = config.channels or (1 if all(one.mode in GREY for one in headers) else 3)
+        size = _size(config.size, [(one.height, one.width) for one in headers])
+        interpolation = config.interpolation or "bilinear"
+        found = each(lambda value: _try_pixels(value, size, channels, config.resize_mode, interpolation), values)
+        readable = [one for one in found if one is not None]
+        if not readable:
             raise UserError(
                 f"none of the first {len(sample)} records has a readable picture in field {config.field!r}",
                 expected="PNG, JPEG or other picture files",
             )
-        channels = config.channels or (1 if all(one.mode in ("1", "L", "I", "I;16", "F") for one in pictures) else 3)
-        size = _size(config.size, [(one.height, one.width) for one in pictures])
-        interpolation = config.interpolation or "bilinear"
-        pixels = np.stack([_pixels(one, size, channels, config.resize_mode, interpolation) for one in pictures])
+        pixels = np.stack(readable)
         moments = pixels.reshape(len(pixels), channels, -1).astype(np.float32) / 255
         return cls(
             config=config,
@@ -180,11 +187,13 @@ class Image(Input):
     @staticmethod
     def recommend(config: ImageConfig, output: OutputSpec, records: Records) -> Advice:
         sample = records.take(np.linspace(0, len(records) - 1, min(32, len(records))).astype(int))
-        pictures = [one for one in each(_try_read, sample.fields[config.field]) if one is not None]
+        pictures = [one for one in each(read_header, sample.fields[config.field]) if one is not None]
         # Letters and digits mean something else in the mirror; photos, which have colours, rarely do.
-        photos = any(one.mode not in ("1", "L", "I", "I;16", "F") for one in pictures)
+        photos = any(one.mode not in GREY for one in pictures)
         few = len(records) < 10_000
         colour = {"brightness": 0.2, "contrast": 0.2, "saturation": 0.2} if photos else {"brightness": 0.2}
+        if "position" in output.per:
+            return _for_a_text(config, pictures, len(records))
         if "example" not in output.per:
             size = _mask_size(pictures)
             return Advice(
@@ -232,10 +241,9 @@ class Image(Input):
     @staticmethod
     def fine_tune(config: ImageConfig, output: OutputSpec, records: Records, weights: WeightsAtHand) -> Advice | None:
         sample = records.take(np.linspace(0, len(records) - 1, min(32, len(records))).astype(int))
-        pictures = [one for one in each(_try_read, sample.fields[config.field]) if one is not None]
+        pictures = [one for one in each(read_header, sample.fields[config.field]) if one is not None]
         photos = bool(pictures) and all(
-            min(one.width, one.height) >= SMALLEST_PHOTO and one.mode not in ("1", "L", "I", "I;16", "F")
-            for one in pictures
+            min(one.width, one.height) >= SMALLEST_PHOTO and one.mode not in GREY for one in pictures
         )
         # What the weights know is photos; drawings, digits and small pictures are learned from scratch as quickly.
         if weights.layout != "grid" or "example" not in output.per or not photos or len(records) > MANY:
@@ -296,7 +304,7 @@ class Image(Input):
         if rng.progress < settings.small_fraction:
             size = tuple(max(1, round(side * SMALL)) for side in self.size)
             params = replace(params, resized=size)
-            grid = functional.interpolate(grid.float(), size=size, mode="bilinear", antialias=True)
+            grid = torch.nn.functional.interpolate(grid.float(), size=size, mode="bilinear", antialias=True)
         if settings.mixup or settings.cutmix:
             grid, mix_weight_B = _mix(settings, rng, grid)
             params = replace(params, mix_weight_B=mix_weight_B)
@@ -312,7 +320,7 @@ class Image(Input):
 
     def audit(self, columns: Columns, ids: Sequence[str]) -> list[Finding]:
         grid = columns["grid"]
-        assert isinstance(grid, Tensor)
+        assert isinstance(grid, torch.Tensor)
         # From 32 pictures at a time, so that bytes become floats a little at a time.
         spread_N = torch.cat([part.flatten(1).float().std(1) for part in grid.split(32)])
         blank = torch.nonzero(spread_N < BLANK).flatten().tolist()
@@ -345,14 +353,33 @@ class Image(Input):
         return {**tensors, "grid": grid.contiguous(memory_format=torch.channels_last)}
 
 
-def _mask_size(pictures: list[Any]) -> tuple[int, int]:
-    """The pictures' own shape, brought under 320 pixels and to multiples of 16, as halving four times likes it."""
-    height, width = (pictures[0].height, pictures[0].width) if pictures else (128, 128)
+def _for_a_text(config: ImageConfig, pictures: list[Header], count: int) -> Advice:
+    """Settings for features that a decoder writes a text from, in so many records."""
+    # Never mirrored: a text may say what is left and what is right.
+    augment = {"shift": 0.1, "zoom": 0.2, "rotate": 10}
+    size = {} if config.size is not None else {"size": 48} if count < 20_000 else {}
+    return Advice(
+        input={**size, **_strokes_size(config, pictures), "augment": augment},
+        network={"kind": "cnn", "widths": [32, 64, 128, 256], "convolutions": [1, 1, 1, 1]},
+        training={
+            "epochs": int(np.clip(80_000 / max(1, count), 8, 60)),
+            "batch_size": 64,
+            "optimizer": {"kind": "muon", "lr": 0.02, "lr_adamw": 3e-3, "weight_decay": 0.05},
+            "schedule": {"kind": "warmup-cosine", "warmup": 0.1},
+        },
+    )
+
+
+def _mask_size(pictures: list[Header]) -> tuple[int, int]:
+    """The shape of the picture of median size, under 320 pixels and in multiples of 16, as halving four times likes
+    it: one picture that is far larger than the others says nothing of them."""
+    by_area = sorted((one.height * one.width, one.height, one.width) for one in pictures)
+    _, height, width = by_area[len(by_area) // 2] if by_area else (0, 128, 128)
     scale = min(1.0, 320 / max(height, width))
     return max(16, round(height * scale / 16) * 16), max(16, round(width * scale / 16) * 16)
 
 
-def _strokes_size(config: ImageConfig, pictures: list[Any]) -> dict[str, int]:
+def _strokes_size(config: ImageConfig, pictures: list[Header]) -> dict[str, int]:
     """The size for drawings in pure black and white, where nothing else was asked for."""
     drawn = all(one.mode == "1" and STROKES_SIZE < max(one.width, one.height) <= STROKES for one in pictures)
     return {"size": STROKES_SIZE} if pictures and drawn and config.size is None else {}
@@ -364,9 +391,11 @@ def _png(pixels: np.ndarray) -> bytes:
     return file.getvalue()
 
 
-def _try_read(value: object) -> Any:
+def _try_pixels(
+    value: object, size: tuple[int, int], channels: int, how: ResizeMode, interpolation: Interpolation
+) -> np.ndarray | None:
     try:
-        return read_image(value)
+        return _pixels(read_image(value), size, channels, how, interpolation)
     except RecordError:
         return None
 
@@ -449,17 +478,19 @@ def _warp(grid: Tensor, affine_B23: Tensor | None, fill_C: Tensor | None) -> Ten
     assert affine_B23 is not None
     places = _places(affine_B23, grid.shape[2], grid.shape[3])
     if fill_C is None:
-        return functional.grid_sample(
+        return torch.nn.functional.grid_sample(
             grid.float(), places, mode="bilinear", padding_mode="reflection", align_corners=False
         )
     fill_C11 = fill_C[:, None, None]
     # Moved so that the zeros that are sampled outside stand for it.
-    moved = functional.grid_sample(grid - fill_C11, places, mode="bilinear", padding_mode="zeros", align_corners=False)
+    moved = torch.nn.functional.grid_sample(
+        grid - fill_C11, places, mode="bilinear", padding_mode="zeros", align_corners=False
+    )
     return moved.add_(fill_C11)
 
 
 def _places(affine_B23: Tensor, height: int, width: int) -> Tensor:
-    """`functional.affine_grid` without corners aligned, (B, H, W, 2), to rounding; 7 times quicker on CPUs."""
+    """`torch.nn.functional.affine_grid` without corners aligned, (B, H, W, 2), to rounding; 7 times quicker on CPUs."""
     device = affine_B23.device
     x_W = (torch.arange(width, device=device) * 2 + 1) / width - 1
     y_H = (torch.arange(height, device=device) * 2 + 1) / height - 1

@@ -7,16 +7,27 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
 from pydantic import Field, model_validator
-from torch import Tensor
 
 from sonde.base.config import FROM_NETWORK, Config, FilePath
-from sonde.base.errors import RecordError, UserError, near
+from sonde.base.errors import RecordError, UserError, near, unknown
 from sonde.base.rng import BatchRng
+from sonde.base.vocabulary import (
+    RESERVED,
+    Bytes,
+    Characters,
+    Trained,
+    Vocabulary,
+    WholeWords,
+    check_saved,
+    check_tokenizer,
+    frequent_characters,
+    train,
+)
 from sonde.contracts.at_hand import WeightsAtHand
 from sonde.contracts.augment import AugmentParams
 from sonde.contracts.classical import FeatureMap
@@ -30,21 +41,16 @@ from sonde.contracts.records import Record, Records
 from sonde.contracts.specs import Advice, InputSpec, OutputSpec
 from sonde.inputs._reading import is_words, read_text, read_words
 from sonde.inputs._subwords import Subwords, learn
-from sonde.inputs._vocabulary import (
-    RESERVED,
-    Bytes,
-    Characters,
-    Trained,
-    Vocabulary,
-    WholeWords,
-    check_saved,
-    check_tokenizer,
-    frequent_characters,
-    train,
-)
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from sonde.contracts.classical import FeatureMap
 
 # Ids of a vocabulary if the recipe does not say; characters and BPE need far fewer than words.
 SIZES = {"characters": 4096, "words": 20_000, "bpe": 4096}
+# With fewer texts than this a bag of words learns more than a network that reads them in order.
+FEW = 2500
 # N-grams for classical models: of what is no word by itself, longer ones.
 GRAMS = {"bytes": (2, 5), "characters": (2, 5), "words": (1, 2), "bpe": (1, 3)}
 # Training texts that the usual length is taken from, and the longest that it may become.
@@ -74,6 +80,9 @@ class TextConfig(Config):
         default=None, ge=4, description="most tokens in the vocabulary; 20,000 words, or 4,096 characters or byte pairs"
     )
     min_count: int = Field(default=2, ge=1, description="words and bpe: what training shows less often gets no token")
+    learn_from: tuple[str, ...] = Field(
+        default=(), description="fields that the vocabulary is learned from, too: a joint one for translation"
+    )
     tokenizer: FilePath | None = Field(
         default=None,
         description="an existing tokenizer.json (relative to this recipe), instead of training one; "
@@ -187,7 +196,7 @@ class Text(Input):
         most = (network.length if network else 0) or LONGEST
         part = cls(
             config=config,
-            learnt=network.tokenizer if network else _learn(config, texts),
+            learnt=network.tokenizer if network else _learn(config, [*texts, *_others(config, records)]),
             length=config.window or config.length or most,
             around=network is not None,
         )
@@ -268,8 +277,12 @@ class Text(Input):
                     "schedule": {"kind": "warmup-cosine", "warmup": 0.05},
                 },
             )
+        if "pixel" in output.per:
+            return _for_a_decoder(len(records))
         if "position" in output.per:
             return _for_each_word(len(records))
+        if len(records) < FEW:
+            return _for_few()
         # Of the news an LSTM gets 87.6 % right with words, 85.2 % with byte pairs. Few texts are learnt by heart unless
         # many tokens are dropped: 85.3 % at a share of 0.3 (lr 3e-3), and 81.3 % at a tenth (lr 1e-3).
         few = len(records) < 50_000
@@ -334,6 +347,7 @@ class Text(Input):
         )
 
     def feature_map(self) -> FeatureMap:
+
         tokens = "bpe" if self.config.tokenizer is not None else self.config.tokens
         if self.words:
             about = (
@@ -508,6 +522,24 @@ class Text(Input):
         return augmented, AugmentParams()
 
 
+def _for_few() -> Advice:
+    """Settings for an answer per text where there are few: close to a linear model of TF-IDF, which is hard to beat.
+
+    Of 400 news 0.80 are right so (TF-IDF and a linear SVM 0.785), of 400 messages half of which are spam 0.955 (0.940);
+    that a word is known from its first text on is worth a point or two, pairs of words cost four.
+    """
+    return Advice(
+        input={"tokens": "words", "min_count": 1},
+        network={"kind": "ngrams"},
+        training={
+            "epochs": 10,
+            "batch_size": 32,
+            "optimizer": {"kind": "adamw", "lr": 1e-2, "weight_decay": 0.01},
+            "schedule": {"kind": "warmup-cosine", "warmup": 0.05},
+        },
+    )
+
+
 def _for_each_word(count: int) -> Advice:
     """Settings for an answer per word, in so many records.
 
@@ -526,6 +558,41 @@ def _for_each_word(count: int) -> Advice:
             "schedule": {"kind": "warmup-cosine", "warmup": 0.05},
         },
     )
+
+
+def _for_a_decoder(count: int) -> Advice:
+    """Settings for features that a decoder writes another text from, in so many records."""
+    return Advice(
+        input={
+            "tokens": "bpe",
+            "vocabulary_size": int(np.clip(count // 5, 400, 8000)),
+            "length": 256,
+            "augment": {"drop": 0.0 if count > 20_000 else 0.1},
+        },
+        network={
+            "kind": "transformer",
+            "width": 256,
+            "layers": 3,
+            "positions": "sinusoidal",
+            "dropout": 0.1 if count > 20_000 else 0.3,
+        },
+        training={
+            "epochs": int(np.clip(220_000 / max(1, count), 4, 60)),
+            "batch_size": 128 if count > 10_000 else 64,
+            "optimizer": {"kind": "muon", "lr": 0.02, "lr_adamw": 3e-3, "weight_decay": 0.05},
+            "schedule": {"kind": "warmup-cosine", "warmup": 0.05},
+        },
+    )
+
+
+def _others(config: TextConfig, records: Records) -> list[str]:
+    """The texts of `learn_from`, for the vocabulary alone."""
+    found: list[str] = []
+    for field in config.learn_from:
+        if field not in records.fields:
+            raise unknown(field, records.fields, what="inputs.text.learn_from: the field")
+        found += [text for text in records.fields[field] if isinstance(text, str)]
+    return [text.lower() for text in found] if _lowers(config) else found
 
 
 def _learn(config: TextConfig, texts: list[str], *, whole: bool = False) -> str:

@@ -13,7 +13,7 @@ from filelock import FileLock, Timeout
 
 from sonde import checks, classical, evaluation, stages
 from sonde.base import files, rng
-from sonde.base.errors import UserError, unknown
+from sonde.base.errors import Diverged, UserError, unknown
 from sonde.base.progress import NoProgress, Progress
 from sonde.contracts.classical import Unsuitable
 from sonde.contracts.columns import to_numpy
@@ -74,6 +74,9 @@ def climb(
         checks.before_training(recipe, data, task, sets, despite, progress)
         # What the first classical rung would be charged for.
         classical.import_libraries()
+        num_validation = len(held_out.examples)
+        # Every run encodes for itself.
+        del sets, held_out, train
         _record(folder, recipe)
         climber = _Climber(
             recipe=recipe,
@@ -87,7 +90,7 @@ def climb(
             scorer=Scorer(recipe, data, metric, folder / CACHE),
         )
         climber.climb(planned)
-        result = climber.result(task, held_out)
+        result = climber.result(task, num_validation)
         files.write_json(folder / RESULT, result.to_json())
         shutil.rmtree(folder / CACHE, ignore_errors=True)
         return result
@@ -150,6 +153,9 @@ class _Climber:
             except Unsuitable as error:
                 self.tried.append(Tried.left_out(rung, error.what))
                 return None
+            except Diverged as error:
+                self.tried.append(Tried.left_out(rung, f"training diverged: {error.what}"))
+                return None
             except BudgetSpent:
                 self.spent = max(self.spent, self.budget or 0.0)
                 self.tried.append(
@@ -192,7 +198,7 @@ class _Climber:
         self.tried.append(tried)
         return tried
 
-    def result(self, task: Task, held_out: Encoded) -> Ladder:
+    def result(self, task: Task, num_validation: int) -> Ladder:
         if not self.validation:
             raise UserError(
                 "no rung could be tried: "
@@ -213,7 +219,7 @@ class _Climber:
             shipped=shipped,
             best=choose.best_of(self.validation, self.better),
             best_on_test=choose.best_of(self.test, self.better) if self.test else None,
-            num_validation=len(held_out.examples),
+            num_validation=num_validation,
             baseline_name=task.target.baseline_name,
         )
 

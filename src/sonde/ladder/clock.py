@@ -24,8 +24,10 @@ class Clock:
     """
 
     def __init__(self, progress: Progress, file: Path, name: str, budget: float | None) -> None:
-        self._progress, self._file, self._name, self._budget = progress, file, name, budget
+        self._progress, self._file, self._name = progress, file, name
         self._before = read_seconds(file)
+        # What was spent on earlier attempts is spent.
+        self._budget = None if budget is None else budget - self._before
         self._started = self._written = time.perf_counter()
 
     @property

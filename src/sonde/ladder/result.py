@@ -146,6 +146,14 @@ class Ladder:
             "and a tie goes to the cheaper one"
         )
 
+    def _never_looks(self) -> str:
+        """The score of the answer that never looks at the input, where no rung is that answer."""
+        if any(each.name == "constant" and each.run is not None for each in self.tried):
+            return ""
+        found = {split: score for each in self.tried for split, score in each.scores.items() if score is not None}
+        shown = [f"{split} {score.baseline:.4g}" for split, score in found.items() if score.baseline is not None]
+        return f"without looking at the input ({self.baseline_name}): {', '.join(shown)}" if shown else ""
+
     def _on_test(self) -> str:
         score = self.rung(self.shipped).scores.get("test")
         if score is None or self.bar is None:
@@ -157,17 +165,17 @@ class Ladder:
 
     def to_text(self) -> str:
         lines = _table(self)
+        blind = self._never_looks()
+        if blind:
+            lines.append(blind)
         left_out = [each for each in self.tried if each.reason]
         if left_out:
             wide = max(len(each.name) for each in left_out)
             lines += ["left out", *(f"  {each.name:<{wide}}  {each.reason}" for each in left_out)]
         lines.append(f"ship {self.shipped}: {self.why()}")
         if self.best_on_test not in (None, self.shipped):
-            lines.append(
-                f"on the test split, which decided nothing, {self.best_on_test} is highest"
-                if self.better == "max"
-                else f"on the test split, which decided nothing, {self.best_on_test} is lowest"
-            )
+            peak = "highest" if self.better == "max" else "lowest"
+            lines.append(f"on the test split, which decided nothing, {self.best_on_test} is {peak}")
         if self.shipped == "constant":
             lines.append("no model is better than one answer for all: too few records, or nothing to learn from them")
         price = f", at {self.price:g} an hour {self.price * self.seconds / 3600:.4g}" if self.price else ""

@@ -84,7 +84,7 @@ def _pretrained(recipe: Recipe) -> Iterator[Rung]:
         for each, config in recipe.network.items():
             own: dict[str, Any] = dict(settings) if each in started else {}
             if each in started and "lora" in type(config).model_fields:
-                own["lora"] = (getattr(config, "lora", None) or True) if name == "lora" else None
+                own["lora"] = (getattr(config, "lora", None) or {}) if name == "lora" else None
             changed[each] = type(config).model_validate({**config.model_dump(), **own})
         yield Rung(name=name, about=about, recipes=_trials(recipe, changed), dear=True)
 

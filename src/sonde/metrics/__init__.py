@@ -9,6 +9,7 @@ Shape suffixes: R row of weights, N example, K class.
 """
 
 from sonde.metrics.boxes import BOX_ANSWERS, box_overlaps, box_scores, match_boxes
+from sonde.metrics.captions import caption_words, cider_d
 from sonde.metrics.classes import (
     SMALLEST,
     Tally,
@@ -26,7 +27,16 @@ from sonde.metrics.classes import (
     tally_labels,
     top_accuracy,
 )
-from sonde.metrics.means import mean, mean_of_defined, nanmean, ratio
+from sonde.metrics.edits import (
+    Normaliser,
+    character_errors,
+    edit_counts,
+    error_rate,
+    error_shares,
+    normalise,
+    word_errors,
+)
+from sonde.metrics.means import distinct_share, mean, mean_of_defined, nanmean, ratio
 from sonde.metrics.numbers import mae, r2, rmse
 from sonde.metrics.pixels import BLOCK, confusion_of_pixels, iou, tally_of_confusion
 from sonde.metrics.ranking import (
@@ -53,6 +63,18 @@ from sonde.metrics.sequences import (
     spans,
     tally_words,
 )
+from sonde.metrics.shifts import shift_edits
+from sonde.metrics.translation import (
+    Tokenize,
+    bleu,
+    bleu_statistics,
+    chrf,
+    chrf_statistics,
+    paired_bootstrap,
+    ter,
+    ter_statistics,
+    tokenize_13a,
+)
 
 __all__ = [
     "BLOCK",
@@ -61,22 +83,35 @@ __all__ = [
     "UNNAMED",
     "EntityCounts",
     "EntityScores",
+    "Normaliser",
     "Scheme",
     "Score",
     "Similarity",
     "Tally",
+    "Tokenize",
     "accuracy",
     "average_precision",
     "average_precision_macro",
     "balanced_accuracy",
+    "bleu",
+    "bleu_statistics",
     "box_overlaps",
     "box_scores",
     "calibration_error",
+    "caption_words",
+    "character_errors",
+    "chrf",
+    "chrf_statistics",
+    "cider_d",
     "confusion_of_pixels",
     "detect_scheme",
+    "distinct_share",
     "draw_supports",
+    "edit_counts",
     "entity_counts",
     "entity_f1",
+    "error_rate",
+    "error_shares",
     "f1",
     "few_shot",
     "iou",
@@ -88,6 +123,8 @@ __all__ = [
     "mean_of_defined",
     "micro_f1",
     "nanmean",
+    "normalise",
+    "paired_bootstrap",
     "per_unit",
     "perplexity",
     "precision",
@@ -99,10 +136,15 @@ __all__ = [
     "rmse",
     "roc_auc",
     "roc_auc_macro",
+    "shift_edits",
     "spans",
     "tally",
     "tally_labels",
     "tally_of_confusion",
     "tally_words",
+    "ter",
+    "ter_statistics",
+    "tokenize_13a",
     "top_accuracy",
+    "word_errors",
 ]

@@ -120,9 +120,9 @@ def _matched(
         overlap_b11M = overlap_BDM[rows, rank][:, None, None]
         open_bSTM = (overlap_b11M >= enough_T1) & (~taken[rows] | crowd_BM[rows][:, None, None])
         free_bS1M = free_BSM[rows][:, :, None]
-        found_bST = open_bSTM.any(-1)
+        found_bST = np.asarray(open_bSTM.any(-1))
         wanted_bSTM = open_bSTM & ~free_bS1M
-        plain_bST = wanted_bSTM.any(-1)
+        plain_bST = np.asarray(wanted_bSTM.any(-1))
         choice_bSTM = np.where(plain_bST[..., None], wanted_bSTM, open_bSTM)
         # Of equals the last, as pycocotools has it.
         chosen_bST = objects - 1 - np.where(choice_bSTM, overlap_b11M, -1.0)[..., ::-1].argmax(-1)

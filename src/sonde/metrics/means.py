@@ -31,3 +31,11 @@ def mean_of_defined(values_RK: np.ndarray) -> np.ndarray:
     """The mean over classes, leaving out those that are NaN; NaN where all are."""
     defined_RK = ~np.isnan(values_RK)
     return ratio(np.where(defined_RK, values_RK, 0.0).sum(axis=1), defined_RK.sum(axis=1))
+
+
+def distinct_share(codes_N: np.ndarray, weights_RN: np.ndarray) -> np.ndarray:
+    """How many different codes the examples of a row have, per example; one that is drawn twice counts once."""
+    order = np.argsort(codes_N, kind="stable")
+    starts = np.flatnonzero(np.diff(codes_N[order], prepend=codes_N[order][:1] - 1))
+    there_RN = weights_RN[:, order] > 0
+    return ratio(np.logical_or.reduceat(there_RN, starts, axis=1).sum(axis=1), there_RN.sum(axis=1))

@@ -22,7 +22,7 @@ class ColumnsConfig(BackboneConfig):
 
     numeric_embedding: Literal["none", "periodic", "piecewise"] = Field(
         "piecewise",
-        description="how each number of a table becomes a vector: none (best below 2,000 rows), periodic or piecewise",
+        description="how each number of a table becomes a vector: none, periodic or piecewise",
     )
     embedding: int = Field(16, ge=1, description="width of the vector of each number of a table")
     resolution: int = Field(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -12,8 +13,8 @@ from torch import Tensor, nn
 from sonde.base.errors import UserError
 from sonde.contracts.backbone import Backbone, BackboneConfig
 from sonde.contracts.columns import Tensors
-from sonde.contracts.specs import InputSpec, LayoutName, OutputSpec, Per
-from sonde.networks._sequences import Entry, answers_in_tokens, inside, pool
+from sonde.contracts.specs import Features, InputSpec, LayoutName, OutputSpec, Per
+from sonde.networks._sequences import Entry, Stride, Subsample, answers_in_tokens, check_stride, inside, pool
 
 CELLS = {"rnn": nn.RNN, "lstm": nn.LSTM, "gru": nn.GRU}
 # Vocabularies up to this size are letters or bytes, larger ones are words.
@@ -32,6 +33,7 @@ class RecurrentConfig(BackboneConfig):
     embedding: int = Field(128, ge=1, description="width of the vector of each token (or projected frame)")
     pool: Pool = Field("max", description="one vector from all positions: last, mean or max")
     dropout: float = Field(0.2, ge=0, lt=1, description="share of what goes into and out of each layer dropped")
+    subsample: Stride = Field(1, description="sounds and series: frames that become one position: 1, 2, 4 or 8")
     tie: bool = Field(False, description="language models: share weights of embedding and answer (equal widths)")
 
 
@@ -52,6 +54,10 @@ class Recurrent(Backbone):
         super().__init__(config, spec, output)
         both = config.bidirectional and not output.causal
         self.width = config.width * (2 if both else 1)
+        check_stride(config.subsample, config.kind, spec, output)
+        self.subsample = Subsample(spec, config.embedding, config.subsample) if config.subsample > 1 else None
+        if self.subsample is not None:
+            spec = replace(spec, channels=config.embedding)
         self.entry = Entry(spec, config.embedding)
         widths = [config.embedding] + [self.width] * (config.layers - 1)
         cell = CELLS[config.cell]
@@ -79,7 +85,9 @@ class Recurrent(Backbone):
             update={"width": max(8, config.width // 2), "embedding": max(8, config.embedding // 2), "layers": 1}
         )
 
-    def forward(self, tensors: Tensors) -> Tensor:
+    def forward(self, tensors: Tensors) -> Tensor | Features:
+        if self.subsample is not None:
+            tensors = self.subsample(tensors)
         values_BTW = self.dropout(self.entry(tensors))
         inside_BT = inside(tensors, values_BTW.shape[1])
         length_B1 = None if inside_BT is None else inside_BT.sum(dim=1, keepdim=True)
@@ -90,6 +98,8 @@ class Recurrent(Backbone):
                 ahead_BTW = torch.cat([ahead_BTW, _reverse(reversed_BTW, length_B1)], dim=2)
             values_BTW = self.dropout(ahead_BTW)
         if self.pool is None:
+            if self.subsample is not None:
+                return Features(values=values_BTW, inside_BT=inside_BT, stride=self.subsample.stride)
             return values_BTW
         if self.pool == "last":
             return self._last(values_BTW, length_B1)

@@ -44,14 +44,15 @@ class Tabm(Backbone):
         self.columns = ColumnsAsVector(config, spec) if spec.layout == "columns" else None
         width = spec.channels if self.columns is None else self.columns.width
         # Random signs: members that see mirrored inputs learn different things from the start (Wen et al. 2020).
-        self.scale_in = nn.Parameter(torch.randint(0, 2, (config.members, width)).float() * 2 - 1)
+        # Vectors, not matrices: optimizers neither decay nor orthogonalize vectors, and no scale should be.
+        self.scale_in = nn.Parameter(torch.randint(0, 2, (config.members * width,)).float() * 2 - 1)
         layers: list[nn.Module] = []
         for hidden in config.hidden:
             layers += [nn.Linear(width, hidden), activation(config.activation), nn.Dropout(config.dropout)]
             width = hidden
         self.layers = nn.Sequential(*layers)
         initialize(self.layers, config.activation)
-        self.scale_out = nn.Parameter(1 + 0.5 * torch.randn(config.members, width))
+        self.scale_out = nn.Parameter(1 + 0.5 * torch.randn(config.members * width))
         self.width = width
         self.members = config.members
 
@@ -61,5 +62,6 @@ class Tabm(Backbone):
 
     def forward(self, tensors: Tensors) -> Tensor:
         values_BW = tensors["vector"] if self.columns is None else self.columns(tensors)
-        features_BKW = self.layers(values_BW[:, None] * self.scale_in) * self.scale_out
+        scale_in_KW, scale_out_KW = (each.view(self.members, -1) for each in (self.scale_in, self.scale_out))
+        features_BKW = self.layers(values_BW[:, None] * scale_in_KW) * scale_out_KW
         return features_BKW.flatten(0, 1)

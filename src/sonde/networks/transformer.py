@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Annotated, Any, ClassVar, Literal
 
 import torch
@@ -13,11 +14,11 @@ from torch.nn import functional
 
 from sonde.contracts.backbone import Backbone, BackboneConfig
 from sonde.contracts.columns import Tensors
-from sonde.contracts.specs import InputSpec, LayoutName, OutputSpec, Per
+from sonde.contracts.specs import Features, InputSpec, LayoutName, OutputSpec, Per
 from sonde.networks._grids import picture_shape
 from sonde.networks._layers import Activation, activation
 from sonde.networks._packing import Group, Layout, packed, padded
-from sonde.networks._sequences import Entry, answers_in_tokens, inside, pool
+from sonde.networks._sequences import Entry, Stride, Subsample, answers_in_tokens, check_stride, inside, pool
 
 # Keys and values (B, heads, T, W / heads) of the earlier positions, for each layer.
 Cache = list[tuple[Tensor, Tensor]]
@@ -40,6 +41,7 @@ class TransformerConfig(BackboneConfig):
     tie: bool = Field(True, description="language models: share weights of embedding and answer")
     pool: Pool = Field("mean", description="one vector from all positions; class: a token")
     packing: bool = Field(True, description="leave padding out of the computation (on CPUs); the answers are the same")
+    subsample: Stride = Field(1, description="sounds and series: frames that become one position: 1, 2, 4 or 8")
     patch: Annotated[int, Field(ge=1)] | None = Field(
         None, description="pictures: side of a patch in pixels; an eighth of the shorter side if left out"
     )
@@ -71,6 +73,10 @@ class Transformer(Backbone):
         self.width = config.width
         self.config = config
         self.is_causal = output.causal
+        check_stride(config.subsample, config.kind, spec, output)
+        self.subsample = Subsample(spec, config.width, config.subsample) if config.subsample > 1 else None
+        if self.subsample is not None:
+            spec = replace(spec, channels=config.width, size=(-(-spec.size[0] // config.subsample),))
         self.entry = Patches(config, spec) if spec.layout == "grid" else Entry(spec, config.width)
         self.pool: Pool | None = config.pool if output.chosen == "example" else None
         # A vector, as optimizers decay and orthogonalize matrices only.
@@ -88,6 +94,8 @@ class Transformer(Backbone):
 
     def _initialize(self, config: TransformerConfig) -> None:
         for name, weights in self.named_parameters():
+            if name.startswith("subsample."):
+                continue
             if weights.ndim > 1:
                 # Branches are summed over the depth: their last layers start smaller, so that the sum does not grow.
                 last = name.endswith(("attention.out.weight", "fc2.weight"))
@@ -112,7 +120,9 @@ class Transformer(Backbone):
         width = config.width * heads // config.heads
         return config.model_copy(update={"heads": heads, "width": width, "layers": max(1, config.layers // 2)})
 
-    def forward(self, tensors: Tensors) -> Tensor:
+    def forward(self, tensors: Tensors) -> Tensor | Features:
+        if self.subsample is not None:
+            tensors = self.subsample(tensors)
         x_BTW = self.entry(tensors)
         inside_BT = inside(tensors, x_BTW.shape[1])
         if self.cls_token is not None:
@@ -127,6 +137,8 @@ class Transformer(Backbone):
             x_NW, _ = block(x_NW, rope, layout, self.is_causal, None)
         x_BTW = layout.unpack(self.norm(x_NW), count)
         if self.pool is None:
+            if self.subsample is not None:
+                return Features(values=x_BTW, inside_BT=inside_BT, stride=self.subsample.stride)
             return x_BTW
         return x_BTW[:, 0] if self.pool == "class" else pool(x_BTW, inside_BT, self.pool)
 

@@ -75,6 +75,9 @@ def _is_own(run: RunFolder) -> bool:
 
 
 def _curves(run: RunFolder) -> dict[str, Any]:
+    if not run.log.is_file():
+        # A classical model is fitted in one go.
+        return {"loss": [], "validation": {}}
     curves = verdict.Curves.read(run.log)
     chosen = np.unique(np.linspace(0, max(0, len(curves.steps) - 1), min(POINTS, len(curves.steps))).astype(int))
     names = dict.fromkeys(name for found in curves.validations.values() for name in found if "/" not in name)

@@ -14,6 +14,9 @@ from sonde.contracts.part import agree
 
 ClassWeights = Literal["none", "balanced"] | dict[str, Annotated[float, Field(ge=0)]]
 
+# What labels were in the data: a class is called by a text, and answers give it back as what it was.
+LabelType = Literal["text", "integer", "boolean"]
+
 # How many names an error spells out, and an answer of many classes gives.
 MOST = 20
 
@@ -21,15 +24,17 @@ MOST = 20
 def text_of(label: Any) -> str | None:
     """A label as the name of a class; None where it is missing or no label at all.
 
-    Whole numbers read alike however they were stored: 3, 3.0 and "3".
+    Whole numbers read alike however they were stored: 3, 3.0 and "3"; so do true and "true".
     """
     if isinstance(label, str):
         return label if label.strip() else None
+    if isinstance(label, (bool, np.bool_)):
+        return "true" if label else "false"
     if isinstance(label, (float, np.floating)):
         if label != label:
             return None
         return str(int(label)) if float(label).is_integer() else str(float(label))
-    return str(label) if isinstance(label, (bool, int, np.generic, PurePath)) else None
+    return str(label) if isinstance(label, (int, np.generic, PurePath)) else None
 
 
 def texts_of(labels: np.ndarray) -> np.ndarray:
@@ -39,6 +44,32 @@ def texts_of(labels: np.ndarray) -> np.ndarray:
     # Numbers: every distinct one is written out once.
     distinct, inverse = np.unique(labels, return_inverse=True)
     return objects([text_of(label) for label in distinct])[inverse]
+
+
+def type_of(labels: Iterable[Any]) -> LabelType:
+    """What all labels are that are there: texts, whole numbers or true and false; texts where they are mixed."""
+    if isinstance(labels, np.ndarray) and labels.dtype.kind in "iub":
+        return "boolean" if labels.dtype.kind == "b" else "integer"
+    there = [label for label in labels if text_of(label) is not None]
+    if there and all(isinstance(label, (bool, np.bool_)) for label in there):
+        return "boolean"
+    return "integer" if there and all(_is_whole(label) for label in there) else "text"
+
+
+def _is_whole(label: Any) -> bool:
+    if isinstance(label, (bool, np.bool_)):
+        return False
+    # A missing label makes floats of a column of whole numbers.
+    return isinstance(label, (int, np.integer)) or (
+        isinstance(label, (float, np.floating)) and float(label).is_integer()
+    )
+
+
+def value_of(name: str, label_type: LabelType) -> str | int | bool:
+    """The label that a class was called by in the data."""
+    if label_type == "boolean":
+        return name == "true"
+    return int(name) if label_type == "integer" else name
 
 
 def objects(values: Sequence[Any]) -> np.ndarray:

@@ -6,9 +6,12 @@ all give (B,), 0 for an anchor that has no positive (or no negative). B example,
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
-from torch import Tensor
-from torch.nn import functional
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def supervised_contrastive(embedding_BW: Tensor, same_BB: Tensor, other_BB: Tensor, scale_B: Tensor) -> Tensor:
@@ -33,7 +36,7 @@ def batch_hard(embedding_BW: Tensor, same_BB: Tensor, other_BB: Tensor, margin: 
     farthest_B = distance_BB.masked_fill(~same_BB, 0.0).amax(dim=1)
     nearest_B = distance_BB.masked_fill(~other_BB, torch.finfo(distance_BB.dtype).max / 4).amin(dim=1)
     gap_B = farthest_B - nearest_B
-    cost_B = functional.softplus(gap_B) if margin is None else functional.relu(gap_B + margin)
+    cost_B = torch.nn.functional.softplus(gap_B) if margin is None else torch.nn.functional.relu(gap_B + margin)
     return torch.where(same_BB.any(1) & other_BB.any(1), cost_B, 0.0)
 
 
@@ -46,7 +49,7 @@ def contrastive(embedding_BW: Tensor, same_BB: Tensor, other_BB: Tensor, margin:
     """
     distance_BB = distances(embedding_BW)
     near_B = torch.where(same_BB, distance_BB.square(), 0.0).sum(1) / same_BB.sum(1).clamp_min(1)
-    lacking_BB = torch.where(other_BB, functional.relu(margin - distance_BB), 0.0)
+    lacking_BB = torch.where(other_BB, torch.nn.functional.relu(margin - distance_BB), 0.0)
     far_B = lacking_BB.square().sum(1) / (lacking_BB > 0).sum(1).clamp_min(1)
     return torch.where(same_BB.any(1) & other_BB.any(1), near_B + far_B, 0.0)
 

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from torch import Tensor, float32
+from typing import TYPE_CHECKING
+
+import torch
 
 from sonde.contracts.batch import Batch
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def weighted_sum(costs: Tensor, weight_B: Tensor | None) -> Tensor:
@@ -17,5 +22,5 @@ def weighted_sum(costs: Tensor, weight_B: Tensor | None) -> Tensor:
 def examples(batch: Batch, each: float = 1.0) -> Tensor:
     """How many examples a batch counts for, times `each`: a 0-d float32 tensor."""
     if batch.weight_B is None:
-        return batch.records_B.new_full((), len(batch) * each, dtype=float32)
+        return batch.records_B.new_full((), len(batch) * each, dtype=torch.float32)
     return batch.weight_B.float().sum() * each

@@ -4,22 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal, Self
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 import numpy as np
 import torch
 from pydantic import Field
-from torch import Tensor, nn
-from torch.nn import functional
 
 from sonde import metrics
 from sonde.base.config import Config
 from sonde.base.constants import constant
 from sonde.base.errors import RecordError, UserError, unknown
+from sonde.base.gradients import without_gradient
 from sonde.base.rng import BatchRng
 from sonde.contracts.augment import AugmentParams, partner
 from sonde.contracts.batch import Batch
-from sonde.contracts.classical import Problem
 from sonde.contracts.columns import Columns, EvalColumns, Tensors
 from sonde.contracts.input import Input
 from sonde.contracts.panel import Panel
@@ -29,14 +27,22 @@ from sonde.targets import _panels as panels
 from sonde.targets._classes import (
     MOST,
     ClassWeights,
+    LabelType,
     check_classes,
     class_weights,
     codes_of,
     objects,
     texts_of,
+    type_of,
+    value_of,
     wrong_label,
 )
 from sonde.targets._sums import examples, weighted_sum
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from sonde.contracts.classical import Problem
 
 # More different numbers with decimals than this are a quantity, not names.
 MANY_NUMBERS = 100
@@ -59,7 +65,8 @@ class CategoryConfig(Config):
 class Category(Target):
     """Truth: "class" int64 (B,); after mixing also "partner" int64 (B,) and "share" float32 (B,).
 
-    Classes are sorted by name; `class_counts` are their training records, `weights` what each counts in the loss.
+    Classes are sorted by name; `class_counts` are their training records, `weights` what each counts in the loss;
+    `label_type` is what they were in the data, and are in answers.
     Losses: cross-entropy with label smoothing (Szegedy et al. 2016) and class weights as
     `torch.nn.functional.cross_entropy` has them, or focal (Lin et al. 2017). Shape suffixes: B example, K class.
     """
@@ -74,6 +81,7 @@ class Category(Target):
     classes: list[str]
     class_counts: list[int]
     weights: list[float] | None
+    label_type: LabelType = "text"
 
     @classmethod
     def fit(cls, config: CategoryConfig, records: Records, inputs: Mapping[str, Input]) -> Self:
@@ -88,6 +96,7 @@ class Category(Target):
             classes=names.tolist(),
             class_counts=counts.tolist(),
             weights=class_weights(config.class_weights, names.tolist(), counts.tolist()),
+            label_type=type_of(labels),
         )
 
     def check_fitted(self, inputs: Mapping[str, Input]) -> None:
@@ -152,10 +161,10 @@ class Category(Target):
         smoothing = self.config.smoothing
         weights_K = None if self.weights is None else constant(self.weights, logits_BK.device)
         if self.config.loss == "cross-entropy":
-            return functional.cross_entropy(
+            return torch.nn.functional.cross_entropy(
                 logits_BK, class_B, weight=weights_K, label_smoothing=smoothing, reduction="none"
             )
-        log_BK = functional.log_softmax(logits_BK, dim=1)
+        log_BK = torch.nn.functional.log_softmax(logits_BK, dim=1)
         # Kept from zero, where a power below one has no gradient.
         rest_BK = (-torch.expm1(log_BK)).clamp_min(1e-6)
         cost_BK = -log_BK * rest_BK**self.config.gamma
@@ -164,9 +173,12 @@ class Category(Target):
         cost_B = cost_BK.gather(1, class_B[:, None])[:, 0]
         return torch.lerp(cost_B, cost_BK.mean(1), smoothing) if smoothing else cost_B
 
-    @torch.no_grad()
+    @without_gradient
     def predict(self, network: nn.Module, batch: Batch) -> list[Prediction]:
-        """{"label", "confidence", "probabilities": {class: p}}; of many classes the 20 likeliest, best first."""
+        """{"label", "confidence", "probabilities": {class: p}}; of many classes the 20 likeliest, best first.
+
+        The label is a text, a whole number or a boolean, as in the data; JSON's keys are texts.
+        """
         probabilities_BK = network(batch.inputs).float().softmax(1)
         best_B = probabilities_BK.argmax(1).tolist()
         rows = probabilities_BK.tolist()
@@ -176,14 +188,14 @@ class Category(Target):
             tops = [range(len(self.classes))] * len(rows)
         return [
             {
-                "label": self.classes[best],
+                "label": value_of(self.classes[best], self.label_type),
                 "confidence": row[best],
                 "probabilities": {self.classes[code]: row[code] for code in top},
             }
             for best, row, top in zip(best_B, rows, tops, strict=True)
         ]
 
-    @torch.no_grad()
+    @without_gradient
     def eval_outputs(self, network: nn.Module, batch: Batch) -> Columns:
         return {"probabilities": network(batch.inputs).float().softmax(1), "class": batch.truth["class"]}
 
@@ -213,8 +225,10 @@ class Category(Target):
         return found
 
     def classical(self, truth: Columns) -> Problem:
+        from sonde.contracts.classical import Problem
+
         class_N = truth["class"]
-        assert isinstance(class_N, Tensor)
+        assert isinstance(class_N, torch.Tensor)
         weight_N = None if self.weights is None else torch.tensor(self.weights, dtype=torch.float64)[class_N]
         return Problem(kind="classes", width=self.width, truth=class_N, weight_N=weight_N)
 

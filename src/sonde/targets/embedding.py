@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
 from pydantic import Field, model_validator
-from torch import Tensor, nn
-from torch.nn import functional
 
 from sonde import metrics
 from sonde.base.config import Config
 from sonde.base.errors import RecordError, UserError, unknown
+from sonde.base.gradients import without_gradient
 from sonde.base.rng import BatchRng, generator, key
 from sonde.contracts.augment import AugmentParams
 from sonde.contracts.batch import Batch
@@ -25,8 +24,11 @@ from sonde.contracts.records import Record, Records
 from sonde.contracts.specs import Advice, Features, FeatureWidth
 from sonde.contracts.target import PairwiseTarget, Prediction
 from sonde.targets import _pairs
-from sonde.targets._classes import objects, texts_of, wrong_label
+from sonde.targets._classes import LabelType, objects, texts_of, type_of, value_of, wrong_label
 from sonde.targets._sums import examples, weighted_sum
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 # Few-shot episodes that are scored: ways and shots.
 EPISODES = ((5, 1), (5, 5), (20, 1))
@@ -85,8 +87,9 @@ class EmbeddingConfig(Config):
 class Embedding(PairwiseTarget):
     """Truth: "code" int64 (B,), a hash of the label's text, so that labels which training never saw have one, too.
 
-    `names` are the labels of the training split. What `remember` kept: embeddings `known_NW` float32 with the places of
-    their labels among the names, `known_class_N` int64, and the records' `known_ids`.
+    `names` are the labels of the training split, `label_type` what they were in the data. What `remember` kept:
+    embeddings `known_NW` float32 with the places of their labels among the names, `known_class_N` int64, and the
+    records' `known_ids`.
     Losses: see `sonde.targets._pairs`; the mean is over all examples of a batch, of which those without a positive cost
     nothing, so that counts are additive. Batches are P classes x K records (Hermans et al. 2017).
     Scores: each held-out record looks for its class among the others of its split. B example, N record, W width.
@@ -102,6 +105,7 @@ class Embedding(PairwiseTarget):
     known_NW: Tensor
     known_class_N: Tensor
     known_ids: list[str]
+    label_type: LabelType = "text"
 
     @classmethod
     def fit(cls, config: EmbeddingConfig, records: Records, inputs: Mapping[str, Input]) -> Self:
@@ -116,6 +120,7 @@ class Embedding(PairwiseTarget):
             known_NW=torch.empty(0, config.width),
             known_class_N=torch.empty(0, dtype=torch.int64),
             known_ids=[],
+            label_type=type_of(labels),
         )
 
     def check_fitted(self, inputs: Mapping[str, Input]) -> None:
@@ -189,7 +194,7 @@ class Embedding(PairwiseTarget):
 
     def together(self, truth: Columns) -> tuple[Tensor, int] | None:
         code = truth["code"]
-        assert isinstance(code, Tensor)
+        assert isinstance(code, torch.Tensor)
         return None if self.config.per_class == 1 else (code, self.config.per_class)
 
     @property
@@ -230,7 +235,7 @@ class Embedding(PairwiseTarget):
             scale_B = embedding_BW.new_full((len(embedding_BW),), 1 / self.config.temperature)
         return _pairs.supervised_contrastive(embedding_BW, same_BB, other_BB, scale_B.float())
 
-    @torch.no_grad()
+    @without_gradient
     def predict(self, network: nn.Module, batch: Batch) -> list[Prediction]:
         """{"label", "nearest": [{"id", "label", "similarity"}, ...]}, the most similar first; "label" is its label.
 
@@ -264,16 +269,16 @@ class Embedding(PairwiseTarget):
     def _known(self, place: int, closeness: float) -> dict[str, Any]:
         name = self.names[int(self.known_class_N[place])]
         measure = {"similarity": closeness} if self.config.similarity == "cosine" else {"distance": abs(closeness)}
-        return {"id": self.known_ids[place], "label": name, **measure}
+        return {"id": self.known_ids[place], "label": value_of(name, self.label_type), **measure}
 
-    @torch.no_grad()
+    @without_gradient
     def eval_outputs(self, network: nn.Module, batch: Batch) -> Columns:
         return {"embedding": network(batch.inputs)["embedding"].float(), "code": batch.truth["code"]}
 
     def baseline(self, truth: Columns) -> Columns:
         """Embeddings drawn at random."""
         drawn = torch.randn(len(truth["code"]), self.config.width, generator=generator("embedding", "baseline"))
-        return {"embedding": functional.normalize(drawn, dim=1), "code": truth["code"]}
+        return {"embedding": torch.nn.functional.normalize(drawn, dim=1), "code": truth["code"]}
 
     def metrics(self, columns: EvalColumns, weights_RN: np.ndarray) -> dict[str, np.ndarray]:
         """Each record looks among all others of the split; few-shot accuracy where there are classes enough."""
@@ -313,7 +318,7 @@ class Embedding(PairwiseTarget):
         )
 
 
-class EmbeddingHead(nn.Module):
+class EmbeddingHead(torch.nn.Module):
     """Features of one or several inputs to {"embedding": (B, width)}, in float32 whatever came before; with a learned
     temperature also {"scale": (B,)}, 1 / temperature for each example."""
 
@@ -321,13 +326,17 @@ class EmbeddingHead(nn.Module):
         super().__init__()
         # Several inputs are brought to one size, so that none drowns the others.
         several = len(widths) > 1
-        self.norms = nn.ModuleDict({f"norm_{name}": nn.LayerNorm(each) for name, each in widths.items() if several})
-        self.answer = nn.Linear(sum(widths.values()), width, bias=False)
+        self.norms = torch.nn.ModuleDict(
+            {f"norm_{name}": torch.nn.LayerNorm(each) for name, each in widths.items() if several}
+        )
+        self.answer = torch.nn.Linear(sum(widths.values()), width, bias=False)
         self.cosine = cosine
-        self.log_scale = None if temperature is None else nn.Parameter(torch.full((1,), -float(np.log(temperature))))
+        self.log_scale = (
+            None if temperature is None else torch.nn.Parameter(torch.full((1,), -float(np.log(temperature))))
+        )
 
     def forward(self, features: Mapping[str, Features]) -> Tensors:
-        values = {name: each.values for name, each in features.items() if isinstance(each.values, Tensor)}
+        values = {name: each.values for name, each in features.items() if isinstance(each.values, torch.Tensor)}
         (first, *_) = values.values()
         with torch.autocast(first.device.type, enabled=False):
             floats = {name: value.float() for name, value in values.items()}
@@ -335,7 +344,7 @@ class EmbeddingHead(nn.Module):
                 floats = {name: self.norms[f"norm_{name}"](value) for name, value in floats.items()}
             embedding_BW = self.answer(torch.cat([*floats.values()], dim=1))
             if self.cosine:
-                embedding_BW = functional.normalize(embedding_BW, dim=1, eps=1e-6)
+                embedding_BW = torch.nn.functional.normalize(embedding_BW, dim=1, eps=1e-6)
             if self.log_scale is None:
                 return {"embedding": embedding_BW}
             scale_B = self.log_scale.exp().clamp(max=LARGEST_SCALE).expand(len(embedding_BW))

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
 from pydantic import Field
-from torch import Tensor, nn
-from torch.nn import functional
 
 from sonde import metrics
 from sonde.base.config import Config
 from sonde.base.constants import constant
 from sonde.base.errors import RecordError, UserError, unknown
+from sonde.base.gradients import without_gradient
 from sonde.base.rng import BatchRng
 from sonde.contracts.augment import AugmentParams, partner
 from sonde.contracts.batch import Batch
-from sonde.contracts.classical import Problem
 from sonde.contracts.columns import Columns, EvalColumns, Tensors
 from sonde.contracts.input import Input
 from sonde.contracts.panel import Panel
@@ -27,8 +25,24 @@ from sonde.contracts.part import agree
 from sonde.contracts.records import Record, Records, numbers_of
 from sonde.contracts.target import Prediction, Target
 from sonde.targets import _panels as panels
-from sonde.targets._classes import MOST, check_classes, codes_of, objects, require_names, text_of, wrong_label
+from sonde.targets._classes import (
+    MOST,
+    LabelType,
+    check_classes,
+    codes_of,
+    objects,
+    require_names,
+    text_of,
+    type_of,
+    value_of,
+    wrong_label,
+)
 from sonde.targets._sums import examples, weighted_sum
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from sonde.contracts.classical import Problem
 
 
 class LabelsConfig(Config):
@@ -55,8 +69,8 @@ class Labels(Target):
     """Truth: "labels" (B, K), uint8, or float32 after mixing.
 
     Labels are sorted by name (or in the order of `fields`); `class_counts` are the training records that have each,
-    `weights` how much its presence counts; those rarer than `min_count` are as if they were not there. A missing value,
-    an empty text or list is a record without labels.
+    `weights` how much its presence counts, `label_type` what they were in the data; those rarer than `min_count` are as
+    if they were not there. A missing value, an empty text or list is a record without labels.
     The loss is summed over labels too, and divided by their number. Shape suffixes: B example, K label.
     """
 
@@ -70,6 +84,7 @@ class Labels(Target):
     class_counts: list[int]
     num_records: int
     weights: list[float] | None
+    label_type: LabelType = "text"
 
     @classmethod
     def fit(cls, config: LabelsConfig, records: Records, inputs: Mapping[str, Input]) -> Self:
@@ -94,8 +109,14 @@ class Labels(Target):
                     hint="set a smaller one",
                 )
             classes, counts = found[often].tolist(), how_often[often].tolist()
-        weights = _positive_weights(config, classes, counts, len(records))
-        return cls(config=config, classes=classes, class_counts=counts, num_records=len(records), weights=weights)
+        return cls(
+            config=config,
+            classes=classes,
+            class_counts=counts,
+            num_records=len(records),
+            weights=_positive_weights(config, classes, counts, len(records)),
+            label_type="text" if config.fields else type_of(_flat(records.fields[config.field])),
+        )
 
     def check_fitted(self, inputs: Mapping[str, Input]) -> None:
         check_classes(self.classes, self.class_counts, self.weights)
@@ -169,12 +190,12 @@ class Labels(Target):
         if self.config.loss == "focal":
             cost_BK = _focal(logits_BK, true_BK, weights_K, self.config.gamma)
         else:
-            cost_BK = functional.binary_cross_entropy_with_logits(
+            cost_BK = torch.nn.functional.binary_cross_entropy_with_logits(
                 logits_BK, true_BK, pos_weight=weights_K, reduction="none"
             )
         return {self._term: weighted_sum(cost_BK, batch.weight_B)}
 
-    @torch.no_grad()
+    @without_gradient
     def predict(self, network: nn.Module, batch: Batch) -> list[Prediction]:
         """{"labels": [...], "probabilities": {label: p}}; of many labels the 20 likeliest, best first."""
         logits_BK = network(batch.inputs).float()
@@ -185,13 +206,17 @@ class Labels(Target):
             tops = [range(len(self.classes))] * len(rows)
         return [
             {
-                "labels": [name for name, p in zip(self.classes, row, strict=True) if p >= self.config.threshold],
+                "labels": [
+                    value_of(name, self.label_type)
+                    for name, p in zip(self.classes, row, strict=True)
+                    if p >= self.config.threshold
+                ],
                 "probabilities": {self.classes[code]: row[code] for code in top},
             }
             for row, top in zip(rows, tops, strict=True)
         ]
 
-    @torch.no_grad()
+    @without_gradient
     def eval_outputs(self, network: nn.Module, batch: Batch) -> Columns:
         return {"probabilities": network(batch.inputs).float().sigmoid(), "labels": batch.truth["labels"]}
 
@@ -217,8 +242,10 @@ class Labels(Target):
         ]
 
     def classical(self, truth: Columns) -> Problem:
+        from sonde.contracts.classical import Problem
+
         labels_NK = truth["labels"]
-        assert isinstance(labels_NK, Tensor)
+        assert isinstance(labels_NK, torch.Tensor)
         return Problem(kind="labels", width=self.width, truth=labels_NK)
 
     def metrics(self, columns: Mapping[str, np.ndarray], weights_RN: np.ndarray) -> dict[str, np.ndarray]:
@@ -241,8 +268,8 @@ class Labels(Target):
 def _focal(logits_BK: Tensor, true_BK: Tensor, weights_K: Tensor | None, gamma: float) -> Tensor:
     """Binary focal loss (Lin et al. 2017); a truth between 0 and 1 is a mixture of both."""
     # Kept from zero, where a power below one has no gradient.
-    present_BK = -functional.logsigmoid(logits_BK) * (-logits_BK).sigmoid().clamp_min(1e-6) ** gamma
-    absent_BK = -functional.logsigmoid(-logits_BK) * logits_BK.sigmoid().clamp_min(1e-6) ** gamma
+    present_BK = -torch.nn.functional.logsigmoid(logits_BK) * (-logits_BK).sigmoid().clamp_min(1e-6) ** gamma
+    absent_BK = -torch.nn.functional.logsigmoid(-logits_BK) * logits_BK.sigmoid().clamp_min(1e-6) ** gamma
     if weights_K is not None:
         present_BK = present_BK * weights_K
     return torch.lerp(absent_BK, present_BK, true_BK)
@@ -263,6 +290,15 @@ def _list(value: Any, separator: str) -> list[str] | None:
         return None if None in texts else list(dict.fromkeys(text for text in texts if text is not None))
     text = text_of(value)
     return None if text is None else [text]
+
+
+def _flat(values: np.ndarray) -> Iterator[Any]:
+    """Every label of every record, as it stands in the data."""
+    for value in values:
+        if isinstance(value, (list, tuple, set, frozenset, np.ndarray)):
+            yield from value
+        else:
+            yield value
 
 
 def _not_a_list(value: Any, field: str) -> RecordError:

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, ClassVar, Literal, Protocol, Self, runtime_checkable
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol, Self, runtime_checkable
 
 import numpy as np
 import torch
 from PIL import Image, ImageColor
 from pydantic import Field, model_validator
-from torch import Tensor, nn
-from torch.nn import functional
 
 from sonde import metrics
 from sonde.base import boxes
 from sonde.base.config import Config
 from sonde.base.constants import constant
 from sonde.base.errors import RecordError, UserError, unknown
+from sonde.base.gradients import without_gradient
 from sonde.base.images import ResizeMode, colours_of, fit_to, hex_of, read_image
 from sonde.base.rng import BatchRng
 from sonde.base.threads import each
@@ -34,6 +33,9 @@ from sonde.targets import _panels as panels
 from sonde.targets._classes import MOST, ClassWeights, check_classes, class_weights
 from sonde.targets._inputs import asked_of_one, the_input
 from sonde.targets._sums import weighted_sum
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 # The code of a pixel without a class; also of what lies outside the picture.
 IGNORED = 255
@@ -198,7 +200,7 @@ class Mask(Target):
         terms: Tensors = {}
         if self.config.cross_entropy:
             weights_K = None if self.weights is None else constant(self.weights, logits_BKHW.device)
-            cost_BHW = functional.cross_entropy(
+            cost_BHW = torch.nn.functional.cross_entropy(
                 logits_BKHW, mask_BHW.long(), weight=weights_K, ignore_index=IGNORED, reduction="none"
             )
             terms["cross_entropy"] = weighted_sum(cost_BHW, batch.weight_B) * self.config.cross_entropy
@@ -207,7 +209,7 @@ class Mask(Target):
             terms["dice"] = weighted_sum(cost_B, batch.weight_B) * self.config.dice
         return terms
 
-    @torch.no_grad()
+    @without_gradient
     def predict(self, network: nn.Module, batch: Batch) -> list[Prediction]:
         """{"size": [H, W], "shares": {class: part of the pixels}, "mask": {"ids": [...], "lengths": [...]}}.
 
@@ -228,7 +230,7 @@ class Mask(Target):
             "mask": {"ids": np.array(self.ids)[flat[starts]].tolist(), "lengths": lengths.tolist()},
         }
 
-    @torch.no_grad()
+    @without_gradient
     def eval_outputs(self, network: nn.Module, batch: Batch) -> Columns:
         """The pixels of each picture by [true, predicted] class: "confusion" int64 (B, K, K)."""
         predicted_BHW, true_BHW = network(batch.inputs).argmax(1), batch.truth["mask"].long()

@@ -5,17 +5,16 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal, Protocol, Self, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, Self, runtime_checkable
 
 import numpy as np
 import torch
 from pydantic import Field
-from torch import Tensor, nn
-from torch.nn import functional
 
 from sonde import metrics
 from sonde.base.config import Config
 from sonde.base.errors import RecordError, UserError
+from sonde.base.gradients import without_gradient
 from sonde.base.rng import BatchRng, generator
 from sonde.contracts.batch import Batch
 from sonde.contracts.columns import Columns, EvalColumns, Tensors
@@ -25,20 +24,18 @@ from sonde.contracts.records import Record, Records
 from sonde.contracts.specs import InputSpec, OutputSpec
 from sonde.contracts.target import Prediction, Target
 from sonde.targets._inputs import asked_of_one, the_input
+from sonde.targets._positions import real_positions
+from sonde.targets._sampling import Sampling, choose
 from sonde.targets._sums import weighted_sum
 
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
-class Generate(Config):
+
+class Generate(Sampling):
     """How a text is continued."""
 
     tokens: int = Field(default=200, ge=1, description="how many tokens are added")
-    temperature: float = Field(
-        default=1.0, ge=0, description="below 1 the likely tokens gain; 0 always takes the likeliest"
-    )
-    top_k: int | None = Field(default=None, ge=1, description="choose among so many of the likeliest tokens")
-    top_p: float | None = Field(
-        default=None, gt=0, le=1, description="choose among the likeliest that make up this share"
-    )
     seed: int = Field(default=0, ge=0, description="same seed, same prompt: same text")
 
 
@@ -161,7 +158,7 @@ class NextToken(Target):
         beyond_BT = place_T[None, :] >= length_B[:, None]
         truth_M = next_BT[:, : shown_BT.shape[1]].masked_fill(beyond_BT, -100).flatten()
         inputs = {**batch.inputs, self.input: shown}
-        at_N = _real(beyond_BT)
+        at_N = real_positions(beyond_BT)
         if at_N is None:
             cost_M = self._cost(network(inputs).flatten(0, 1), truth_M)
         else:
@@ -170,9 +167,9 @@ class NextToken(Target):
         return cost_M.unflatten(0, shown_BT.shape)
 
     def _cost(self, logits_MV: Tensor, truth_M: Tensor) -> Tensor:
-        return functional.cross_entropy(logits_MV.float(), truth_M, ignore_index=-100, reduction="none")
+        return torch.nn.functional.cross_entropy(logits_MV.float(), truth_M, ignore_index=-100, reduction="none")
 
-    @torch.no_grad()
+    @without_gradient
     def predict(self, network: nn.Module, batch: Batch) -> list[Prediction]:
         """{"tokens": [...]}: the ids that go on from each prompt, without the prompt itself."""
         return [{"tokens": ids} for ids in self.generate(network, batch.inputs)]
@@ -186,7 +183,7 @@ class NextToken(Target):
             return predictions
         return [{"text": part.decode(each["tokens"]), **each} for each in predictions]
 
-    @torch.no_grad()
+    @without_gradient
     def generate(self, network: nn.Module, inputs: dict[str, Tensors]) -> list[list[int]]:
         """The ids that go on from each prompt of a batch, `config.generate.tokens` of them.
 
@@ -234,7 +231,7 @@ class NextToken(Target):
         length_B = torch.full((len(tokens_BT),), tokens_BT.shape[1], device=tokens_BT.device)
         return {**inputs, self.input: {"tokens": tokens_BT, "length": length_B}}
 
-    @torch.no_grad()
+    @without_gradient
     def eval_outputs(self, network: nn.Module, batch: Batch) -> Columns:
         """Per example: "loss" in nats, summed over "positions", and the "bytes" of what was predicted, if known."""
         measured: Columns = {"loss": self._costs(network, batch).sum(1), "positions": self._positions(batch)}
@@ -258,44 +255,3 @@ class NextToken(Target):
             nats_R = metrics.per_unit(columns["loss"], columns["bytes"], weights_RN)
             scores["bits_per_byte"] = nats_R / np.log(2)
         return scores
-
-
-def _real(beyond_BT: Tensor) -> Tensor | None:
-    """The positions (among B * T) that have a next token, int64 (N,); None where that is all of them.
-
-    None too where looking would wait for a device, or a traced graph cannot look.
-    """
-    if beyond_BT.device.type != "cpu" or torch.compiler.is_compiling() or not bool(beyond_BT.any()):
-        return None
-    return beyond_BT.flatten().logical_not().nonzero()[:, 0]
-
-
-def choose(logits_BV: Tensor, u_B: Tensor, settings: Generate) -> Tensor:
-    """One token per row, int64 (B,): the one that a uniform number in [0, 1) falls to."""
-    if settings.temperature == 0:
-        return logits_BV.argmax(1)
-    logits_BV = logits_BV / settings.temperature
-    if settings.top_k is not None:
-        logits_BV = keep_top_k(logits_BV, settings.top_k)
-    if settings.top_p is not None:
-        logits_BV = keep_top_p(logits_BV, settings.top_p)
-    passed_BV = logits_BV.softmax(1).cumsum(1)
-    total_B = passed_BV[:, -1]
-    # Below the total, whatever rounding does: else it could fall to a token that has no chance.
-    place_B = torch.minimum(u_B * total_B, torch.nextafter(total_B, torch.zeros_like(total_B)))
-    return (passed_BV <= place_B[:, None]).sum(1)
-
-
-def keep_top_k(logits_BV: Tensor, k: int) -> Tensor:
-    """All but the k largest become -inf (Fan et al. 2018); ties with the last one stay."""
-    least_B1 = logits_BV.topk(min(k, logits_BV.shape[1]), dim=1).values[:, -1:]
-    return logits_BV.masked_fill(logits_BV < least_B1, -torch.inf)
-
-
-def keep_top_p(logits_BV: Tensor, p: float) -> Tensor:
-    """All but the fewest likeliest that together reach the probability p become -inf (Holtzman et al. 2020)."""
-    sorted_BV, order_BV = logits_BV.sort(dim=1, descending=True, stable=True)
-    share_BV = sorted_BV.softmax(1)
-    drop_BV = share_BV.cumsum(1) - share_BV >= p
-    drop_BV[:, 0] = False
-    return logits_BV.masked_fill(torch.zeros_like(drop_BV).scatter(1, order_BV, drop_BV), -torch.inf)

@@ -4,22 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal, Self
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 import numpy as np
 import torch
 from pydantic import Field
-from torch import nn
-from torch.nn import functional
 
 from sonde import metrics
 from sonde.base.config import Config
 from sonde.base.errors import RecordError, UserError, unknown
+from sonde.base.gradients import without_gradient
 from sonde.base.number_formats import PLAIN, NumberFormat
 from sonde.base.rng import BatchRng
 from sonde.contracts.augment import AugmentParams, partner
 from sonde.contracts.batch import Batch
-from sonde.contracts.classical import Problem
 from sonde.contracts.columns import Columns, EvalColumns, Tensors
 from sonde.contracts.input import Input
 from sonde.contracts.panel import Panel
@@ -29,6 +27,11 @@ from sonde.contracts.target import Prediction, Target
 from sonde.targets import _panels as panels
 from sonde.targets._classes import objects, text_of
 from sonde.targets._sums import examples, weighted_sum
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from sonde.contracts.classical import Problem
 
 # The interquartile range of a normal distribution, in deviations.
 NORMAL_RANGE = 1.349
@@ -145,14 +148,14 @@ class Number(Target):
     def loss(self, network: nn.Module, batch: Batch, rng: BatchRng) -> Tensors:
         answer_BF, value_BF = network(batch.inputs).float(), batch.truth["value"]
         if self.config.loss == "mse":
-            cost_BF = functional.mse_loss(answer_BF, value_BF, reduction="none")
+            cost_BF = torch.nn.functional.mse_loss(answer_BF, value_BF, reduction="none")
         elif self.config.loss == "mae":
-            cost_BF = functional.l1_loss(answer_BF, value_BF, reduction="none")
+            cost_BF = torch.nn.functional.l1_loss(answer_BF, value_BF, reduction="none")
         else:
-            cost_BF = functional.huber_loss(answer_BF, value_BF, delta=self.config.delta, reduction="none")
+            cost_BF = torch.nn.functional.huber_loss(answer_BF, value_BF, delta=self.config.delta, reduction="none")
         return {self.config.loss: weighted_sum(cost_BF, batch.weight_B)}
 
-    @torch.no_grad()
+    @without_gradient
     def predict(self, network: nn.Module, batch: Batch) -> list[Prediction]:
         """{"value": x}, or {"values": {field: x}} where several fields are learned; in the units of the data."""
         rows = self._in_units(network(batch.inputs).float().cpu().numpy()).tolist()
@@ -160,7 +163,7 @@ class Number(Target):
             return [{"value": row[0]} for row in rows]
         return [{"values": dict(zip(self.names, row, strict=True))} for row in rows]
 
-    @torch.no_grad()
+    @without_gradient
     def eval_outputs(self, network: nn.Module, batch: Batch) -> Columns:
         """Answers and values (B, F), both on the scale of the loss, where float32 keeps their digits."""
         return {"answer": network(batch.inputs).float(), "value": batch.truth["value"]}
@@ -189,6 +192,8 @@ class Number(Target):
         return np.exp(np.minimum(values_BF, 700.0)) if self.config.transform == "log" else values_BF
 
     def classical(self, truth: Columns) -> Problem:
+        from sonde.contracts.classical import Problem
+
         value_NF = truth["value"]
         assert isinstance(value_NF, torch.Tensor)
         return Problem(kind="numbers", width=self.width, truth=value_NF)

@@ -5,20 +5,18 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal, Protocol, Self, TypeGuard, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, Self, TypeGuard, runtime_checkable
 
 import numpy as np
 import torch
 from pydantic import Field
-from torch import Tensor, nn
-from torch.nn import functional
 
 from sonde import metrics
 from sonde.base.config import Config
 from sonde.base.errors import RecordError, UnseenError, UserError, near, unknown
+from sonde.base.gradients import without_gradient
 from sonde.base.rng import BatchRng
 from sonde.contracts.batch import Batch
-from sonde.contracts.classical import Problem
 from sonde.contracts.columns import Columns, EvalColumns, Ragged, Tensors
 from sonde.contracts.input import Input
 from sonde.contracts.part import agree
@@ -28,6 +26,11 @@ from sonde.contracts.target import Prediction, Target
 from sonde.targets._classes import MOST, check_classes, listing, objects
 from sonde.targets._inputs import asked_of_one, the_input
 from sonde.targets._sums import weighted_sum
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from sonde.contracts.classical import Problem
 
 # What padding is in a truth: no loss, no score.
 NONE = -100
@@ -174,12 +177,12 @@ class Tags(Target):
     def _costs(self, logits_BWK: Tensor, batch: Batch) -> Tensor:
         """-log(probability) of every tag in nats, (B, W); 0 where there is no word."""
         truth_BW = batch.truth["tags"]
-        cost_N = functional.cross_entropy(
+        cost_N = torch.nn.functional.cross_entropy(
             logits_BWK.flatten(0, 1), truth_BW.flatten(), ignore_index=NONE, reduction="none"
         )
         return cost_N.unflatten(0, truth_BW.shape)
 
-    @torch.no_grad()
+    @without_gradient
     def predict(self, network: nn.Module, batch: Batch) -> list[Prediction]:
         """{"tags": [...], "confidence": [...]}, one of each for every word; with a scheme also "entities", each
         {"label", "words": [first, stop]}."""
@@ -205,7 +208,7 @@ class Tags(Target):
             return predictions
         return [_quoted(each, *part.split(record)) for each, record in zip(predictions, records, strict=True)]
 
-    @torch.no_grad()
+    @without_gradient
     def eval_outputs(self, network: nn.Module, batch: Batch) -> Columns:
         """Per example: "predicted" and "true" tags as codes, ragged, and the "loss" in nats, summed over its words."""
         logits_BWK = self._logits(network, batch)
@@ -239,6 +242,8 @@ class Tags(Target):
 
     def classical(self, truth: Columns) -> Problem:
         """A row for each word."""
+        from sonde.contracts.classical import Problem
+
         tags = truth["tags"]
         assert isinstance(tags, Ragged)
         codes = torch.cat([tags[index] for index in range(len(tags))])

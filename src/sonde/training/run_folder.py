@@ -178,6 +178,10 @@ class Log:
     def start(self, plan: Plan, sets: Mapping[str, Encoded]) -> None:
         """The first lines: what is about to happen, to how many examples."""
         self.write({"version": __version__, "steps": plan.steps, "precision": plan.precision.kind})
+        self.splits(sets)
+
+    def splits(self, sets: Mapping[str, Encoded]) -> None:
+        """How many examples each split has, and which records were skipped."""
         for split, each in sets.items():
             self.write({"split": split, "examples": len(each.examples), "skipped": each.unreadable | each.unseen})
 

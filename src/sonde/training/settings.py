@@ -43,7 +43,9 @@ class TrainingConfig(Config):
     )
     seed: int = Field(default=0, ge=0, description="same seed, same machine: same bits")
     evaluate_every: int | None = Field(
-        default=None, ge=1, description="steps between validations; an epoch if left out"
+        default=None,
+        ge=1,
+        description="steps between validations; an epoch if left out, or a hundredth of the run if that is longer",
     )
     log_every: int | None = Field(
         default=None, ge=1, description="steps between log lines; chosen to give some hundreds"

@@ -21,8 +21,10 @@ from sonde.training.settings import TrainingConfig
 
 # Log lines of a whole run, unless the recipe says how often.
 LINES = 500
+# Validations of a whole run at most, unless the recipe says how often.
+EVALUATIONS = 100
 # Validations of a run that people are told of.
-TOLD = 12
+TOLD = 8
 # Up to so many validation examples scores that differ by less than this share of their standard error are equal.
 NOISY, NEAR = 5000, 0.5
 
@@ -66,7 +68,7 @@ class Trainer:
 
     def _steps(self, stop: signals.Stop) -> None:
         training, state, steps = self.training, self.state, self.plan.steps
-        every = training.evaluate_every or self.batches.per_epoch
+        every = self._evaluate_every
         log_every = training.log_every or max(1, steps // LINES)
         micro_batch = state.micro_batch
         for step in loop.train(self.task, self.batches, state, self.plan):
@@ -189,8 +191,13 @@ class Trainer:
                 state.best_tie = found[tie[0]] if tie[1] == "max" else -found[tie[0]]
         return improved
 
+    @property
+    def _evaluate_every(self) -> int:
+        """Steps between validations: epochs of a few records are too short to validate and save after each."""
+        return self.training.evaluate_every or max(self.batches.per_epoch, self.plan.steps // EVALUATIONS)
+
     def _is_told(self) -> bool:
-        """Whether people are told of this validation: a dozen of a run are enough."""
-        every = self.training.evaluate_every or self.batches.per_epoch
+        """Whether people are told of this validation: a few of a run are enough."""
+        every = self._evaluate_every
         turns = max(1, -(-self.plan.steps // every) // TOLD)
         return (self.state.step // every) % turns == 0 or self.state.step == self.plan.steps

@@ -246,12 +246,20 @@ def _commas(texts: polars.Series) -> bool:
 
 
 def _is_header(peek: polars.DataFrame) -> bool:
-    """A first row with a number in it, or with a value that its column has again, is data."""
+    """A first row with a number in it or of whole sentences is data, and so is one with a value that its column has
+    again, unless it stands over numbers (a column "airbag" may hold the word, too)."""
     first = peek.row(0)
+    if all(value and value.rstrip().endswith((".", "!")) and len(value.split()) >= 4 for value in first):
+        return False
     if all(value == str(place) for place, value in enumerate(first)):
         return True  # columns that were never named are numbered from 0
-    again = (peek[name].slice(1).eq(value).any() for name, value in zip(peek.columns, first, strict=True) if value)
-    return not any(map(_is_number, first)) and not any(again)
+    if any(map(_is_number, first)):
+        return False
+    columns = [
+        (value, peek[name].slice(1).drop_nulls()) for name, value in zip(peek.columns, first, strict=True) if value
+    ]
+    over_numbers = any(len(below) and all(map(_is_number, below)) for _, below in columns)
+    return over_numbers or not any(below.eq(value).any() for value, below in columns)
 
 
 def _is_number(text: str | None) -> bool:

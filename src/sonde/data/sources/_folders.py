@@ -214,3 +214,16 @@ def given_split(splits: Set[str]) -> tuple[dict[str, object], str | None]:
 
 def no_folder(path: Path) -> UserError:
     return UserError(f"{path} is not a folder", hint="data.source is relative to the recipe's folder")
+
+
+def has_transcripts(root: Path) -> bool:
+    """Whether sounds lie below a folder with texts of the same name, or lists of transcripts. Stops at the first."""
+    for _, inner, names in os.walk(root):
+        inner[:] = sorted(name for name in inner if not name.startswith((".", "__MACOSX")))
+        sounds = {os.path.splitext(name)[0] for name in names if _suffix(name) in SOUNDS}
+        if sounds:
+            texts = {os.path.splitext(name)[0] for name in names if _suffix(name) == ".txt"}
+            return bool(sounds & texts) or any(name.endswith(".trans.txt") for name in names)
+        if any(_suffix(name) in IMAGES for name in names):
+            return False
+    return False

@@ -21,6 +21,7 @@ from sonde.contracts.records import MISSING_NUMBERS, Records, is_missing
 from sonde.data.sources import _folders
 from sonde.data.sources._folders import Medium
 from sonde.data.sources._leaks import gives_away, sample, tells_of
+from sonde.data.sources._written import source_of, written
 from sonde.data.split import part_of
 
 Role = Literal["feature", "text", "image", "audio", "document", "id", "time", "constant", "list", "unclear"]
@@ -118,9 +119,10 @@ def guess(
         raise unknown(target, columns, what="--target: the column")
     columns = {name: _as_numbers(column, notes_of_formats, unsure) for name, column in columns.items()}
     chosen, why = (target, "") if target is not None else _choose(columns)
+    writes = _is_written(chosen, columns)
     notes = {"target.field": f"{why}; --target chooses another"} if why else {}
     warnings = list(unsure)
-    learn = _target(columns[chosen], notes)
+    learn = _text_target(chosen, columns) if writes else _target(columns[chosen], notes)
     data: dict[str, Any] = {}
     if columns[chosen].missing:
         data["drop_unlabelled"] = True
@@ -235,9 +237,15 @@ def _choose(columns: Mapping[str, _Column]) -> tuple[str, str]:
     for name in able:
         if name.lower() in _WORDS_OF_TARGETS:
             return name, "chosen by its name"
+    found = _written(columns)
+    if found is not None:
+        return found, "chosen by its name"
     for name in reversed(able):
         if _TARGET_WORDS & set(re.split(r"[\W_]+", name.lower())):
             return name, "chosen by its name"
+    texts = [name for name, one in columns.items() if one.role == "text"]
+    if not able and len(texts) == 2:
+        return texts[1], f"the second of two texts, written from {texts[0]!r}"
     if not able:
         raise UserError(
             f"none of the columns looks like something to learn: {_listed(columns.values())}",
@@ -251,6 +259,30 @@ def _choose(columns: Mapping[str, _Column]) -> tuple[str, str]:
     # Many classes, some of them rare, are rather names.
     common = [name for name, one in able.items() if one.distinct <= _MANY or not (_is_text(one) and _rare(one.values))]
     return [*able, *common][-1], "the last column with classes or numbers"
+
+
+def _written(columns: Mapping[str, _Column]) -> str | None:
+    """The column that looks like a text to write from the others."""
+    roles = {one.role for one in columns.values()}
+    texts = {name: one.values for name, one in columns.items() if one.values.dtype == object}
+    texts = {name: values for name, values in texts.items() if columns[name].role not in ("image", "audio", "list")}
+    return written(texts, sound="audio" in roles, picture="image" in roles)
+
+
+def _is_written(name: str, columns: Mapping[str, _Column]) -> bool:
+    """Whether a column is to be learned as a text: by its name, or because it holds whole texts and others are there to
+    write it from."""
+    if _written(columns) == name:
+        return True
+    others = {one.role for other, one in columns.items() if other != name}
+    whole = columns[name].role == "text" and _separator(columns[name].values, (*_LIST_SEPARATORS, ",")) is None
+    return whole and bool(others & {"text", "image", "audio"})
+
+
+def _text_target(name: str, columns: Mapping[str, _Column]) -> dict[str, Any]:
+    """What a recording says comes in its order: CTC; every other text is written freely."""
+    sound = any(column.role == "audio" for column in columns.values())
+    return {"kind": "ctc" if sound else "sequence", "field": name}
 
 
 def _is_text(column: _Column) -> bool:
@@ -324,6 +356,8 @@ def _inputs(
     files = [by_role[role][0] for role in ("image", "audio", "document") if role in by_role]
     # Several columns of texts are read one after another; texts in files stand alone.
     texts = [] if "document" in by_role else by_role.get("text", [])
+    if kind in ("sequence", "ctc"):
+        return _to_write_from(files[:1] or [*texts, *by_role.get("id", [])], target, others, notes)
     features = [*by_role.get("feature", []), *by_role.get("time", [])]
     why: dict[str, str] = {}
     if files:
@@ -357,6 +391,22 @@ def _inputs(
     first = next(iter(inputs))
     _note(notes, "inputs.table.fields" if features else f"inputs.{first}.field", left, why)
     return inputs
+
+
+def _to_write_from(
+    able: Sequence[_Column], target: _Column, others: Sequence[_Column], notes: dict[str, str]
+) -> dict[str, dict[str, Any]]:
+    """The one text, picture or sound that a text is written from."""
+    named = source_of([column.name for column in able], target.name)
+    chosen = next((column for column in able if column.name == named), next(iter(able), None))
+    if chosen is None:
+        raise UserError(
+            f"there is no column to write {target.name!r} from" + (f": {_listed(others)}" if others else ""),
+            expected="a column with texts, or with names of picture or sound files",
+        )
+    medium = chosen.role if chosen.role in ("image", "audio") else "text"
+    _note(notes, f"inputs.{medium}.field", [column for column in others if column is not chosen], {})
+    return {medium: {"kind": medium, "field": chosen.name}}
 
 
 def _adds_nothing(column: _Column, target: _Column) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -70,7 +71,7 @@ class BoxTable(Source):
     @staticmethod
     def guess(path: Path, target: str | None) -> Guess:
         file = _checked_file(path)
-        names, form = _columns(file, _csv.read(file, _csv.sniff(file)).columns, BoxTableConfig())
+        names, form = _columns(file, _frame(file).columns, BoxTableConfig())
         folder = _image_folder(file)
         data: dict[str, Any] = {"source": str(path), "kind": "box-table", "box": names[2:], "box_format": form}
         config = BoxTableConfig(box=names[2:], box_format=form, images=folder)
@@ -91,7 +92,7 @@ class BoxTable(Source):
     @staticmethod
     def read(path: Path, config: BoxTableConfig) -> Records:
         file = _checked_file(path)
-        frame = _csv.read(file, _csv.sniff(file))
+        frame = _frame(file)
         (picture, label, *box), form = _columns(file, frame.columns, config)
         split = next((name for name in frame.columns if name.lower() in _SPLIT), None)
         objects: dict[str, list[dict[str, Any]]] = {}
@@ -128,6 +129,12 @@ class BoxTable(Source):
         return folder / "boxes.csv"
 
 
+def _frame(file: Path) -> polars.DataFrame:
+    """The values as texts. The first row names the columns; no row is skipped."""
+    dialect = _csv.sniff(file)
+    return _csv.read(file, replace(dialect, header=True, columns=(), ragged=_csv.Dialect.ragged))
+
+
 def _file(path: Path) -> Path | None:
     if path.is_file():
         return path if path.suffix.lower() in _TABLES else None
@@ -144,7 +151,7 @@ def _checked_file(path: Path) -> Path:
 
 def _image_folder(file: Path) -> str:
     """The folder that has the first picture, relative to the file: "." where none has."""
-    frame = _csv.read(file, _csv.sniff(file))
+    frame = _frame(file)
     (picture, *_), _ = _columns(file, frame.columns, BoxTableConfig())
     first = next((name for name in frame[picture] if name), "")
     for folder in (file.parent, *_folders.folders(file.parent)):

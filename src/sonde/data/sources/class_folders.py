@@ -47,7 +47,7 @@ class ClassFolders(Source):
 
     @staticmethod
     def recognise(path: Path) -> bool:
-        if not path.is_dir() or _folders.tables_in(path):
+        if not path.is_dir() or _folders.tables_in(path) or _folders.has_transcripts(path):
             return False
         inner = _class_folders(path)
         if all(_folders.split_name(folder.name) for _, folder in inner) or _folders.mask_folders(path):

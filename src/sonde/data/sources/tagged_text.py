@@ -95,6 +95,11 @@ class TaggedText(Source):
         return Records(fields=fields, ids=_ids([(name, sentence) for _, name, sentence in found]))
 
     @staticmethod
+    def inputs(path: Path, config: TaggedTextConfig, fields: Sequence[str]) -> Records | None:
+        """Tagged words: the tags are not looked at."""
+        return TaggedText.read(path, config) if path.is_file() and TaggedText.recognise(path) else None
+
+    @staticmethod
     def sample(folder: Path) -> Path:
         sentences = []
         for number in range(12):

@@ -24,6 +24,7 @@ from sonde.contracts.augment import AugmentParams
 from sonde.contracts.batch import Batch
 from sonde.contracts.columns import Columns, EvalColumns, Ragged, Tensors
 from sonde.contracts.input import Input
+from sonde.contracts.part import agree
 from sonde.contracts.records import Record, Records
 from sonde.contracts.specs import Advice, FeatureWidth, InputSpec, OutputSpec
 from sonde.contracts.target import Prediction, Target
@@ -137,6 +138,13 @@ class Boxes(Target):
             )
         classes = list(config.classes) if config.classes else sorted(found)
         return cls(config=config, input=name, classes=classes, pictures=len(records))
+
+    def check_fitted(self, inputs: Mapping[str, Input]) -> None:
+        agree(
+            bool(self.classes) and len(set(self.classes)) == len(self.classes), "the classes are none, or not distinct"
+        )
+        agree(self.input == the_input(inputs, "grid", self.config.input, "boxes"), f"its input is {self.input!r}")
+        agree(self.pictures > 0, f"it was fitted on {self.pictures} pictures")
 
     @classmethod
     def sample(cls, count: int, rng: np.random.Generator, given: Records) -> tuple[BoxesConfig, Records]:

@@ -50,6 +50,10 @@ class Vocabulary(abc.ABC):
         sentence, int32 (all words,)."""
 
     @abc.abstractmethod
+    def save(self) -> tuple[str, str]:
+        """What `restore` makes it again from: its kind, and what it learned as a text."""
+
+    @abc.abstractmethod
     def decode(self, ids: Sequence[int]) -> str:
         """The text of some ids; reserved ones are left out, bytes that are no UTF-8 become U+FFFD."""
 
@@ -69,6 +73,9 @@ class Bytes(Vocabulary):
     def encode_words(self, sentences: Sequence[Sequence[str]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         sizes = [[len(word.encode("utf-8")) for word in words] for words in sentences]
         return *self.encode([" ".join(words) for words in sentences]), _starts(sizes)
+
+    def save(self) -> tuple[str, str]:
+        return "bytes", ""
 
     def decode(self, ids: Sequence[int]) -> str:
         return bytes(one - len(RESERVED) for one in ids if one >= len(RESERVED)).decode("utf-8", errors="replace")
@@ -95,6 +102,9 @@ class Characters(Vocabulary):
         sizes = [[len(word) for word in words] for words in sentences]
         return *self.encode([" ".join(words) for words in sentences]), _starts(sizes)
 
+    def save(self) -> tuple[str, str]:
+        return "characters", self.known
+
     def decode(self, ids: Sequence[int]) -> str:
         known = [*[""] * len(RESERVED), *self.known]
         return "".join(known[one] for one in ids)
@@ -108,6 +118,7 @@ class Trained(Vocabulary):
     """
 
     def __init__(self, text: str, *, around: bool = False) -> None:
+        self._text = text
         self._tokenizer = _tokenizers().Tokenizer.from_str(text)
         self._tokenizer.encode_special_tokens = True
         self._tokenizer.no_padding()
@@ -161,6 +172,9 @@ class Trained(Vocabulary):
             starts.append((place.clip(max=max(0, len(ends) - 1)) + self.before).astype(np.int32))
         return ids, lengths, np.concatenate(starts)
 
+    def save(self) -> tuple[str, str]:
+        return "trained", self._text
+
     def decode(self, ids: Sequence[int]) -> str:
         return self._tokenizer.decode(list(ids), skip_special_tokens=True)
 
@@ -174,6 +188,13 @@ class WholeWords(Trained):
         ids[ids < len(RESERVED)] = UNKNOWN
         lengths = _lengths(sentences)
         return ids, lengths, np.concatenate([np.arange(length, dtype=np.int32) for length in lengths])
+
+
+def restore(kind: str, learned: str) -> Vocabulary:
+    """The vocabulary that `Vocabulary.save` gave."""
+    if kind == "bytes":
+        return Bytes()
+    return Characters(learned) if kind == "characters" else Trained(learned)
 
 
 def frequent_characters(texts: Sequence[str], size: int) -> str:
