@@ -122,7 +122,7 @@ def check_network(kind: type[Backbone]) -> None:
     tried = 0
     for spec, output in _claims(kind):
         tried += 1
-        config = kind.Config.model_validate(dict(kind.tiny_for(spec.layout)))
+        config = kind.Config.model_validate(dict(kind.tiny_for(spec)))
         with torch.device("meta"):
             # So its shapes are known before memory is taken: an artifact is not believed what sizes it asks for.
             kind(config, spec, output)
@@ -150,7 +150,7 @@ def check_task(inputs: type[Input], target: type[Target], network: type[Backbone
     if not fits(spec, task.outputs[name], network):
         return False
     for freeze in (False, True):
-        config = network.Config.model_validate({**network.tiny_for(spec.layout), "freeze": freeze})
+        config = network.Config.model_validate({**network.tiny_for(spec), "freeze": freeze})
         whole = build({name: config}, task)
         batch = _batch(task, examples, range(len(examples)))
         state = loop.State(network=whole.train(), optimizers=[])
@@ -217,7 +217,7 @@ def _small_network(task: Task) -> nn.Module:
             backbone = lookup.find("networks", kind, Backbone)  # type: ignore[type-abstract]
             # Networks of other libraries need those.
             if fits(spec, task.outputs[name], backbone) and not backbone.loads_itself:
-                configs[name] = backbone.Config.model_validate(dict(backbone.tiny_for(spec.layout)))
+                configs[name] = backbone.Config.model_validate(dict(backbone.tiny_for(spec)))
                 break
         else:
             from sonde.base.errors import UserError

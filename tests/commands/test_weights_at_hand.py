@@ -42,7 +42,7 @@ def test_a_package_is_found_and_fine_tuned(texts, tmp_path, monkeypatch):
     monkeypatch.setenv("SONDE_WEIGHTS", "off")
     found, network = written(texts, tmp_path)
     assert network.kind != "huggingface"
-    assert "weights" not in found.to_text()
+    assert "  weights " not in found.to_text()
 
 
 def test_a_folder_of_ones_own_and_the_hubs_cache_come_first(texts, tmp_path, monkeypatch):

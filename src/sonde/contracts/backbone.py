@@ -93,8 +93,8 @@ class Backbone(nn.Module, abc.ABC):
     width: FeatureWidth
 
     @classmethod
-    def tiny_for(cls, layout: LayoutName) -> Mapping[str, Any]:
-        """Settings that make it small, for the conformance kit; `tiny`, unless they hang on the layout."""
+    def tiny_for(cls, spec: InputSpec) -> Mapping[str, Any]:
+        """Settings that make it small, for the conformance kit; `tiny`, unless they hang on the input."""
         return cls.tiny
 
     @classmethod

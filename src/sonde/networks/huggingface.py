@@ -89,14 +89,17 @@ class HuggingFace(Backbone):
         self.width = self._probe(spec)
 
     @classmethod
-    def tiny_for(cls, layout: LayoutName) -> Mapping[str, Any]:
+    def tiny_for(cls, spec: InputSpec) -> Mapping[str, Any]:
         small = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
-        found: dict[LayoutName, dict[str, Any]] = {
-            "tokens": {"model_type": "bert", "vocab_size": 1000, "max_position_embeddings": 2048, **small},
-            "grid": {"model_type": "vit", "image_size": 32, "patch_size": 8, **small},
-            "frames": {"model_type": "audio-spectrogram-transformer", "num_mel_bins": 32, "max_length": 32, **small},
-        }
-        return {"architecture": found[layout]}
+        if spec.layout == "tokens":
+            about = {"model_type": "bert", "vocab_size": spec.vocabulary, "max_position_embeddings": 1024}
+        elif spec.layout == "grid":
+            size, channels = list(spec.size), spec.channels
+            about = {"model_type": "vit", "image_size": size, "num_channels": channels, "patch_size": 4}
+        else:
+            about = {"model_type": "audio-spectrogram-transformer", "num_mel_bins": spec.channels}
+            about |= {"max_length": spec.size[0], "patch_size": 4, "time_stride": 4, "frequency_stride": 4}
+        return {"architecture": {**about, **small}}
 
     @classmethod
     def preprocessing(cls, config: HuggingFaceConfig) -> Preprocessing | None:
@@ -120,6 +123,9 @@ class HuggingFace(Backbone):
 
     def forward(self, tensors: Tensors) -> Tensor | Features:
         values = tensors[LAYOUTS[self.layout].main]
+        if values.shape[1] == 0:
+            # Batches of nothing but empty examples: one position of padding stands for each.
+            values = values.new_zeros(len(values), 1, *values.shape[2:])
         inside_BT = inside(tensors, values.shape[1]) if "length" in tensors else None
         hidden_BTW = self._hidden(values, inside_BT)
         if hidden_BTW.ndim == 4:
