@@ -352,10 +352,14 @@ def _gradient_norm(parameters: list[nn.Parameter]) -> Tensor:
 
 
 def _update(state: State, plan: Plan, norm: Tensor, lr: float) -> None:
-    """One step of every optimizer at `lr` times its own rate, with a gradient of at most `plan.max_grad_norm`."""
+    """One step of every optimizer at `lr` times its own rate, with a gradient of at most `plan.max_grad_norm`.
+
+    A group that "starts" after a share of the training has a rate of zero before.
+    """
     for optimizer in state.optimizers:
         for group in optimizer.param_groups:
-            group["lr"] = group["initial_lr"] * lr
+            begun = state.step >= group.get("starts", 0.0) * plan.steps
+            group["lr"] = group["initial_lr"] * lr if begun else 0.0
     if plan.max_grad_norm is not None and not (plan.read_every_step and norm.item() <= plan.max_grad_norm):
         torch.nn.utils.clip_grads_with_norm_(state.parameters, plan.max_grad_norm, norm)
     for optimizer in state.optimizers:

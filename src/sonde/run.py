@@ -87,7 +87,7 @@ def fit(
         raise UserError("the recipe has a [classical] section, and a network was given", expected="one of them")
     with rng.preserved(), dist.process_group(), RunFolder.open(Path(out), resume=resume) as folder:
         data = stages.load_data(recipe)
-        task = stages.fit_task(recipe, data.splits["train"])
+        task = stages.fit_task(recipe, data.splits["train"], network)
         for note in (*data.notes, *task.target.notes()):
             progress.message(note)
         net = None if recipe.classical else stages.build_network(recipe, task, network)
@@ -100,14 +100,23 @@ def fit(
             progress.message(note)
         findings = [] if audited else checks.before_training(recipe, data, task, sets, despite, progress)
         folder.record_inputs(recipe.to_toml(), data.snapshot)
+        # What training sees: with the features of frozen backbones in place of their inputs.
+        ready, seen = task, sets
         if net is None:
             with Log(folder.log, 0) as log:
                 log.splits(sets)
             state = stages.fit_classical(recipe, task, sets, progress)
         else:
-            state = _train(recipe, task, net, sets, folder, progress)
-        task = stages.remember(task, state, sets["train"], progress)
-        scores = stages.score(recipe, task, state, sets, progress)
+            for note in stages.about_network(net):
+                progress.message(note)
+            ready, seen = stages.keep_features(recipe, task, net, sets, progress)
+            state = _train(recipe, ready, net, seen, folder, progress)
+            if dist.is_main():
+                stages.write_adapters(recipe, state.network, folder.adapters, progress)
+            stages.merge_adapters(recipe, ready, state, seen, progress)
+        ready = stages.remember(ready, state, seen["train"], progress)
+        scores = stages.score(recipe, ready, state, seen, progress)
+        task = Task(inputs=task.inputs, target=ready.target)
         weights = checkpoint.weights_of(state.network)
         scores = stages.beside_reference(recipe, task, sets, scores, progress)
         if dist.is_main():
@@ -115,7 +124,8 @@ def fit(
             if net is not None:
                 findings.append(checks.after_training(recipe, task, folder.log, scores))
             files.write_json(folder.findings, [one.to_json() for one in findings])
-            described = recipe.classical or (recipe.network if network is None else None)
+            own = network is not None
+            described = recipe.classical or (None if own else stages.resolved_networks(recipe, state.network))
             artifact.write(folder.model, task, described, weights, stages.card(recipe, data, scores, state))
         dist.barrier()
     return Run(

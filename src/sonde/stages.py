@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -11,12 +12,13 @@ import torch
 from torch import nn
 
 from sonde import __version__, classical, evaluation, loop, networks
-from sonde.base import dist, lookup
+from sonde.base import dist, lookup, weight_files
 from sonde.base.config import Config, kind_of
 from sonde.base.device import Precision, choose_device
 from sonde.base.errors import Diverged, UserError, unknown
 from sonde.base.progress import Progress
 from sonde.base.rng import BatchRng, initial_weights, key
+from sonde.contracts.backbone import Backbone, BackboneConfig
 from sonde.contracts.batch import Examples
 from sonde.contracts.classical import EstimatorConfig, Unsuitable
 from sonde.contracts.input import Input
@@ -28,11 +30,13 @@ from sonde.data.batches import Batches
 from sonde.data.load import Dataset, load
 from sonde.data.store import Encoded, encode
 from sonde.recipe import Recipe
-from sonde.training import autotune, checkpoint, optimizers, parallel
+from sonde.training import autotune, checkpoint, frozen, optimizers, parallel
 from sonde.training.ema import EMA
 from sonde.training.run_folder import RunFolder
 from sonde.training.schedules import Schedule
 
+# Examples on which merged adapters are tried, and by how much an answer may move, relative where it is above one.
+MERGE_TRIED, MERGE_ALLOWED = 64, 1e-4
 # Skipped records that people are told of, one by one.
 SHOWN = 8
 # Validation examples below which the choice of a checkpoint is mostly chance.
@@ -76,9 +80,17 @@ def target_kind(recipe: Recipe) -> type[Target]:
     return _kind("targets", recipe.target, Target)
 
 
-def fit_task(recipe: Recipe, train: Records) -> Task:
-    """Inputs and target, fitted on the training split only."""
-    inputs = {name: _kind("inputs", config, Input).fit(config, train) for name, config in recipe.inputs.items()}
+def fit_task(recipe: Recipe, train: Records, own: nn.Module | None = None) -> Task:
+    """Inputs and target, fitted on the training split only; inputs as the pretrained weights of their backbones want
+    them (`own`: there is someone's module in place of the recipe's networks)."""
+    inputs: dict[str, Input] = {}
+    for name, config in recipe.inputs.items():
+        kind, network = _kind("inputs", config, Input), recipe.network.get(name)
+        wanted = None
+        if network is not None and own is None and recipe.classical is None:
+            backbone = lookup.find("networks", kind_of(network), Backbone)  # type: ignore[type-abstract]
+            wanted = backbone.preprocessing(network)
+        inputs[name] = kind.fit(config, train) if wanted is None else kind.fit_to(config, train, wanted)
     return Task(inputs=inputs, target=_kind("targets", recipe.target, Target).fit(recipe.target, train, inputs))
 
 
@@ -87,6 +99,73 @@ def build_network(recipe: Recipe, task: Task, own: nn.Module | None = None) -> n
     with initial_weights(key(recipe.training.seed, "weights")):
         network = networks.wrap(own, task) if own else networks.build(recipe.network, task)
     return network.to(choose_device())
+
+
+def resolved_networks(recipe: Recipe, network: nn.Module) -> dict[str, BackboneConfig]:
+    """The settings of the backbones as an artifact keeps them: it needs no place of first weights any more, and no
+    adapters where those were merged."""
+    assert isinstance(network, networks.Network)
+    found: dict[str, BackboneConfig] = {}
+    for name, config in recipe.network.items():
+        kind = lookup.find("networks", kind_of(config), Backbone)  # type: ignore[type-abstract]
+        config = kind.resolved(config)
+        if config.lora is not None:
+            backbone = network.backbones[name]
+            kept = networks.lora.settings_of(backbone, config.lora) if networks.lora.adapted(backbone) else None
+            config = config.model_copy(update={"lora": kept})
+        found[name] = config
+    return found
+
+
+def about_network(network: nn.Module) -> list[str]:
+    """How first weights were found, and how much of the network is trained, where that is not all of it."""
+    if not isinstance(network, networks.Network):
+        return []
+    notes = [note for each in network.backbones.values() if isinstance(each, Backbone) for note in each.notes]
+    trained = sum(one.numel() for one in network.parameters() if one.requires_grad)
+    # Packed in 4 bits, two weights are a byte.
+    packed = {name for name, _ in network.named_buffers() if name.endswith(".packed")}
+    whole = sum(one.numel() for one in network.parameters())
+    whole += sum(2 * buffer.numel() for name, buffer in network.named_buffers() if name in packed)
+    adapters = [part for each in networks.lora.adapted(network).values() for part in (each.lora_A, each.lora_B)]
+    size = sum(part.weight.numel() * part.weight.element_size() for part in adapters)
+    if trained < whole:
+        adapter = f"; adapters of {size / 1e6:.2g} MB" if adapters else ""
+        notes.append(f"trains {trained:,} of {whole:,} weights ({100 * trained / whole:.2g} %){adapter}")
+    return notes
+
+
+def write_adapters(recipe: Recipe, network: nn.Module, folder: Path, progress: Progress) -> None:
+    """The adapters of a run in peft's format, beside its artifact."""
+    for name, config in recipe.network.items():
+        if config.lora is not None and isinstance(network, networks.Network):
+            backbone = network.backbones[name]
+            assert isinstance(backbone, Backbone)
+            base = str(config.weights or dict(config).get("name") or kind_of(config))
+            size = networks.lora.write(backbone, config.lora, folder / name, base=base)
+            progress.message(f"adapter of {name}: {folder / name} ({size / 1e6:.2g} MB, peft's format)")
+
+
+def merge_adapters(recipe: Recipe, task: Task, state: loop.State, sets: dict[str, Encoded], progress: Progress) -> None:
+    """Adapters into the weights beside them, where the recipe wants it and no answer moves by it: tried on examples."""
+    wanted = [name for name, config in recipe.network.items() if config.lora is not None and config.lora.merge]
+    if not wanted or not isinstance(state.network, networks.Network):
+        return
+    split = next(name for name in ("validation", "test", "train") if name in sets)
+    some = sets[split].examples.take(torch.arange(min(MERGE_TRIED, len(sets[split].examples))))
+    exact = Precision(kind="fp32", device=choose_device())
+    before = evaluation.eval_outputs(task, state.network, some, precision=exact)
+    merged = copy.deepcopy(state.network)
+    for name in wanted:
+        networks.lora.merge(merged.backbones[name])
+    moved = evaluation.apart(before, evaluation.eval_outputs(task, merged, some, precision=exact))
+    if not moved <= MERGE_ALLOWED:
+        progress.message(
+            f"not merged: answers would move by {moved:.2g} (allowed {MERGE_ALLOWED:g}); the artifact keeps the adapter"
+        )
+        return
+    progress.message(f"adapters merged into the weights: answers move by {moved:.2g} at most")
+    state.network = merged
 
 
 def encode_split(
@@ -113,6 +192,35 @@ def _tell_skipped(errors: dict[str, str], progress: Progress) -> None:
         progress.message(f"skipped {name}: {error}")
     if len(errors) > SHOWN:
         progress.message(f"skipped {len(errors) - SHOWN} more; log.jsonl names them all")
+
+
+def keep_features(
+    recipe: Recipe, task: Task, network: nn.Module, sets: dict[str, Encoded], progress: Progress
+) -> tuple[Task, dict[str, Encoded]]:
+    """The task and the splits with the features of frozen backbones in place of their inputs, where they fit into
+    memory: an epoch then costs no more than the head."""
+    names = frozen.inputs_of(network, {name for name, config in recipe.network.items() if config.cache_features})
+    if not names:
+        return task, sets
+    assert isinstance(network, networks.Network)
+    needed = sum(frozen.size_of(task, network, names, each) for each in sets.values()) / 2**30
+    shown = ", ".join(names)
+    if needed > recipe.data.memory:
+        progress.message(
+            f"frozen backbone of {shown}: its features would take {needed:.1f} GiB, more than data.memory; they are "
+            "computed in every step"
+        )
+        return task, sets
+    started = time.perf_counter()
+    kept: dict[str, Encoded] = {}
+    for split, each in sets.items():
+        progress.begin(f"features of {split}", len(each.examples))
+        kept[split] = frozen.with_features(task, network, names, each, progress.at)
+    progress.message(
+        f"frozen backbone of {shown}: features computed once, in {time.perf_counter() - started:.0f} s; "
+        "no augmentation of that input (network.cache_features = false augments, and computes them in every step)"
+    )
+    return frozen.task_of(task, names), kept
 
 
 def prepare(
@@ -162,6 +270,9 @@ def prepare(
 def show_first_batch(task: Task, batches: Batches, seed: int, folder: RunFolder) -> None:
     """The first batch as training sees it, with its truth, in the run folder, where the target can draw it."""
     if not dist.is_main() or type(task.target).draw_batch is Target.draw_batch:
+        return
+    # Features of a frozen backbone are no pictures.
+    if any(isinstance(part, frozen.Featured) for part in task.inputs.values()):
         return
     batch, epoch = batches.at(0)
     some = task.split(batch, SHOWN)[0]
@@ -332,9 +443,22 @@ def card(recipe: Recipe, data: Dataset, scores: Scores, state: loop.State) -> di
         "data": {"fingerprint": data.snapshot.fingerprint, "records": {k: len(v) for k, v in data.splits.items()}},
         "parameters": _num_parameters(state.network),
         "weights_of_step": state.best_step or state.step,
+        "weights": _first_weights(recipe),
         "scores": evaluation.to_json(scores),
         "recipe": recipe.to_toml(),
     }
+
+
+def _first_weights(recipe: Recipe) -> dict[str, dict[str, str]]:
+    """Of each backbone that did not start from nothing: where its weights came from, and their hash."""
+    found = {}
+    for name, config in recipe.network.items():
+        kind = lookup.find("networks", kind_of(config), Backbone)  # type: ignore[type-abstract]
+        path = kind.first_weights(config)
+        if path is not None:
+            named = dict(config).get("name")
+            found[name] = {"source": str(config.weights or named), "sha256": weight_files.digest(path)}
+    return found
 
 
 def _num_parameters(network: nn.Module) -> int:

@@ -119,10 +119,10 @@ def check_target(kind: type[Target]) -> None:
 
 def check_network(kind: type[Backbone]) -> None:
     """For every layout and answer that it claims: gradients everywhere, single = batched, no padding seen, no leak."""
-    config = kind.Config.model_validate(dict(kind.tiny))
     tried = 0
     for spec, output in _claims(kind):
         tried += 1
+        config = kind.Config.model_validate(dict(kind.tiny_for(spec)))
         with torch.device("meta"):
             # So its shapes are known before memory is taken: an artifact is not believed what sizes it asks for.
             kind(config, spec, output)
@@ -150,7 +150,7 @@ def check_task(inputs: type[Input], target: type[Target], network: type[Backbone
     if not fits(spec, task.outputs[name], network):
         return False
     for freeze in (False, True):
-        config = network.Config.model_validate({**network.tiny, "freeze": freeze})
+        config = network.Config.model_validate({**network.tiny_for(spec), "freeze": freeze})
         whole = build({name: config}, task)
         batch = _batch(task, examples, range(len(examples)))
         state = loop.State(network=whole.train(), optimizers=[])
@@ -215,8 +215,9 @@ def _small_network(task: Task) -> nn.Module:
     for name, spec in task.specs.items():
         for kind in lookup.kinds("networks"):
             backbone = lookup.find("networks", kind, Backbone)  # type: ignore[type-abstract]
-            if fits(spec, task.outputs[name], backbone):
-                configs[name] = backbone.Config.model_validate(dict(backbone.tiny))
+            # Networks of other libraries need those.
+            if fits(spec, task.outputs[name], backbone) and not backbone.loads_itself:
+                configs[name] = backbone.Config.model_validate(dict(backbone.tiny_for(spec)))
                 break
         else:
             from sonde.base.errors import UserError
@@ -230,7 +231,7 @@ def _claims(kind: type[Backbone]) -> Iterator[tuple[InputSpec, OutputSpec]]:
     for name in kind.accepts:
         layout = LAYOUTS[name]
         specs = [layout.sample]
-        if name == "tokens":
+        if name == "tokens" and kind.takes_subwords:
             specs.append(replace(layout.sample, subwords=7))
         if name == "grid":
             sizes = {1: (32,), 2: (32, 32), 3: (8, 16, 16)}

@@ -103,7 +103,7 @@ def test_first_answers_are_close_to_no_opinion():
 def test_a_network_that_does_not_give_what_is_asked():
     assert refused({"grid": "unet"}, EXAMPLE) == (
         "network 'unet' answers per pixel; the target needs one answer per example. "
-        "hint: use network 'cnn', 'mlp', 'resnet', 'timm' or 'transformer', or a target such as 'mask'"
+        "hint: use network 'cnn', 'huggingface', 'mlp', 'resnet', 'timm' or 'transformer', or a target such as 'mask'"
     )
     assert refused({"grid": "mlp"}, PIXEL) == (
         "network 'mlp' answers per example; the target needs an answer per pixel. "
@@ -136,7 +136,7 @@ def test_pictures_that_change_their_size_need_a_network_that_takes_any():
 def test_a_network_that_does_not_take_the_input():
     assert refused({"tokens": "resnet"}, EXAMPLE) == (
         "network 'resnet' takes grid or frames; input 'tokens' offers tokens. "
-        "hint: use network 'ngrams', 'recurrent' or 'transformer'"
+        "hint: use network 'huggingface', 'ngrams', 'recurrent' or 'transformer'"
     )
     assert refused({"columns": "cnn"}, EXAMPLE).endswith("hint: use network 'mlp' or 'tabm'")
 

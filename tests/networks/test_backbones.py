@@ -12,7 +12,9 @@ from sonde.contracts.layouts import LAYOUTS
 from sonde.contracts.specs import OutputSpec
 from sonde.networks import assemble
 
-KINDS = {kind: lookup.find("networks", kind, Backbone) for kind in lookup.kinds("networks")}
+FOUND = {kind: lookup.find("networks", kind, Backbone) for kind in lookup.kinds("networks")}
+# One whose settings hang on its input is tried by the conformance kit and tests of its own.
+KINDS = {kind: backbone for kind, backbone in FOUND.items() if "tiny_for" not in vars(backbone)}
 CASES = [
     (kind, layout, per, causal)
     for kind, backbone in KINDS.items()

@@ -18,9 +18,19 @@ class Config(BaseModel):
     renamed: ClassVar[Mapping[str, str]] = {}
 
 
+# What stands for a file that an installed package brings (see `sonde.base.weight_files`), and for one that comes with
+# the network: no paths.
+PACKAGE = "package:"
+FROM_NETWORK = "from the network"
+
+
 def _located(path: str, info: ValidationInfo) -> str:
     base = (info.context or {}).get("base")
-    return path if base is None else str((base / Path(path).expanduser()).resolve())
+    return (
+        path
+        if base is None or path.startswith(PACKAGE) or path == FROM_NETWORK
+        else str((base / Path(path).expanduser()).resolve())
+    )
 
 
 # The path of a file in a setting: as a recipe is read, a relative one starts at the recipe's folder.

@@ -21,6 +21,7 @@ _ORIENTATION = 0x0112
 GAP = 4
 
 ResizeMode = Literal["crop", "squash", "pad"]
+Interpolation = Literal["bilinear", "bicubic", "lanczos", "nearest"]
 ORIENTATION = 0x0112
 
 
@@ -96,7 +97,9 @@ def hex_of(colour: int) -> str:
     return f"#{colour:06x}"
 
 
-def fit_to(image: Image.Image, size: tuple[int, int], *, how: ResizeMode, nearest: bool = False) -> Image.Image:
+def fit_to(
+    image: Image.Image, size: tuple[int, int], *, how: ResizeMode, interpolation: Interpolation = "bilinear"
+) -> Image.Image:
     """The picture at `size` (height, width).
 
     crop: the shorter side is brought to size and the rest cut off around the centre; squash: both sides are brought to
@@ -105,7 +108,7 @@ def fit_to(image: Image.Image, size: tuple[int, int], *, how: ResizeMode, neares
     height, width = size
     if image.size == (width, height):
         return image
-    sampling = Image.Resampling.NEAREST if nearest else Image.Resampling.BILINEAR
+    sampling = Image.Resampling[interpolation.upper()]
     if how == "squash":
         return image.resize((width, height), sampling)
     if how == "crop":

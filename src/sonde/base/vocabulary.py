@@ -29,6 +29,9 @@ class Vocabulary(abc.ABC):
     """Turns texts into token ids and back. `end` and `unknown` are None where a foreign tokenizer has no such token."""
 
     padding: int = PADDING
+    # Tokens around every text, which are kept where a long one is cut.
+    before: int = 0
+    after: int = 0
     end: int | None = END
     unknown: int | None = UNKNOWN
 
@@ -110,10 +113,11 @@ class Characters(Vocabulary):
 class Trained(Vocabulary):
     """A tokenizer of the tokenizers library, from the text of its tokenizer.json.
 
-    Special tokens are never read out of a text: a text that spells "<end>" does not end there.
+    Special tokens are never read out of a text: a text that spells "<end>" does not end there. With `around`, those
+    that the tokenizer puts around a text ([CLS] and [SEP]) are there, as pretrained networks want them.
     """
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, *, around: bool = False) -> None:
         self._text = text
         self._tokenizer = _tokenizers().Tokenizer.from_str(text)
         self._tokenizer.encode_special_tokens = True
@@ -122,6 +126,15 @@ class Trained(Vocabulary):
         self.padding = self._first(_PADDING_NAMES) or 0
         self.end = self._first(_END_NAMES)
         self.unknown = self._first(_UNKNOWN_NAMES)
+        self.around = around
+        self.before, self.after = self._around() if around else (0, 0)
+
+    def _around(self) -> tuple[int, int]:
+        """How many tokens stand before and after those of a text."""
+        # Some tokenizers make no token of a text that is empty.
+        mask = self._tokenizer.encode("a", add_special_tokens=True).special_tokens_mask
+        inside = [place for place, special in enumerate(mask) if not special]
+        return (inside[0], len(mask) - 1 - inside[-1]) if inside else (0, len(mask))
 
     def _first(self, names: Iterable[str]) -> int | None:
         ids = [self._tokenizer.token_to_id(name) for name in names]
@@ -140,22 +153,23 @@ class Trained(Vocabulary):
         return count
 
     def encode(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-        encoded = [one.ids for one in self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)]
+        found = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=self.around)
+        encoded = [one.ids for one in found]
         lengths = _lengths(encoded)
         return np.fromiter(chain.from_iterable(encoded), np.int32, int(lengths.sum())), lengths
 
     def encode_words(self, sentences: Sequence[Sequence[str]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         # As one text, whatever a tokenizer does with spaces: the first token of a word is the first that ends in it.
         texts = [" ".join(words) for words in sentences]
-        found = self._tokenizer.encode_batch(texts, add_special_tokens=False)
+        found = self._tokenizer.encode_batch(texts, add_special_tokens=self.around)
         lengths = _lengths([one.ids for one in found])
         ids = np.fromiter(chain.from_iterable(one.ids for one in found), np.int32, int(lengths.sum()))
         starts = []
         for words, one in zip(sentences, found, strict=True):
-            ends = [stop for _, stop in one.offsets]
+            ends = [stop for _, stop in one.offsets[self.before : len(one.ids) - self.after]]
             place = np.searchsorted(ends, _starts([[len(word) for word in words]]), side="right")
             # A tokenizer may leave nothing of a last word.
-            starts.append(place.clip(max=max(0, len(ends) - 1)).astype(np.int32))
+            starts.append((place.clip(max=max(0, len(ends) - 1)) + self.before).astype(np.int32))
         return ids, lengths, np.concatenate(starts)
 
     def save(self) -> tuple[str, str]:

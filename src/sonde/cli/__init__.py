@@ -60,6 +60,9 @@ def new(
     ] = None,
     out: Annotated[Path, typer.Option(help="Where to write the recipe.")] = Path("recipe.toml"),
     force: Annotated[bool, typer.Option("--force", help="Replace a recipe that is there.")] = False,
+    from_scratch: Annotated[
+        bool, typer.Option("--from-scratch", help="Use no pretrained weights, though there are some.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Look at data and write a recipe, with comments."""
@@ -68,7 +71,7 @@ def new(
     import_later("torch")
     from sonde.commands.new import write_recipe
 
-    found = write_recipe(path, out, target=target, kind=kind, force=force)
+    found = write_recipe(path, out, target=target, kind=kind, force=force, pretrained=not from_scratch)
     _print(found.to_json() if as_json else found.to_text())
 
 

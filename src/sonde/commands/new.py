@@ -6,7 +6,7 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,8 @@ import numpy as np
 from sonde.base import descriptions, files, lookup
 from sonde.base.config import Config
 from sonde.base.errors import RecordError, UserError
-from sonde.commands import budget
+from sonde.commands import _weights_at_hand, budget
+from sonde.contracts.at_hand import WeightsAtHand
 from sonde.contracts.input import Input
 from sonde.contracts.records import Records, is_missing
 from sonde.contracts.specs import Advice
@@ -51,6 +52,8 @@ class NewRecipe:
     # Pictures of some records with their truth, and the folder that they are in.
     drawn: int = 0
     folder: Path | None = None
+    # What pretrained weights were found, and what became of that.
+    pretrained: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -59,6 +62,7 @@ class NewRecipe:
             "target": dict(self.sections["target"]),
             "inputs": {name: dict(each) for name, each in self.sections["inputs"].items()},
             "split": dict(self.sections["data"].get("split", {})),
+            "pretrained": list(self.pretrained),
             "read_as": list(self.guess.read_as),
             "notes": list(self.notes),
             "warnings": list(self.guess.warnings),
@@ -79,6 +83,7 @@ class NewRecipe:
             lines.append(f"            {notes['inputs']}")
         lines += [f"  left out  {note.removeprefix(LEFT_OUT)}" for note in notes.values() if note.startswith(LEFT_OUT)]
         lines += [f"  reads     {each}" for each in self.guess.read_as]
+        lines += [f"  weights   {each}" for each in self.pretrained]
         lines.append(f"  split     {_split_in_words(self.sections['data'].get('split', {}))}")
         lines += [f"  note      {note}" for note in self.notes]
         lines += [f"look at this first: {warning}" for warning in self.guess.warnings]
@@ -100,9 +105,17 @@ def _split_in_words(split: Mapping[str, Any]) -> str:
 
 
 def write_recipe(
-    source: str, out: Path, *, target: str | None = None, kind: str | None = None, force: bool = False
+    source: str,
+    out: Path,
+    *,
+    target: str | None = None,
+    kind: str | None = None,
+    force: bool = False,
+    pretrained: bool = True,
 ) -> NewRecipe:
     """Write the recipe for a data set; `kind` is the kind of target to learn, where it is not the one that is seen.
+
+    With `pretrained`, weights that this machine has are fine-tuned where they suit the data.
 
     Raises:
         UserError: the data set is missing, broken or of no known format, or does not suit the kind of target; `out` is
@@ -117,7 +130,9 @@ def write_recipe(
     guess = reader.guess(path, target)
     records = _records(guess, path)
     guess = _with_hint(guess, records) if kind is None else _of_kind(guess, kind, records)
-    sections, notes = recommend(guess, records)
+    weights = _weights_at_hand.find()
+    tuned = _fine_tuned(guess, records, weights)
+    sections, notes = recommend(guess, records, tuned if pretrained else None)
     sections["data"]["source"] = _relative(source, path, out)
     text = to_toml(sections, guess)
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -125,7 +140,13 @@ def write_recipe(
     folder = out.with_name(f"{out.stem}-truth")
     drawn = _draw(sections, records, folder)
     return NewRecipe(
-        path=out, guess=guess, sections=sections, drawn=drawn, folder=folder if drawn else None, notes=notes
+        path=out,
+        guess=guess,
+        sections=sections,
+        drawn=drawn,
+        folder=folder if drawn else None,
+        notes=notes,
+        pretrained=_told(tuned, weights, pretrained=pretrained),
     )
 
 
@@ -216,9 +237,45 @@ def _relative(source: str, path: Path, out: Path) -> str:
     return source if ":" in source else Path(os.path.relpath(path, out.parent.resolve())).as_posix()
 
 
-def recommend(guess: Guess, records: Records) -> tuple[dict[str, dict[str, Any]], tuple[str, ...]]:
-    """The sections of a recipe: what the source found, and what the inputs and the target recommend for it; and what
-    people should know of that."""
+Tuned = tuple[WeightsAtHand, Advice]
+
+
+def _fine_tuned(guess: Guess, records: Records, weights: Sequence[WeightsAtHand]) -> Tuned | None:
+    """The first weights at hand that suit the data, and how to fine-tune them; for a single input, and a target that
+    has no wishes of its own."""
+    if len(guess.inputs) != 1:
+        return None
+    target_kind = lookup.find("targets", guess.target["kind"], Target)  # type: ignore[type-abstract]
+    (section,) = guess.inputs.values()
+    kind = lookup.find("inputs", section["kind"], Input)  # type: ignore[type-abstract]
+    config = kind.Config.model_validate(dict(section))
+    target = target_kind.Config.model_validate(dict(guess.target))
+    own = target_kind.recommend(target, {section["kind"]: config}, records)
+    if own.network or own.training:
+        return None
+    for each in weights:
+        advice = kind.fine_tune(config, target_kind.asks, records, each)
+        if advice is not None:
+            return each, advice
+    return None
+
+
+def _told(tuned: Tuned | None, weights: Sequence[WeightsAtHand], *, pretrained: bool) -> tuple[str, ...]:
+    if tuned is None:
+        return ()
+    found, _ = tuned
+    others = len(weights) - 1
+    more = f"; {others} more at hand" if others else ""
+    if pretrained:
+        return (f"pretrained, from {found.about}: fine-tuned{more} (--from-scratch trains without)",)
+    return (f"pretrained ones are at hand, from {found.about}{more}; left out as asked",)
+
+
+def recommend(
+    guess: Guess, records: Records, tuned: Tuned | None = None
+) -> tuple[dict[str, dict[str, Any]], tuple[str, ...]]:
+    """The sections of a recipe: what the source found, and what the inputs and the target recommend for it, with
+    pretrained weights where `tuned` says how; and what people should know of that."""
     target_kind = lookup.find("targets", guess.target["kind"], Target)
     target = target_kind.Config.model_validate(dict(guess.target))
     found: dict[str, Config] = {}
@@ -227,7 +284,7 @@ def recommend(guess: Guess, records: Records) -> tuple[dict[str, dict[str, Any]]
         kind = lookup.find("inputs", section["kind"], Input)
         config = kind.Config.model_validate(dict(section))
         found[section["kind"]] = config
-        advice.append(kind.recommend(config, target_kind.asks, records))
+        advice.append(kind.recommend(config, target_kind.asks, records) if tuned is None else tuned[1])
     own = target_kind.recommend(target, found, records)
     names = list(guess.inputs)
     inputs = {

@@ -151,7 +151,7 @@ class Case:
         before = Snapshot.from_json(files.read_json(folder.snapshot))
         if before.fingerprint != data.snapshot.fingerprint:
             raise UserError(f"the data has changed since the run in {path} was made", expected="the same records")
-        task = stages.fit_task(recipe, data.splits["train"])
+        task = stages.fit_task(recipe, data.splits["train"], own)
         some = min(len(data.splits["train"]), max(EXAMPLES, 2 * recipe.training.batch_size))
         split = next((each for each in ("test", "validation") if each in data.splits), "train")
         return cls(

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, ClassVar
 
-from pydantic import Field
+from pydantic import Field, field_validator, model_validator
 from torch import Tensor, nn
 
+from sonde.base import weight_files
 from sonde.base.config import Config, FilePath
+from sonde.contracts.adapters import LoraConfig
 from sonde.contracts.columns import Tensors
+from sonde.contracts.preprocessing import Preprocessing
 from sonde.contracts.specs import Features, FeatureWidth, InputSpec, LayoutName, OutputSpec, Per
 
 
@@ -19,9 +23,29 @@ class BackboneConfig(Config):
 
     weights: FilePath | None = Field(
         default=None,
-        description="start from these weights: a .safetensors file, an artifact or a run (relative to this recipe)",
+        description="start from these weights: a .safetensors file, an artifact or a run (relative to this recipe), or "
+        "package:NAME",
     )
     freeze: bool = Field(default=False, description="keep the backbone as it starts and train the head only")
+    lora: LoraConfig | None = Field(
+        default=None, description="train low-rank adapters (LoRA) beside the backbone's layers: { rank = 8 }"
+    )
+    cache_features: bool = Field(
+        default=True,
+        description="frozen: compute the features once, without augmentation; false: in every step, augmented",
+    )
+
+    @field_validator("lora", mode="before")
+    @classmethod
+    def _usual_adapters(cls, value: object) -> object:
+        """`lora = true` is short for the usual settings."""
+        return {} if value is True else None if value is False else value
+
+    @model_validator(mode="after")
+    def _one_way_to_learn(self) -> BackboneConfig:
+        if self.freeze and self.lora is not None:
+            raise ValueError("freeze trains the head only, lora trains adapters; give one of them")
+        return self
 
 
 class Backbone(nn.Module, abc.ABC):
@@ -39,7 +63,7 @@ class Backbone(nn.Module, abc.ABC):
     # Whether it can be steered by a condition (`OutputSpec.condition`).
     conditions: ClassVar[bool] = False
     # Whether it takes all positions for real, padding included, because its input has one length (a picture of sound).
-    fixed_length: ClassVar[bool] = False
+    fixed_length: bool = False
     # Whether it takes grids of another size than it was built for.
     any_size: ClassVar[bool] = False
     # How many axes the grids that it takes can have.
@@ -50,13 +74,45 @@ class Backbone(nn.Module, abc.ABC):
     ensemble: ClassVar[bool] = False
     # Settings that make it small, for the conformance kit.
     tiny: ClassVar[Mapping[str, Any]] = {}
+    # Whether it takes tokens that come with their subwords (`InputSpec.subwords`).
+    takes_subwords: ClassVar[bool] = True
+    # Where a network of another library stands inside it: what that library's own names are prefixed with here...
+    inner: ClassVar[str] = ""
 
     # How many networks it is in one: it gives the features of each, (B * members, width), one example after another.
     # In training each is told how wrong it was by itself, else the head averages their answers.
     members: int = 1
 
+    # ... and there, where only a part of its network was taken.
+    foreign: str = ""
+
+    # What people should know of how first weights were found, one line each.
+    notes: tuple[str, ...] = ()
+
     # Channels of the features: one number, or one per grid when asked per pixel.
     width: FeatureWidth
+
+    @classmethod
+    def tiny_for(cls, spec: InputSpec) -> Mapping[str, Any]:
+        """Settings that make it small, for the conformance kit; `tiny`, unless they hang on the input."""
+        return cls.tiny
+
+    @classmethod
+    def preprocessing(cls, config: Any) -> Preprocessing | None:
+        """How the pretrained weights that `config` names want their input prepared; None: they do not mind, or there
+        are none."""
+        return None
+
+    @classmethod
+    def first_weights(cls, config: Any) -> Path | None:
+        """The file or folder of the weights that `config` names, on this machine; None where there are none."""
+        return None if config.weights is None else weight_files.locate(config.weights)
+
+    @classmethod
+    def resolved(cls, config: Any) -> Any:
+        """The settings with all that the place of the weights says of the network: what an artifact keeps, so that it
+        needs that place no more."""
+        return config
 
     @abc.abstractmethod
     def __init__(self, config: Any, spec: InputSpec, output: OutputSpec) -> None:

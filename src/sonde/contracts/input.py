@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import numpy as np
 
 from sonde.base.config import Config
-from sonde.base.errors import RecordError
+from sonde.base.errors import RecordError, UserError
 from sonde.base.rng import BatchRng
 from sonde.base.threads import each
+from sonde.contracts.at_hand import WeightsAtHand
 from sonde.contracts.augment import AugmentParams
 from sonde.contracts.columns import Columns, Tensors, stack
 from sonde.contracts.part import Part
+from sonde.contracts.preprocessing import Preprocessing
 from sonde.contracts.records import Record, Records
 from sonde.contracts.specs import Advice, InputSpec, OutputSpec
 
@@ -33,6 +35,19 @@ class Input(Part):
         """Learn statistics, a vocabulary, categories from the records of the training split."""
 
     @classmethod
+    def fit_to(cls, config: Any, records: Records, wanted: Preprocessing) -> Self:
+        """`fit`, for a backbone whose pretrained weights want their input prepared as it was in their training.
+
+        Raises:
+            UserError: this kind cannot.
+        """
+        raise UserError(
+            f"the input {cls.__name__} cannot prepare its records as the pretrained weights want them: those are for "
+            f"{wanted}",
+            hint="use another input or network, or train without those weights",
+        )
+
+    @classmethod
     def sample(cls, count: int, rng: np.random.Generator) -> tuple[Config, Records]:
         """A tiny data set of this kind and settings to go with it: what the conformance kit tries the kind on."""
         raise NotImplementedError(f"{cls.__name__} has no sample data")
@@ -44,6 +59,12 @@ class Input(Part):
 
         `config` is of this kind, as the source proposed it.
         """
+
+    @staticmethod
+    def fine_tune(config: Any, output: OutputSpec, records: Records, weights: WeightsAtHand) -> Advice | None:
+        """Settings that do well with pretrained weights, in place of those of `recommend`: fewer epochs, lower rates.
+        None where they do not suit these records, or it is not known that they help."""
+        return None
 
     @property
     @abc.abstractmethod

@@ -64,6 +64,21 @@ class Score:
         return f"{self.value:.4g}{interval}"
 
 
+def apart(one: EvalColumns, other: EvalColumns) -> float:
+    """The largest difference of two sets of answers, relative where a number is above one; sets are compared one by
+    one. Infinite where the shapes differ."""
+    largest = 0.0
+    for name, column in one.items():
+        for mine, theirs in zip(column, other[name], strict=True):
+            first, second = np.asarray(mine), np.asarray(theirs)
+            if first.shape != second.shape:
+                return math.inf
+            if first.dtype.kind == "f" and first.size:
+                gap = np.abs(first - second) / np.maximum(1.0, np.abs(first))
+                largest = max(largest, float(gap.max())) if np.isfinite(gap).all() else math.inf
+    return largest
+
+
 def about(score: Score) -> str:
     """What stands behind the scores of a split, in words.
 

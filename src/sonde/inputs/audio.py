@@ -29,9 +29,11 @@ from sonde.contracts.columns import Columns, Tensors
 from sonde.contracts.finding import Finding, judged
 from sonde.contracts.input import Input
 from sonde.contracts.part import agree
+from sonde.contracts.preprocessing import Preprocessing
 from sonde.contracts.records import Record, Records
 from sonde.contracts.specs import Advice, InputSpec, OutputSpec
 from sonde.inputs import _mel
+from sonde.inputs._extractor import Extractor
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -99,6 +101,8 @@ class Audio(Input):
     """One recording a record: "frames" float16 (T, F), log-mel, and "length" (), how many of them are real.
 
     All channels are mixed to one. `mean` and `deviation` are per band, over the real frames of the training split.
+    With an `extractor`, the settings of a pretrained network's own, frames are float32 as that gives them (a waveform
+    has one band), `steps` of them; they are neither standardized nor augmented.
     Shape suffixes: B example, T frame, F band, M mask, N sample.
     """
 
@@ -112,6 +116,8 @@ class Audio(Input):
     seconds: float
     mean: list[float]
     deviation: list[float]
+    extractor: dict[str, Any] | None = None
+    steps: int = 0
 
     @classmethod
     def fit(cls, config: AudioConfig, records: Records) -> Self:
@@ -119,14 +125,8 @@ class Audio(Input):
             raise UserError(
                 f"the records have no field {config.field!r}", expected="one of: " + ", ".join(records.fields)
             )
-        chosen = np.linspace(0, len(records) - 1, min(SAMPLE, len(records))).astype(int)
-        values = list(records.fields[config.field][chosen])
-        found = [one for one in each(_header, values) if isinstance(one, tuple)]
-        if not found:
-            raise UserError(
-                f"none of the first {len(values)} records has a readable recording in field {config.field!r}",
-                expected="WAV, FLAC, OGG or other sound files",
-            )
+        values = _some(config, records)
+        found = _headers(config, values)
         usual = Counter(rate for rate, _ in found).most_common()
         # Of rates that are equally common the lower one: nothing is made up then.
         rate = config.rate or min(RATE, min(rate for rate, count in usual if count == usual[0][1]))
@@ -147,6 +147,34 @@ class Audio(Input):
         # A band that is always silent has no deviation; any scale will do then.
         deviation_F = (square_F / count - mean_F**2).clamp_min(1e-6).sqrt()
         return dataclasses.replace(part, mean=mean_F.tolist(), deviation=deviation_F.tolist())
+
+    @classmethod
+    def fit_to(cls, config: AudioConfig, records: Records, wanted: Preprocessing) -> Self:
+        if wanted.sound is None:
+            return super().fit_to(config, records, wanted)
+        extractor = Extractor(wanted.sound.extractor)
+        if config.rate not in (None, extractor.rate) or config.n_mels is not None:
+            setting = "n_mels" if config.n_mels is not None else "rate"
+            raise UserError(
+                f"{setting} is what the pretrained network's own features of sound have", hint=f"leave {setting} out"
+            )
+        found = _headers(config, _some(config, records))
+        seconds = config.seconds or _usual_seconds([each for _, each in found])
+        frames_TF, _ = extractor(np.zeros(max(1, round(seconds * extractor.rate)), dtype=np.float32))
+        return cls(
+            config=config,
+            rate=extractor.rate,
+            n_mels=frames_TF.shape[1],
+            seconds=seconds,
+            mean=[0.0] * frames_TF.shape[1],
+            deviation=[1.0] * frames_TF.shape[1],
+            extractor=dict(wanted.sound.extractor),
+            steps=len(frames_TF),
+        )
+
+    @cached_property
+    def _extract(self) -> Extractor | None:
+        return None if self.extractor is None else Extractor(self.extractor)
 
     def _moments(self, value: object) -> Tensor | None:
         """Of a recording the number of frames, the sum of values and that of squares per band, float64 (3, F)."""
@@ -193,7 +221,7 @@ class Audio(Input):
     @property
     def length(self) -> int:
         """Frames of every example."""
-        return 1 + self._limit // _mel.hop(self.rate)
+        return self.steps or 1 + self._limit // _mel.hop(self.rate)
 
     @property
     def _limit(self) -> int:
@@ -217,10 +245,19 @@ class Audio(Input):
         value = record.get(self.config.field)
         if value is None:
             raise RecordError(f"the record has no recording in field {self.config.field!r}")
+        if self._extract is not None:
+            return self._as_the_network_wants(self._extract, value)
         real_TF = self._frames(value)
         frames_TF = torch.full((self.length, self.n_mels), math.log(_mel.FLOOR), dtype=torch.float16)
         frames_TF[: len(real_TF)] = real_TF
         return {"frames": frames_TF, "length": torch.tensor(len(real_TF))}
+
+    def _as_the_network_wants(self, extract: Extractor, value: object) -> Tensors:
+        samples_N = resample(*_samples(value, self.seconds), self.rate)[: self._limit]
+        real_TF, length = extract(samples_N)
+        frames_TF = torch.zeros(self.length, self.n_mels)
+        frames_TF[: len(real_TF)] = real_TF[: self.length]
+        return {"frames": frames_TF, "length": torch.tensor(min(length, self.length))}
 
     def _frames(self, value: object) -> Tensor:
         """The real frames of a recording, float32 (T, F)."""
@@ -268,6 +305,8 @@ class Audio(Input):
         ]
 
     def augment(self, tensors: Tensors, rng: BatchRng) -> tuple[Tensors, AugmentParams]:
+        if self.extractor is not None:
+            return tensors, AugmentParams()
         settings, length_B = self.config.augment, tensors["length"]
         frames_BTF = tensors["frames"].float()
         size, bands = frames_BTF.shape[1:]
@@ -297,6 +336,8 @@ class Audio(Input):
 
     def preprocess(self, tensors: Tensors) -> Tensors:
         """Log-mel frames (B, T, F) to floats of mean 0 and deviation 1 per band, with zeros beyond each length."""
+        if self.extractor is not None:
+            return tensors
         frames_BTF, length_B = tensors["frames"], tensors["length"]
         scale_F = 1 / constant(self.deviation, frames_BTF.device)
         shift_F = -constant(self.mean, frames_BTF.device) * scale_F
@@ -397,6 +438,27 @@ def _samples(value: object, seconds: float) -> tuple[np.ndarray, int]:
     if not np.isfinite(samples).all():
         raise RecordError(f"{name} has samples that are NaN or infinite", expected="samples from -1 to 1")
     return np.ascontiguousarray(samples.mean(axis=1)), rate
+
+
+def _some(config: AudioConfig, records: Records) -> list[object]:
+    """The recordings that rate and length are taken from."""
+    chosen = np.linspace(0, len(records) - 1, min(SAMPLE, len(records))).astype(int)
+    return list(records.fields[config.field][chosen])
+
+
+def _headers(config: AudioConfig, values: list[object]) -> list[tuple[int, float]]:
+    """The rates and seconds of those that can be read.
+
+    Raises:
+        UserError: none can.
+    """
+    found = [one for one in each(_header, values) if isinstance(one, tuple)]
+    if not found:
+        raise UserError(
+            f"none of the first {len(values)} records has a readable recording in field {config.field!r}",
+            expected="WAV, FLAC, OGG or other sound files",
+        )
+    return found
 
 
 def _header(value: object) -> tuple[int, float] | None:

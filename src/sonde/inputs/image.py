@@ -7,7 +7,7 @@ import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, get_args
 
 import numpy as np
 import torch
@@ -16,14 +16,16 @@ from pydantic import Field, model_validator
 from sonde.base.config import Config
 from sonde.base.constants import constant
 from sonde.base.errors import RecordError, UserError
-from sonde.base.images import Header, ResizeMode, fit_to, placement, read_header, read_image
+from sonde.base.images import Header, Interpolation, ResizeMode, fit_to, placement, read_header, read_image
 from sonde.base.rng import BatchRng
 from sonde.base.threads import each
+from sonde.contracts.at_hand import WeightsAtHand
 from sonde.contracts.augment import AugmentParams, partner
 from sonde.contracts.columns import Columns, Tensors
 from sonde.contracts.finding import Finding, judged
 from sonde.contracts.input import Input
 from sonde.contracts.part import agree
+from sonde.contracts.preprocessing import Preprocessing
 from sonde.contracts.records import Record, Records
 from sonde.contracts.specs import Advice, InputSpec, OutputSpec
 
@@ -51,6 +53,10 @@ SHOWN = 224
 # More pixels than a picture can have that a network is to see as a whole.
 MOST_PIXELS = 1 << 24
 Side = Annotated[int, Field(ge=1, le=1 << 16)]
+
+
+# Photos from this side on, and at most so many of them, are fine-tuned where pretrained weights are at hand.
+SMALLEST_PHOTO, MANY = 96, 10_000
 
 
 class Augment(Config):
@@ -83,10 +89,16 @@ class ImageConfig(Config):
     kind: Literal["image"] = "image"
     field: str = Field(default="image", description="the field that holds the picture")
     size: Side | tuple[Side, Side] | None = Field(
-        default=None, description="side, or height and width, in pixels; the data's own size (at most 64) if left out"
+        default=None,
+        description="side, or height and width, in pixels; if left out that of the pretrained weights, or the data's "
+        "own (at most 64)",
     )
     channels: Literal[1, 3] | None = Field(default=None, description="1 grey, 3 colour; what the data has if left out")
     resize_mode: ResizeMode = Field(default="crop", description="crop, squash or pad pictures of another shape")
+    interpolation: Interpolation | None = Field(
+        default=None,
+        description="bilinear, bicubic, lanczos or nearest; that of the pretrained weights, or bilinear, if left out",
+    )
     augment: Augment = Field(default=Augment(), description="random changes, in training only")
 
     renamed: ClassVar[Mapping[str, str]] = {"fit": "resize_mode"}
@@ -101,7 +113,8 @@ class ImageConfig(Config):
 
 @dataclass(frozen=True, kw_only=True)
 class Image(Input):
-    """One picture a record, uint8 (C, H, W). `mean` and `deviation` are per channel, in [0, 1].
+    """One picture a record, uint8 (C, H, W). `mean` and `deviation` are per channel, in [0, 1]: of the training split,
+    or, with a pretrained network, of what its weights were trained on.
 
     Beside "grid" goes "placement" (6,), float32: where the picture was put (see `sonde.base.images.placement`), for
     truths and answers that are places in it.
@@ -116,6 +129,7 @@ class Image(Input):
     channels: int
     mean: list[float]
     deviation: list[float]
+    interpolation: Interpolation = "bilinear"
 
     @classmethod
     def fit(cls, config: ImageConfig, records: Records) -> Self:
@@ -125,7 +139,8 @@ class Image(Input):
         headers = [one for one in each(read_header, values) if one is not None]
         channels = config.channels or (1 if all(one.mode in GREY for one in headers) else 3)
         size = _size(config.size, [(one.height, one.width) for one in headers])
-        found = each(lambda value: _try_pixels(value, size, channels, config.resize_mode), values)
+        interpolation = config.interpolation or "bilinear"
+        found = each(lambda value: _try_pixels(value, size, channels, config.resize_mode, interpolation), values)
         readable = [one for one in found if one is not None]
         if not readable:
             raise UserError(
@@ -141,7 +156,24 @@ class Image(Input):
             mean=moments.mean(axis=(0, 2)).tolist(),
             # A picture set of one colour has no deviation; any scale will do then.
             deviation=np.maximum(moments.std(axis=(0, 2)), 1e-3).tolist(),
+            interpolation=interpolation,
         )
+
+    @classmethod
+    def fit_to(cls, config: ImageConfig, records: Records, wanted: Preprocessing) -> Self:
+        if wanted.picture is None:
+            return super().fit_to(config, records, wanted)
+        picture = wanted.picture
+        filters = {"interpolation": picture.interpolation} if picture.interpolation in get_args(Interpolation) else {}
+        asked = {"size": picture.size, "channels": len(picture.mean), **filters}
+        left_out = {name: value for name, value in asked.items() if getattr(config, name) is None}
+        part = cls.fit(config.model_copy(update=left_out), records)
+        mean, deviation = list(picture.mean), list(picture.deviation)
+        if part.channels != len(mean):
+            # A grey picture is the mean of its colours.
+            mean = [sum(mean) / len(mean)] * part.channels
+            deviation = [sum(deviation) / len(deviation)] * part.channels
+        return replace(part, mean=mean, deviation=deviation)
 
     @classmethod
     def sample(cls, count: int, rng: np.random.Generator) -> tuple[ImageConfig, Records]:
@@ -206,6 +238,29 @@ class Image(Input):
         agree(len(self.mean) == len(self.deviation) == self.channels, "mean and deviation are not one a channel")
         agree(min(self.deviation) > 0, "a deviation is not above 0")
 
+    @staticmethod
+    def fine_tune(config: ImageConfig, output: OutputSpec, records: Records, weights: WeightsAtHand) -> Advice | None:
+        sample = records.take(np.linspace(0, len(records) - 1, min(32, len(records))).astype(int))
+        pictures = [one for one in each(read_header, sample.fields[config.field]) if one is not None]
+        photos = bool(pictures) and all(
+            min(one.width, one.height) >= SMALLEST_PHOTO and one.mode not in GREY for one in pictures
+        )
+        # What the weights know is photos; drawings, digits and small pictures are learned from scratch as quickly.
+        if weights.layout != "grid" or "example" not in output.per or not photos or len(records) > MANY:
+            return None
+        colour = {"brightness": 0.2, "contrast": 0.2, "saturation": 0.2}
+        return Advice(
+            input={"size": 128, "augment": {"flip": True, "shift": 0.1, "zoom": 0.25, "rotate": 15, **colour}},
+            target={"smoothing": 0.1},
+            network=weights.network,
+            training={
+                "epochs": 12 if len(records) < 500 else 6,
+                "batch_size": 32,
+                "optimizer": {"kind": "adamw", "lr": 5e-4, "lr_head": 3e-3},
+                "schedule": {"kind": "warmup-cosine", "warmup": 0.1},
+            },
+        )
+
     @property
     def spec(self) -> InputSpec:
         return InputSpec(layout="grid", channels=self.channels, size=(self.size[0], self.size[1]))
@@ -216,7 +271,7 @@ class Image(Input):
         image = read_image(record[self.config.field])
         size, how = (self.size[0], self.size[1]), self.config.resize_mode
         return {
-            "grid": torch.from_numpy(_pixels(image, size, self.channels, how)),
+            "grid": torch.from_numpy(_pixels(image, size, self.channels, how, self.interpolation)),
             "placement": torch.tensor(placement((image.height, image.width), size, how=how)),
         }
 
@@ -336,9 +391,11 @@ def _png(pixels: np.ndarray) -> bytes:
     return file.getvalue()
 
 
-def _try_pixels(value: object, size: tuple[int, int], channels: int, how: ResizeMode) -> np.ndarray | None:
+def _try_pixels(
+    value: object, size: tuple[int, int], channels: int, how: ResizeMode, interpolation: Interpolation
+) -> np.ndarray | None:
     try:
-        return _pixels(read_image(value), size, channels, how)
+        return _pixels(read_image(value), size, channels, how, interpolation)
     except RecordError:
         return None
 
@@ -353,7 +410,9 @@ def _size(wanted: int | tuple[int, int] | None, found: list[tuple[int, int]]) ->
     return 64, 64
 
 
-def _pixels(image: Any, size: tuple[int, int], channels: int, how: ResizeMode) -> np.ndarray:
+def _pixels(
+    image: Any, size: tuple[int, int], channels: int, how: ResizeMode, interpolation: Interpolation
+) -> np.ndarray:
     """uint8 (C, H, W). 16-bit and float pictures are brought to 8 bits; transparency is laid on white."""
     if image.mode in ("I", "I;16", "F"):
         values = np.asarray(image, dtype=np.float32)
@@ -361,7 +420,7 @@ def _pixels(image: Any, size: tuple[int, int], channels: int, how: ResizeMode) -
         image = _from_float(values / top)
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         image = _on_white(image)
-    image = fit_to(image.convert("RGB" if channels == 3 else "L"), size, how=how)
+    image = fit_to(image.convert("RGB" if channels == 3 else "L"), size, how=how, interpolation=interpolation)
     pixels = np.array(image, dtype=np.uint8)
     return pixels[None] if channels == 1 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
 

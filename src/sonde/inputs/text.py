@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from pydantic import Field, model_validator
 
-from sonde.base.config import Config, FilePath
+from sonde.base.config import FROM_NETWORK, Config, FilePath
 from sonde.base.errors import RecordError, UserError, near, unknown
 from sonde.base.rng import BatchRng
 from sonde.base.vocabulary import (
@@ -28,6 +28,7 @@ from sonde.base.vocabulary import (
     frequent_characters,
     train,
 )
+from sonde.contracts.at_hand import WeightsAtHand
 from sonde.contracts.augment import AugmentParams
 from sonde.contracts.classical import FeatureMap
 from sonde.contracts.columns import Columns, Ragged, Tensors, take
@@ -35,6 +36,7 @@ from sonde.contracts.feature_maps import Tokens
 from sonde.contracts.finding import Finding, judged
 from sonde.contracts.input import Input
 from sonde.contracts.part import agree
+from sonde.contracts.preprocessing import Preprocessing, TextPreprocessing
 from sonde.contracts.records import Record, Records
 from sonde.contracts.specs import Advice, InputSpec, OutputSpec
 from sonde.inputs._reading import is_words, read_text, read_words
@@ -54,6 +56,8 @@ GRAMS = {"bytes": (2, 5), "characters": (2, 5), "words": (1, 2), "bpe": (1, 3)}
 # Training texts that the usual length is taken from, and the longest that it may become.
 SAMPLE = 10_000
 LONGEST = 512
+# Training texts up to which pretrained weights are fine-tuned, unless the recipe is changed.
+MANY = 10_000
 # Characters of a text on a report.
 SHOWN = 600
 
@@ -80,7 +84,9 @@ class TextConfig(Config):
         default=(), description="fields that the vocabulary is learned from, too: a joint one for translation"
     )
     tokenizer: FilePath | None = Field(
-        default=None, description="an existing tokenizer.json (relative to this recipe), instead of training one"
+        default=None,
+        description="an existing tokenizer.json (relative to this recipe), instead of training one; "
+        f'"{FROM_NETWORK}": that of the pretrained network',
     )
     subwords: bool = Field(
         default=False, description="lists of words: know each by its beginning, ending and shape (capitals), too"
@@ -135,9 +141,38 @@ class Text(Input):
     length: int
     words: bool = False
     subwords: list[str] = dataclasses.field(default_factory=list)
+    # Whether the tokens that the tokenizer puts around a text ([CLS], [SEP]) are there.
+    around: bool = False
 
     @classmethod
     def fit(cls, config: TextConfig, records: Records) -> Self:
+        if config.tokenizer == FROM_NETWORK:
+            raise UserError(
+                f"inputs.*.tokenizer is {FROM_NETWORK!r}, and the network has no pretrained weights with a tokenizer",
+                hint='give the path of a tokenizer.json, or a network such as "huggingface" with weights',
+            )
+        return cls._fit(config, records, None)
+
+    @classmethod
+    def fit_to(cls, config: TextConfig, records: Records, wanted: Preprocessing) -> Self:
+        if wanted.text is None:
+            return super().fit_to(config, records, wanted)
+        if config.tokenizer not in (None, FROM_NETWORK) or config.subwords or config.window:
+            setting = "window" if config.window else "subwords" if config.subwords else "tokenizer"
+            raise UserError(
+                f"{setting} does not go with a pretrained network, which knows the tokens of its own tokenizer only",
+                hint=f'leave {setting} out, or give tokenizer = "{FROM_NETWORK}"',
+            )
+        left_out = {"tokenizer": FROM_NETWORK}
+        if wanted.text.length and config.length and config.length > wanted.text.length:
+            raise UserError(
+                f"the input's length is {config.length}, the pretrained network has {wanted.text.length} positions",
+                hint=f"length = {wanted.text.length}, or leave it out",
+            )
+        return cls._fit(config.model_copy(update=left_out), records, wanted.text)
+
+    @classmethod
+    def _fit(cls, config: TextConfig, records: Records, network: TextPreprocessing | None) -> Self:
         for field in cls.fields(config):
             if field not in records.fields:
                 close = near(field, records.fields)
@@ -147,7 +182,7 @@ class Text(Input):
                     hint=f"did you mean {close!r}?" if close else None,
                 )
         if any(is_words(value) for value in records.fields[config.field]):
-            return cls._fit_words(config, records)
+            return cls._fit_words(config, records, network)
         if config.subwords:
             raise UserError(
                 f"subwords are for lists of words; field {config.field!r} holds whole texts", hint="leave subwords out"
@@ -158,17 +193,22 @@ class Text(Input):
                 f"none of the {len(records)} training records has a text in field {config.field!r}",
                 expected="texts, or paths of UTF-8 text files",
             )
-        known = [*texts, *_others(config, records)]
-        part = cls(config=config, learnt=_learn(config, known), length=config.window or config.length or LONGEST)
+        most = (network.length if network else 0) or LONGEST
+        part = cls(
+            config=config,
+            learnt=network.tokenizer if network else _learn(config, [*texts, *_others(config, records)]),
+            length=config.window or config.length or most,
+            around=network is not None,
+        )
         part._check_tokenizer()
         if config.window or config.length:
             return part
         sample = [texts[index] for index in np.linspace(0, len(texts) - 1, min(SAMPLE, len(texts))).astype(int)]
         usual = np.percentile(part.vocabulary.encode(sample)[1], 99, method="inverted_cdf")
-        return replace(part, length=int(np.clip(usual, 1, LONGEST)))
+        return replace(part, length=int(np.clip(usual, 1, min(most, LONGEST))))
 
     @classmethod
-    def _fit_words(cls, config: TextConfig, records: Records) -> Self:
+    def _fit_words(cls, config: TextConfig, records: Records, network: TextPreprocessing | None) -> Self:
         if config.window or config.also:
             raise UserError(
                 f"field {config.field!r} holds lists of words",
@@ -181,16 +221,18 @@ class Text(Input):
         flat = [word for found in read for word in found]
         part = cls(
             config=config,
-            learnt=_learn(config, _lowered(config, flat, words=True), whole=True),
+            learnt=network.tokenizer if network else _learn(config, _lowered(config, flat, words=True), whole=True),
             length=config.length or LONGEST,
             words=True,
+            around=network is not None,
             subwords=learn(flat, config.min_count) if config.subwords else [],
         )
         part._check_tokenizer()
         if config.length:
             return part
         _, lengths, _ = part.vocabulary.encode_words([_lowered(config, found, words=True) for found in read])
-        return replace(part, length=max(LONGEST, 2 * int(lengths.max())))
+        longest = max(LONGEST, 2 * int(lengths.max()))
+        return replace(part, length=min(longest, network.length) if network and network.length else longest)
 
     def _check_tokenizer(self) -> None:
         config = self.config
@@ -255,6 +297,26 @@ class Text(Input):
             },
         )
 
+    @staticmethod
+    def fine_tune(config: TextConfig, output: OutputSpec, records: Records, weights: WeightsAtHand) -> Advice | None:
+        count = len(records)
+        # Of large sets a network of one's own learns as much, in less time.
+        if weights.layout != "tokens" or output.causal or count > MANY or config.window is not None:
+            return None
+        words = "example" not in output.per
+        epochs = int(np.clip(8000 / count, 3, 12)) if words else 12 if count < 300 else 6 if count < 2000 else 3
+        lr = 3e-4 if words else 1e-4
+        return Advice(
+            input={"tokenizer": FROM_NETWORK},
+            network=weights.network,
+            training={
+                "epochs": epochs,
+                "batch_size": 16 if words or count < 2000 else 32,
+                "optimizer": {"kind": "adamw", "lr": lr, "lr_head": 10 * lr},
+                "schedule": {"kind": "warmup-cosine", "warmup": 0.1},
+            },
+        )
+
     @cached_property
     def vocabulary(self) -> Vocabulary:
         """Between texts and ids."""
@@ -264,7 +326,7 @@ class Text(Input):
             return Characters(self.learnt)
         if self.config.tokenizer is None and self.config.tokens == "words" and self.words:
             return WholeWords(self.learnt)
-        return Trained(self.learnt)
+        return Trained(self.learnt, around=self.around)
 
     @cached_property
     def _known_subwords(self) -> Subwords:
@@ -326,7 +388,10 @@ class Text(Input):
         ids, lengths = self._filled(ids, lengths)
         if self.config.window is None and lengths.max() > self.length:
             place = np.arange(len(ids)) - np.repeat(lengths.cumsum() - lengths, lengths)
-            ids, lengths = ids[place < self.length], lengths.clip(max=self.length)
+            # What stands after every text stays.
+            after = self.vocabulary.after
+            kept = (place < self.length - after) | (place >= np.repeat(lengths, lengths) - after)
+            ids, lengths = ids[kept | np.repeat(lengths <= self.length, lengths)], lengths.clip(max=self.length)
         return {"tokens": _ragged(ids, lengths)}, errors
 
     def _filled(self, ids: np.ndarray, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

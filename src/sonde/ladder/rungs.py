@@ -91,7 +91,8 @@ def _pretrained(recipe: Recipe) -> Iterator[Rung]:
 
 def is_pretrained(config: BackboneConfig) -> bool:
     """Whether a network starts from weights that were learned elsewhere."""
-    return any(bool(getattr(config, name, None)) for name in PRETRAINED)
+    named = kind_of(config) == "huggingface" and bool(getattr(config, "name", None))
+    return named or any(bool(getattr(config, name, None)) for name in PRETRAINED)
 
 
 def _from_scratch(recipe: Recipe, task: Task) -> Iterator[Rung]:

@@ -8,10 +8,13 @@ from sonde.base import lookup
 from sonde.base.config import kind_of
 from sonde.contracts.backbone import Backbone, BackboneConfig
 from sonde.contracts.task import Task
+from sonde.networks import _features as features
+from sonde.networks import _lora as lora
 from sonde.networks._assemble import Network, assemble, wrap
+from sonde.networks._depth import layer_numbers
 from sonde.networks._fit import fits
 
-__all__ = ["Network", "assemble", "build", "fits", "wrap"]
+__all__ = ["Network", "assemble", "build", "features", "fits", "layer_numbers", "lora", "wrap"]
 
 
 def build(configs: Mapping[str, BackboneConfig], task: Task, *, restoring: bool = False) -> Network:

@@ -18,7 +18,7 @@ from sonde.contracts.columns import Tensors
 from sonde.contracts.layouts import LAYOUTS
 from sonde.contracts.specs import Features, FeatureWidth, InputSpec, OutputSpec, Per
 from sonde.contracts.task import Task
-from sonde.networks import _fit, _weights
+from sonde.networks import _features, _fit, _lora, _weights
 from sonde.networks._heads import StandardHead
 from sonde.networks._sequences import inside
 
@@ -65,8 +65,20 @@ class Network(nn.Module):
             tensors = inputs[name]
             if self.outputs[name].condition:
                 tensors = {**tensors, "condition": self._condition(tensors, found)}
-            found[name] = self._featured(name, tensors, self.backbones[name](tensors))
+            found[name] = self.features_of(name, tensors)
         return self._by_members({name: found[name] for name in self.backbones})
+
+    def features_of(self, name: str, tensors: Tensors) -> Features:
+        """What one backbone makes of its input, unless the batch brings that along (see `sonde.training.frozen`)."""
+        known = _features.from_tensors(tensors, self.specs[name].size)
+        return known if known is not None else self._featured(name, tensors, self.backbones[name](tensors))
+
+    def fixed_names(self) -> set[str]:
+        """What of the state dict is as it was built: weights that are not trained, statistics of frozen backbones."""
+        resting = {f"backbones.{name}." for name in self.frozen}
+        resting |= {f"{name}." for name, module in self.named_modules() if _is_resting(module)}
+        fixed = {name for name, value in self.named_parameters() if not value.requires_grad}
+        return fixed | {name for name, _ in self.named_buffers() if any(name.startswith(each) for each in resting)}
 
     @property
     def members(self) -> int:
@@ -111,10 +123,14 @@ class Network(nn.Module):
         return self.answer({name: Features(values=values)}), cache
 
     def train(self, mode: bool = True) -> Network:
-        """Frozen backbones stay as they are in evaluation: no dropout, and batch norm keeps its statistics."""
+        """Frozen backbones stay as they are in evaluation: no dropout, and batch norm keeps its statistics. So does
+        every batch norm whose own weights are not trained, under adapters say."""
         super().train(mode)
         for name in self.frozen:
             self.backbones[name].eval()
+        for module in self.backbones.modules():
+            if _is_resting(module):
+                module.eval()
         return self
 
     def _condition(self, tensors: Tensors, found: Mapping[str, Features]) -> Tensor:
@@ -133,6 +149,13 @@ class Network(nn.Module):
             length_B=tensors["length"] if chosen == "node" else None,
             size=tuple(tensors["grid"].shape[2:]) if chosen == "pixel" else (),
         )
+
+
+def _is_resting(module: nn.Module) -> bool:
+    """A batch norm whose weights are frozen."""
+    if not isinstance(module, nn.modules.batchnorm._BatchNorm) or module.weight is None:
+        return False
+    return not module.weight.requires_grad
 
 
 def _repeated(values: Tensor | tuple[Tensor, ...], times: int) -> Tensor:
@@ -172,6 +195,9 @@ def assemble(
     backbones = {name: backbones[name] for name in specs}
     for name, backbone in backbones.items():
         _weights.start(backbone, configs[name], restoring=restoring)
+        lora = configs[name].lora
+        if lora is not None:
+            _lora.apply(backbone, lora, restoring=restoring)
     head = task.target.head({name: each.width for name, each in backbones.items()})
     if head is None:
         head = StandardHead(specs, outputs, backbones)

@@ -72,6 +72,11 @@ def _check_backbone(
             f"network {kind!r} takes {_either(backbone.accepts)}; input {name!r} offers {spec.layout}",
             hint=_instead(spec, output),
         )
+    if spec.subwords and not backbone.takes_subwords:
+        raise UserError(
+            f"network {kind!r} knows no subwords; input {name!r} has them",
+            hint=f"leave the subwords of input {name!r} out, or {_instead(spec, output)}",
+        )
     if spec.layout == "grid" and len(spec.size) not in backbone.dimensions:
         raise UserError(
             f"network {kind!r} takes grids of {_either([str(each) for each in backbone.dimensions])} dimensions; "
@@ -107,6 +112,7 @@ def fits(spec: InputSpec, output: OutputSpec, backbone: type[Backbone]) -> bool:
         spec.layout in backbone.accepts
         and (spec.layout != "grid" or len(spec.size) in backbone.dimensions)
         and bool(answerable)
+        and (backbone.takes_subwords or not spec.subwords)
         and (backbone.causal or not output.causal)
         and (backbone.conditions or not output.condition)
         and (output.width > 0 or not backbone.ensemble)

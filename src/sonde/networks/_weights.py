@@ -8,6 +8,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from sonde.base import weight_files
 from sonde.base.errors import UserError
 from sonde.contracts.backbone import Backbone, BackboneConfig
 
@@ -34,7 +35,7 @@ def read(setting: str) -> dict[str, Tensor]:
     Raises:
         UserError: there is no such file, it cannot be read, or the artifact has several backbones.
     """
-    path = Path(setting)
+    path = weight_files.locate(setting)
     for inner in (path / "model" / "weights.safetensors", path / "weights.safetensors"):
         if inner.is_file():
             return _only_backbone(load(inner), path)

@@ -171,7 +171,9 @@ class Mask(Target):
             raise _unknown_id(int(values[mask < 0].min()), self.ids, self.classes)
         # Moved up by one (255 becomes 0), so that the black around a padded picture is what is ignored.
         raised = Image.fromarray((mask + 1).astype(np.uint8))
-        fitted = np.array(fit_to(raised, (self.size[0], self.size[1]), how=self.how, nearest=True), dtype=np.uint8)
+        fitted = np.array(
+            fit_to(raised, (self.size[0], self.size[1]), how=self.how, interpolation="nearest"), dtype=np.uint8
+        )
         return {"mask": torch.from_numpy(fitted - np.uint8(1))}
 
     def apply_augment(self, truth: Tensors, params: AugmentParams) -> Tensors:

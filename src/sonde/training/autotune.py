@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 from sonde import loop
-from sonde.base import dist, files
+from sonde.base import cache, dist, files
 from sonde.base.device import Format, Precision, formats
 from sonde.base.errors import UserError
 from sonde.contracts.task import Task
@@ -209,11 +209,7 @@ def _memory(workload: Workload) -> Path:
     machine = [platform.processor() or platform.machine(), _model(), str(os.cpu_count()), str(torch.get_num_threads())]
     what = [repr(workload.network), shapes, inputs, workload.micro_batch]
     said = json.dumps([torch.__version__, str(workload.plan.precision.device), machine, what])
-    return _cache() / "precision" / f"{hashlib.blake2b(said.encode(), digest_size=12).hexdigest()}.json"
-
-
-def _cache() -> Path:
-    return Path(os.environ.get("SONDE_CACHE") or Path.home() / ".cache" / "sonde")
+    return cache.folder() / "precision" / f"{hashlib.blake2b(said.encode(), digest_size=12).hexdigest()}.json"
 
 
 def _model() -> str:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from sonde.base import dist, files, tensors
 from sonde.base.errors import UserError
 from sonde.loop import State
+from sonde.networks import Network
 from sonde.training.schedules import Schedule
 
 KEPT = 2
@@ -102,9 +103,15 @@ def _read_best(folder: Path, step: int) -> dict[str, Tensor]:
         return tensors.read(second)[0]
 
 
+def _trained(network: nn.Module) -> dict[str, Tensor]:
+    """What training changes of a network; the rest is built again, from the same seed and first weights."""
+    fixed = network.fixed_names() if isinstance(network, Network) else set[str]()
+    return {name: value for name, value in network.state_dict().items() if name not in fixed}
+
+
 def weights(state: State) -> dict[str, Tensor]:
-    """The weights that predictions are made with: the moving average where there is one."""
-    held = dict(state.network.state_dict())
+    """The trained weights that predictions are made with: the moving average where there is one."""
+    held = _trained(state.network)
     if state.ema is not None:
         held |= {name: value for name, value in state.ema.weights.items() if name in held}
     return {name: dist.full_tensor(value) for name, value in held.items()}
@@ -116,9 +123,19 @@ def weights_of(network: nn.Module) -> dict[str, Tensor]:
 
 
 def put_weights(network: nn.Module, held: Mapping[str, Tensor]) -> None:
-    """Put whole weights into a network, which may be spread over the processes of a job."""
+    """Put whole weights into a network, which may be spread over the processes of a job; what is not among them stays.
+
+    Raises:
+        RuntimeError: a weight that is trained is missing, or one is of another network.
+    """
     names = network.state_dict()
-    network.load_state_dict({name: dist.spread_like(value, names[name]) for name, value in held.items()})
+    missing = _trained(network).keys() - held.keys()
+    if missing or held.keys() - names.keys():
+        raise RuntimeError(
+            f"these are not the weights of this network: {sorted(missing or held.keys() - names.keys())}"
+        )
+    given = {name: dist.spread_like(value, names[name]) for name, value in held.items()}
+    network.load_state_dict(given, strict=False)
 
 
 def _set_aside(path: Path) -> None:
@@ -149,7 +166,7 @@ def _names(network: nn.Module) -> dict[Tensor, str]:
 
 def tensors_of(state: State) -> dict[str, Tensor]:
     """Every tensor that the next step depends on."""
-    held = {f"network.{name}": value for name, value in state.network.state_dict().items()}
+    held = {f"network.{name}": value for name, value in _trained(state.network).items()}
     names = _names(state.network)
     for optimizer in state.optimizers:
         for parameter, slots in optimizer.state.items():

@@ -11,6 +11,7 @@ from torch import nn
 
 from sonde.base.config import Config
 from sonde.base.errors import UserError
+from sonde.networks import Network, layer_numbers
 from sonde.training.light import SGD, Adam, AdamW
 from sonde.training.muon import Muon
 
@@ -29,6 +30,22 @@ class OptimizerConfig(Config):
         default=None, gt=0, description="muon: learning rate of what AdamW trains (default lr / 10)"
     )
 
+    lr_head: float | None = Field(
+        default=None, gt=0, description="learning rate of the head, where the backbone is pretrained; lr if left out"
+    )
+    layer_decay: float = Field(
+        default=1.0,
+        gt=0,
+        le=1,
+        description="factor on the learning rate from each layer of the backbone to the one below; 1 is off",
+    )
+    unfreeze: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="share of the training over which the layers join in, the last one first; 0: all from the start",
+    )
+
     renamed: ClassVar[Mapping[str, str]] = {"lr_other": "lr_adamw"}
 
     @model_validator(mode="before")
@@ -40,6 +57,12 @@ class OptimizerConfig(Config):
         if isinstance(kind, str) and kind in rates and "lr" not in values:
             return {**values, "lr": rates[kind]}
         return values
+
+    @model_validator(mode="after")
+    def _muon_has_one_rate(self) -> OptimizerConfig:
+        if self.kind == "muon" and (self.lr_head is not None or self.layer_decay < 1 or self.unfreeze):
+            raise ValueError("lr_head, layer_decay and unfreeze are for sgd, adam and adamw")
+        return self
 
 
 def split_parameters(network: nn.Module, *, matrices: bool) -> tuple[dict[str, nn.Parameter], ...]:
@@ -65,6 +88,36 @@ def split_parameters(network: nn.Module, *, matrices: bool) -> tuple[dict[str, n
         else:
             groups[1][name] = parameter
     return groups
+
+
+# The factor on a parameter's learning rate, and the share of the training after which it joins in.
+Place = tuple[float, float]
+
+
+def _places(config: OptimizerConfig, network: nn.Module) -> dict[str, Place]:
+    """Where the parameters of a network's backbones and its head stand; those of other modules are all alike.
+
+    Rates that fall towards the input: Clark et al. 2020 (ELECTRA); layers that join in from the last one on: Howard and
+    Ruder 2018 (ULMFiT).
+    """
+    if not isinstance(network, Network):
+        return {}
+    places: dict[str, Place] = {}
+    for name, backbone in network.backbones.items():
+        numbers = layer_numbers(backbone)
+        last = max(numbers.values(), default=0)
+        for parameter, number in numbers.items():
+            starts = config.unfreeze * (last - number + 1) / (last + 1)
+            places[f"backbones.{name}.{parameter}"] = (config.layer_decay ** (last - number), starts)
+    head = (config.lr_head or config.lr) / config.lr
+    return places | {f"head.{name}": (head, 0.0) for name, _ in network.head.named_parameters()}
+
+
+def _by_place(group: Mapping[str, nn.Parameter], places: Mapping[str, Place]) -> dict[Place, dict[str, nn.Parameter]]:
+    found: dict[Place, dict[str, nn.Parameter]] = {}
+    for name, parameter in group.items():
+        found.setdefault(places.get(name, (1.0, 0.0)), {})[name] = parameter
+    return found
 
 
 def build(
@@ -95,10 +148,11 @@ def build(
             )
         )
         lr = config.lr_adamw or lr / 10
+    places = _places(config, network)
     groups = [
-        {"params": list(group.values()), "weight_decay": decay}
+        {"params": list(part.values()), "weight_decay": decay, "lr": lr * factor, "starts": starts}
         for group, decay in ((decayed, config.weight_decay), (plain, 0.0))
-        if group
+        for (factor, starts), part in _by_place(group, places).items()
     ]
     if groups:
         if config.kind == "sgd":

@@ -44,6 +44,7 @@ class RunFolder:
         self.scores = path / "scores.json"
         self.findings = path / "check.json"
         self.model = path / "model"
+        self.adapters = path / "adapter"
 
     @classmethod
     @contextlib.contextmanager
