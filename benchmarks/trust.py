@@ -1,4 +1,4 @@
-"""Whether what sonde says about trust holds: intervals, calibration, conformal sets, the unfamiliar, labels, attacks, drift.
+"""Does what is said about trust hold? Intervals, calibration, conformal sets, the unfamiliar, labels, attacks, drift.
 
     OMP_NUM_THREADS=1 python benchmarks/trust.py [CLAIM ...] [--out FOLDER]
 
@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -301,7 +302,7 @@ def attacked(runs: Runs) -> Iterator[Line]:
     worst = by["pgd", attacks.STRENGTHS[-1]]
     yield Line(what="accuracy of digits under attack", figure=told, bar="under 0.01", passed=worst < 0.01)
     order = [by["pgd", strength] for strength in (*attacks.STRENGTHS,)]
-    falling = all(first >= second - 0.02 for first, second in zip(order, order[1:], strict=False))
+    falling = all(first >= second - 0.02 for first, second in pairwise(order))
     stronger = all(by["pgd", strength] <= by["fgsm", strength] + 0.02 for strength in attacks.STRENGTHS)
     yield Line(
         what="stronger attacks, lower scores; PGD below FGSM",
@@ -323,7 +324,6 @@ def drift(runs: Runs) -> Iterator[Line]:
             sets = {split: encode(task, loaded.splits[split]) for split in ("train", "test")}
             subject = checks.Subject(changed, loaded, task, sets)
             told += any(one.verdict != "pass" for one in shift.splits_differ(subject))
-        low, _ = simulated.wilson(told, tried)
         yield Line(
             what=f"random splits of {name} that are called different",
             figure=f"{told} of {tried} ({100 * told / tried:.1f} %)",

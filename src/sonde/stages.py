@@ -75,11 +75,12 @@ def load_data(recipe: Recipe) -> Dataset:
         )
     files_in = [name for config, kind in parts if kind.reads_file for name in kind.fields(config)]
     answers = target.fields(recipe.target)
+    by = recipe.decision.coverage_by
     return load(
         recipe.data,
         recipe.source,
         files=files_in,
-        used=used,
+        used=[*used, *([by] if by is not None else [])],
         label=next(iter(answers), None),
         needed=answers if target.needs_truth else [],
         seed=recipe.training.seed,
@@ -432,7 +433,6 @@ def learn_trust(
 ) -> Judged:
     """What held-out answers teach: calibration, the recipe's decision, conformal scores, what is familiar."""
     if "validation" not in sets:
-        check_coverage_by(recipe, data)
         return Judged(task=task)
     held = sets["validation"]
     judged = learn_decision(recipe, task, state, held, progress)
@@ -476,18 +476,6 @@ def calibrate_by(recipe: Recipe, target: Target, raw: EvalColumns, held: Encoded
     return calibrate(
         target, raw, seed=recipe.training.seed, weight_N=held.weight, groups=held.groups, always=wanted is True
     )
-
-
-def check_coverage_by(recipe: Recipe, data: Dataset) -> None:
-    """That the field exists by whose values a coverage is to hold.
-
-    Raises:
-        UserError: it does not.
-    """
-    by = recipe.decision.coverage_by
-    fields = next(iter(data.splits.values())).fields
-    if by is not None and by not in fields:
-        raise unknown(by, fields, what="decision.coverage_by: the field")
 
 
 def _observed(

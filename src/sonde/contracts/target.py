@@ -143,6 +143,12 @@ class Target(Part):
     def loss(self, network: nn.Module, batch: Batch, rng: BatchRng) -> Tensors:
         """The loss of a batch as SUMS, one 0-d tensor per term; loss(A + B) = loss(A) + loss(B)."""
 
+    def attack_loss(self, network: nn.Module, batch: Batch) -> Tensor:
+        """What an adversary makes large by changing the inputs, 0-d. The loss of training does where it is large only
+        if answers are wrong; smoothed labels, say, make it large for answers that are too sure."""
+        terms = self.loss(network, batch, BatchRng(seed=0, epoch=0, records_B=batch.records_B, progress=0.0))
+        return sum(list(terms.values())[1:], next(iter(terms.values())))
+
     @abc.abstractmethod
     def predict(self, network: nn.Module, batch: Batch) -> list[Prediction]:
         """The answers for a batch, JSON-able, one per example. The batch has no truth."""

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from sonde.base.device import Precision
 from sonde.base.errors import UserError
-from sonde.base.rng import BatchRng, generator
+from sonde.base.rng import generator
 from sonde.contracts.batch import Batch, Examples
 from sonde.contracts.columns import EvalColumns, to_numpy
 from sonde.contracts.layouts import LAYOUTS
@@ -34,7 +34,7 @@ Method = Literal["fgsm", "pgd"]
 STRENGTHS = (0.01, 0.03, 0.1, 0.3)
 # Steps of PGD, each of this share of the whole way (Madry et al. take 2.5 / steps).
 STEPS, STEP = 40, 2.5
-MOST, BATCH = 500, 64
+MOST, BATCH, RESAMPLES = 500, 64, 200
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +60,8 @@ def attack(
     strengths: Sequence[float] = STRENGTHS,
     steps: int = STEPS,
 ) -> list[Attacked]:
-    """The target's score on at most `MOST` of the examples: as they are, and under each attack at each strength.
+    """The target's score on at most `MOST` of the examples: as they are, and under each attack at each strength. It is
+    that of the network itself, without the recipe's decision: who answers one class whatever comes is right sometimes.
 
     What is moved are the numbers of the first input that has some (pixels, frames, columns); none leaves the range
     that its channel has in the examples.
@@ -68,7 +69,7 @@ def attack(
     Raises:
         UserError: no input has numbers that a gradient reaches.
     """
-    network = network.eval()
+    network, task = network.eval(), Task(inputs=task.inputs, target=task.target.uncalibrated())
     # Weights need no gradient, and are as they were afterwards.
     needed = [one for one in network.parameters() if one.requires_grad]
     for one in needed:
@@ -168,10 +169,8 @@ def _moved(
 
 def _stepped(task: Task, network: nn.Module, batch: Batch, place: Place, values: Tensor, step: Tensor) -> Tensor:
     values = values.detach().requires_grad_(True)
-    rng = BatchRng(seed=0, epoch=0, records_B=batch.records_B, progress=0.0)
     with torch.enable_grad():
-        total = sum(task.target.loss(network, _with(batch, place, values), rng).values())
-    assert isinstance(total, Tensor)
+        total = task.target.attack_loss(network, _with(batch, place, values))
     (gradient,) = torch.autograd.grad(total, values)
     return (values + step * gradient.sign()).detach()
 
@@ -189,4 +188,5 @@ def _judged(
             columns = task.target.eval_outputs(network, batch)
             parts.append({name: to_numpy(column) for name, column in columns.items()})
     whole = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    return Attacked(method=method, strength=strength, metric=metric, score=scores(task, whole, seed=seed)[metric])
+    found = scores(task, whole, seed=seed, resamples=RESAMPLES)
+    return Attacked(method=method, strength=strength, metric=metric, score=found[metric])

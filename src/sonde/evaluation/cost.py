@@ -17,7 +17,7 @@ from sonde.data.batches import in_order
 
 # Seconds that each way of timing takes at most, the largest batch, and the power that is assumed where nobody says it:
 # a desktop computer under load, an accelerator with its host.
-SECONDS, BATCH, WATTS, WATTS_OF_ACCELERATOR = 1.0, 64, 65.0, 500.0
+SECONDS, BATCH, WATTS, WATTS_OF_ACCELERATOR = 0.5, 64, 65.0, 500.0
 
 
 @dataclass(frozen=True, kw_only=True)

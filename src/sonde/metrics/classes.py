@@ -127,11 +127,12 @@ def calibration_error(
 def debiased_calibration_error(
     confidence_N: np.ndarray, right_N: np.ndarray, weights_RN: np.ndarray, num_bins: int = 15
 ) -> np.ndarray:
-    """Expected calibration error less what chance alone would add to it: the mean absolute value of a normal error of
-    the size of each bin's is taken off its gap, down to 0 (as Kumar et al. 2019 do by drawing).
+    """Expected calibration error less what chance alone adds to it, down to 0.
 
-    A bin's error is known from its accuracy and its examples; weights that differ, those of a resample too, make it
-    larger. What is left of the bias is small: an estimate of an absolute value always has some.
+    A bin's gap has a normal error, whose size follows from its accuracy and its examples (weights that differ, those of
+    a resample too, make it larger); what that adds in the mean to an absolute value is taken off, for a true gap whose
+    square is that of the bin less that of its error. Of calibrated answers a quarter of the bias is left; no estimate
+    of an absolute value is free of it.
     """
     gap_NB, inside_NB = _gaps(confidence_N, right_N, num_bins)
     right_NB = inside_NB * np.asarray(right_N, np.float64)[:, None]
@@ -141,7 +142,9 @@ def debiased_calibration_error(
     share_RB = (weights_RN @ right_NB + 1) / (weight_RB + 2)
     units_RB = np.divide(weight_RB**2, weights_RN**2 @ inside_NB, out=np.ones_like(weight_RB), where=weight_RB > 0)
     error_RB = np.sqrt(share_RB * (1 - share_RB) / np.maximum(units_RB, 1))
-    return ratio((weight_RB * np.maximum(gap_RB - _added_by_chance(gap_RB, error_RB), 0)).sum(1), weight_RB.sum(1))
+    true_RB = np.sqrt(np.maximum(gap_RB**2 - error_RB**2, 0))
+    found_R = ratio((weight_RB * (gap_RB - _added_by_chance(true_RB, error_RB))).sum(1), weight_RB.sum(1))
+    return np.maximum(found_R, 0)
 
 
 def _added_by_chance(gap: np.ndarray, error: np.ndarray) -> np.ndarray:

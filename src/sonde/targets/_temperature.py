@@ -131,7 +131,7 @@ def _softmax(logits_NK: np.ndarray) -> np.ndarray:
 def _scale(slope: Callable[[float], float]) -> float:
     """Where the derivative is zero, found by halving: the log loss is convex in the scale."""
     low, high = -np.log(LARGEST), np.log(LARGEST)
-    for _ in range(45):
+    for _ in range(32):
         middle = (low + high) / 2
         if slope(float(np.exp(middle))) > 0:
             high = middle

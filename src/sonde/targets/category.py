@@ -172,6 +172,11 @@ class Category(Target):
             cost_B = torch.lerp(self._cost(logits_BK, batch.truth["partner"]), cost_B, batch.truth["share"])
         return {self._term: weighted_sum(cost_B, batch.weight_B)}
 
+    def attack_loss(self, network: nn.Module, batch: Batch) -> Tensor:
+        """Plain cross-entropy."""
+        logits_BK = network(batch.inputs).float()
+        return torch.nn.functional.cross_entropy(logits_BK, batch.truth["class"], reduction="sum")
+
     def _cost(self, logits_BK: Tensor, class_B: Tensor) -> Tensor:
         smoothing = self.config.smoothing
         weights_K = None if self.weights is None else constant(self.weights, logits_BK.device)
