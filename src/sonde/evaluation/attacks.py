@@ -27,14 +27,16 @@ from sonde.contracts.columns import EvalColumns, to_numpy
 from sonde.contracts.layouts import LAYOUTS
 from sonde.contracts.task import Task
 from sonde.data.batches import in_order
-from sonde.evaluation.scores import Score, scores
+from sonde.evaluation.intervals import interval, without_a_failure
+from sonde.evaluation.paired import draw
+from sonde.evaluation.scores import Score, finite
 
 Method = Literal["fgsm", "pgd"]
 # How far each number may be moved, as a share of the range that its channel has in the examples.
 STRENGTHS = (0.01, 0.03, 0.1, 0.3)
 # Steps of PGD, each of this share of the whole way (Madry et al. take 2.5 / steps).
 STEPS, STEP = 40, 2.5
-MOST, BATCH, RESAMPLES = 500, 64, 200
+MOST, BATCH, RESAMPLES = 500, 64, 400
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,5 +190,11 @@ def _judged(
             columns = task.target.eval_outputs(network, batch)
             parts.append({name: to_numpy(column) for name, column in columns.items()})
     whole = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    found = scores(task, whole, seed=seed, resamples=RESAMPLES)
-    return Attacked(method=method, strength=strength, metric=metric, score=found[metric])
+    drawn, count = draw(task, whole, metric, seed=seed, resamples=RESAMPLES), len(next(iter(whole.values())))
+    ends = interval(drawn.value, drawn.drawn_R, np.empty(0), count)
+    if drawn.value in (0.0, 1.0) and metric not in task.target.lower_is_better | task.target.no_shares:
+        least = without_a_failure(count)
+        ends = (0.0, 1 - least) if drawn.value == 0 else (least, 1.0)
+    low, high = ends if ends else (None, None)
+    score = Score(value=finite(drawn.value), low=low, high=high, count=count, units=count)
+    return Attacked(method=method, strength=strength, metric=metric, score=score)
