@@ -314,7 +314,11 @@ def _baseline(task: Task, truth: Columns | None, weight: np.ndarray | None) -> d
     columns = None if truth is None else task.target.baseline(truth)
     if columns is None:
         return {}
-    found = values(task, {name: to_numpy(column) for name, column in columns.items()}, weight)
+    given = {name: to_numpy(column) for name, column in columns.items()}
+    # A decision by costs has a constant answer of its own, that is told by what it costs; other scores are those of the
+    # target's.
+    plain = Task(inputs=task.inputs, target=task.target.uncalibrated())
+    found = {**values(task, given, weight), **values(plain, given, weight)}
     return {name: finite(value) for name, value in found.items()}
 
 

@@ -65,7 +65,7 @@
     if (gap && gap.value !== null) {
       const fine = gap.low <= 0.02 || gap.value < 0.05;
       cards.push(card("Can its confidence be trusted?", el("p", { class: `words ${fine ? "good" : "warn"}` }, fine ? "Yes, within what can be seen" : "Not as it stands"),
-        `confidence is off by ${number(gap.value, 2)} (root mean square) [${number(gap.low, 2)}, ${number(gap.high, 2)}]`));
+        `confidence is off by ${number(gap.value, 2)} (root mean square) [${number(gap.low, 2)}, ${number(gap.high, 2)}]` + (gap.before === null || gap.before === undefined ? "" : `; ${number(gap.before, 2)} before calibration`)));
     }
     const failed = troubles.find((one) => one.verdict === "fail") || (training && training.verdict !== "pass" ? training : null) || troubles[0];
     cards.push(card("What next?", el("p", { class: `words ${failed ? (failed.verdict === "fail" ? "bad" : "warn") : "good"}` }, failed ? failed.check : "Nothing is in the way"),
