@@ -228,6 +228,6 @@ def test_memory_that_runs_out_halves_the_batch(whole, monkeypatch):
     monkeypatch.setattr(type(model), "_answer", small)
     assert [each["label"] for each in model.predict([PICTURE] * 5)] == [each["label"] for each in answers]
     assert max(seen) == 5
-    monkeypatch.setattr(type(model), "_answer", lambda self, rows: (_ for _ in ()).throw(MemoryError()))
+    monkeypatch.setattr(type(model), "_answer", lambda self, *rows: (_ for _ in ()).throw(MemoryError()))
     with pytest.raises(UserError, match="memory ran out over one input alone"):
         model.predict([PICTURE])

@@ -452,7 +452,7 @@ def learn_trust(
         values_N=values,
         seed=recipe.training.seed,
     )
-    return replace(judged, trust=trust)
+    return replace(judged, trust=trust if trust.has_regions or trust.measures else None)
 
 
 def learn_decision(recipe: Recipe, task: Task, state: loop.State, held: Encoded, progress: Progress) -> Judged:

@@ -205,6 +205,18 @@ def test_a_model_without_a_validation_split_says_what_it_cannot_tell(tmp_path: P
         model.predict([np.zeros((8, 8), np.uint8)], familiar=True)
 
 
+def test_what_is_left_out_is_not_told(tmp_path: Path) -> None:
+    tables = {**DIGITS, "decision": {"familiar": "off", "calibrate": False}, "training": {"steps": 2, "compile": False}}
+    model = sonde.load(sonde.fit(Recipe.of(tables), out=tmp_path / "run").artifact)
+    assert model.trust is not None
+    assert model.trust.measure is None
+    assert model.task.target.temperatures == []  # type: ignore[attr-defined]
+    (answer,) = model.predict([np.zeros((8, 8), np.uint8)], coverage=0.9)
+    assert answer["label"] in answer["set"]
+    with pytest.raises(UserError, match="cannot tell what is familiar"):
+        model.predict([np.zeros((8, 8), np.uint8)], familiar=True)
+
+
 def test_a_coverage_that_is_no_share(run: sonde.Run) -> None:
     with pytest.raises(UserError, match="the coverage 90 is no share"):
         sonde.load(run.artifact).predict([np.zeros((8, 8), np.uint8)], coverage=90)

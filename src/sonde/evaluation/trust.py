@@ -156,7 +156,7 @@ def fit(
         nonconformity=torch.from_numpy(scores_NF),
         group=torch.from_numpy(group_N),
         references=kept,
-        strangeness=torch.from_numpy(np.array(sorted_VN).reshape(len(found), -1)),
+        strangeness=torch.from_numpy(np.array(sorted_VN).reshape(len(found), len(rows))),
     )
 
 
