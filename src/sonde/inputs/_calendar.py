@@ -7,19 +7,17 @@ from __future__ import annotations
 
 import numpy as np
 
-HOUR, DAY, WEEK = 3600, 86400, 604800
+HOUR, DAY, WEEK, YEAR = 3600, 86400, 604800, 31556952
+CYCLES = {"hour": HOUR, "day": DAY, "week": WEEK, "year": YEAR}
 # The Monday before 1970-01-01, a Thursday.
 _MONDAY = -3 * DAY
 
 
-def names(months: int, seconds: int) -> list[str]:
-    """The cycles that steps of a frequency can tell apart: a year of days, not of hours within the year."""
-    if months:
-        return ["year"] if months < 12 else []
-    if not seconds:
-        return []
-    cycles = {"hour": HOUR, "day": DAY, "week": WEEK}
-    return [*(name for name, length in cycles.items() if 2 * seconds <= length), "year"]
+def names(months: int, seconds: int, span: int) -> list[str]:
+    """The cycles that steps of a frequency can tell apart, and that `span` seconds of training show twice: of one year
+    alone nobody knows what comes back every year."""
+    step = months * YEAR // 12 or seconds
+    return [name for name, length in CYCLES.items() if step and 2 * step <= length and 2 * length <= span]
 
 
 def features(times: np.ndarray, cycles: list[str]) -> np.ndarray:
@@ -33,8 +31,7 @@ def features(times: np.ndarray, cycles: list[str]) -> np.ndarray:
             start, end = year.astype("datetime64[s]"), (year + 1).astype("datetime64[s]")
             shares.append((moments - start).astype(np.float64) / (end - start).astype(np.float64))
         else:
-            length = {"hour": HOUR, "day": DAY, "week": WEEK}[name]
-            shares.append(((seconds - _MONDAY) % length) / length)
+            shares.append(((seconds - _MONDAY) % CYCLES[name]) / CYCLES[name])
     if not shares:
         return np.zeros((len(times), 0), np.float32)
     angle = 2 * np.pi * np.stack(shares, axis=1)

@@ -82,6 +82,7 @@ class Series(Input):
     ahead: int
     months: int
     seconds: int
+    cycles: list[str]
     known_centre: list[float]
     known_scale: list[float]
 
@@ -103,7 +104,7 @@ class Series(Input):
         rows = [value for value in (*found, *later) if isinstance(value, np.ndarray) and value.shape[1] == channels]
         # Windows of one series overlap: each of its steps counts once.
         centre, scale = _standard(locate(rows).parts)
-        ahead, step, known = cls._what_is_ahead(config, records, found)
+        ahead, step, span, known = cls._what_is_ahead(config, records, found)
         known_centre, known_scale = _standard(known) if known else ([], [])
         return cls(
             config=config,
@@ -113,6 +114,7 @@ class Series(Input):
             ahead=ahead,
             months=step.months,
             seconds=step.seconds,
+            cycles=_calendar.names(step.months, step.seconds, span),
             known_centre=known_centre,
             known_scale=known_scale,
         )
@@ -120,8 +122,9 @@ class Series(Input):
     @classmethod
     def _what_is_ahead(
         cls, config: SeriesConfig, records: Records, found: Sequence[Any]
-    ) -> tuple[int, Frequency, list[np.ndarray]]:
-        """Steps ahead of which something is known, the frequency of time stamps, and the known values of training."""
+    ) -> tuple[int, Frequency, int, list[np.ndarray]]:
+        """Steps ahead of which something is known, the frequency of time stamps and the seconds from the first of them
+        to the last, and the known values of training."""
         lengths = {
             len(records.fields[name][place]) - len(found[place])
             for name in (config.time, config.known)
@@ -134,14 +137,15 @@ class Series(Input):
                 "training records know of different numbers of steps ahead",
                 expected="time stamps and known values for all steps of the past and of the future",
             )
-        step = Frequency()
+        step, span = Frequency(), 0
         if config.time is not None:
-            longest = max((value for value in records.fields[config.time] if value is not None), key=len)
-            step = frequency.find(np.asarray(longest)) or Frequency()
+            stamps = [np.asarray(value, "datetime64[s]") for value in records.fields[config.time] if value is not None]
+            step = frequency.find(max(stamps, key=len)) or Frequency()
+            span = int((max(each[-1] for each in stamps) - min(each[0] for each in stamps)).astype(np.int64))
         known = (
             [] if config.known is None else locate([np.asarray(each) for each in records.fields[config.known]]).parts
         )
-        return max(lengths, default=0), step, known
+        return max(lengths, default=0), step, span, known
 
     def check_fitted(self, inputs: Mapping[str, Input]) -> None:
         agree(self.length >= 1, f"length is {self.length}")
@@ -150,6 +154,7 @@ class Series(Input):
         agree(len(self.known_centre) == len(self.known_scale), "the scales of what is known are not one each")
         agree(min(self.known_scale, default=1.0) > 0, "a scale of what is known is not above 0")
         agree(self.ahead >= 0, f"ahead is {self.ahead}")
+        agree(set(self.cycles) <= set(_calendar.CYCLES), f"the cycles are {self.cycles}")
 
     @classmethod
     def sample(cls, count: int, rng: np.random.Generator) -> tuple[SeriesConfig, Records]:
@@ -200,11 +205,7 @@ class Series(Input):
     @property
     def num_known(self) -> int:
         """Numbers that are known of each step ahead."""
-        return len(self.known_centre) + 2 * len(self._cycles) if self.ahead else 0
-
-    @property
-    def _cycles(self) -> list[str]:
-        return _calendar.names(self.months, self.seconds) if self.config.time is not None else []
+        return len(self.known_centre) + 2 * len(self.cycles) if self.ahead else 0
 
     @property
     def step(self) -> Frequency:
@@ -227,7 +228,7 @@ class Series(Input):
             if self.num_known and isinstance(value, np.ndarray):
                 record = records[index]
                 try:
-                    later = self.times_ahead(record, len(value)) if self._cycles else None
+                    later = self.times_ahead(record, len(value)) if self.cycles else None
                     values = self._known_ahead(record, len(value)) if self.known_centre else None
                 except RecordError as error:
                     errors[index] = error
@@ -262,7 +263,7 @@ class Series(Input):
         calendar = values = None
         if times:
             found = locate(times)
-            features = np.concatenate([_calendar.features(part, self._cycles) for part in found.parts])
+            features = np.concatenate([_calendar.features(part, self.cycles) for part in found.parts])
             calendar = Ragged(
                 values=torch.from_numpy(features),
                 starts=torch.from_numpy(found.starts),

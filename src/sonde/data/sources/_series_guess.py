@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars
@@ -67,6 +68,16 @@ def guess_table(records: Records, target: str | None) -> tuple[dict[str, object]
     if static:
         found["static"] = static
     return found, notes
+
+
+def labelled_columns(records: Records, target: str | None) -> dict[str, Any] | None:
+    """The columns of a long table whose series each have one value in the column `target`; None if they have not."""
+    if target is None or target not in records.fields:
+        return None
+    roles = roles_of(records, None, None)
+    if roles.item is None or target in (roles.item, roles.time) or target not in _static(records, roles):
+        return None
+    return {"item": roles.item, "time": roles.time, "values": list(roles.values), "label": target}
 
 
 def roles_of(records: Records, time: str | None, item: str | None) -> Roles:

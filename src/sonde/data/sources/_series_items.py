@@ -162,7 +162,7 @@ def _ragged_rows(file: Path) -> dict[str, np.ndarray]:
             continue
         if name in rows:
             raise UserError(f"{file} line {number} has the series {name!r} again", expected="one row for each")
-        rows[name] = _floats(cells, f"{file} line {number}")
+        rows[name] = floats(cells, f"{file} line {number}")
     if not rows:
         raise UserError(f"{file} has a header and no series")
     return rows
@@ -207,7 +207,7 @@ def _tsf_item(line: str, attributes: Sequence[tuple[str, str]], found: Frequency
             f"{where} has {len(parts) - 1} attributes, and the file says {len(attributes)}",
             expected=":".join([*(name for name, _ in attributes), "values"]),
         )
-    values = _floats(parts[-1].split(","), where)
+    values = floats(parts[-1].split(","), where)
     name, start, static = "", None, {}
     for (key, kind), text in zip(attributes, parts, strict=False):
         if kind == "date":
@@ -230,7 +230,7 @@ def _tsf_date(text: str, where: str) -> np.datetime64:
     return np.datetime64(f"{year}-{month}-{day}T{hour}:{minute}:{second}", "s")
 
 
-def _floats(cells: Sequence[str], where: str) -> np.ndarray:
+def floats(cells: Sequence[str], where: str) -> np.ndarray:
     try:
         return np.array([np.nan if cell.strip() in ("", "?", "NA", "NaN") else float(cell) for cell in cells])
     except ValueError as error:

@@ -90,18 +90,18 @@ def windows(found: Items, cut: Cut, num_values: int, num_known: int = 0) -> Reco
             hint="a smaller data.horizon, or data.validation = 0",
         )
     fields: dict[str, np.ndarray] = {
-        "series": _arrays(series),
-        "future": _arrays(future),
+        "series": _folders.arrays(series),
+        "future": _folders.arrays(future),
         "split": _folders.objects(splits),
         "block": _folders.objects(blocks),
         "item": _folders.objects([item.name for item in items]),
     }
     if len(times) == len(ids):
-        fields["time"] = _arrays(times)
+        fields["time"] = _folders.arrays(times)
     if num_known:
-        fields["known"] = _arrays(known)
+        fields["known"] = _folders.arrays(known)
     for name in found.items[0].static:
-        fields[name] = as_field([_plain(item.static[name]) for item in items])
+        fields[name] = as_field([_folders.plain(item.static[name]) for item in items])
     notes = list(found.notes)
     if short:
         notes.append(f"{short} of {len(found.items)} series are too short for a window, and were left out")
@@ -112,13 +112,13 @@ def last_windows(found: Items, lookback: int) -> Records:
     """The end of every series: what forecasts go on from."""
     items = found.items
     fields = {
-        "series": _arrays([item.values[-lookback:] for item in items]),
+        "series": _folders.arrays([item.values[-lookback:] for item in items]),
         "item": _folders.objects([item.name for item in items]),
     }
     if all(item.times is not None for item in items):
-        fields["time"] = _arrays([item.times[-lookback:] for item in items if item.times is not None])
+        fields["time"] = _folders.arrays([item.times[-lookback:] for item in items if item.times is not None])
     for name in items[0].static:
-        fields[name] = as_field([_plain(item.static[name]) for item in items])
+        fields[name] = as_field([_folders.plain(item.static[name]) for item in items])
     return Records(fields=fields, ids=[item.name or "series" for item in items])
 
 
@@ -159,17 +159,6 @@ def _names(item: Item, origins: np.ndarray) -> list[str]:
     return [f"{before}{time.replace('T', ' ')}" for time in np.datetime_as_string(item.times[origins]).tolist()]
 
 
-def _arrays(values: list[np.ndarray]) -> np.ndarray:
-    field = np.empty(len(values), dtype=object)
-    for place, value in enumerate(values):
-        field[place] = value
-    return field
-
-
 def _own(values: np.ndarray) -> np.ndarray:
     """The same in one piece of memory that is no view, so that windows of it are."""
     return values.copy() if values.base is not None or not values.flags.c_contiguous else values
-
-
-def _plain(value: object) -> object:
-    return value.item() if isinstance(value, np.generic) else value

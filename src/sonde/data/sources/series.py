@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
@@ -18,8 +19,8 @@ from sonde.base.errors import UserError, unknown
 from sonde.base.frequency import Frequency
 from sonde.contracts.records import Records
 from sonde.data.source import Guess, Source
-from sonde.data.sources import _content, _folders, _series_items, _series_windows
-from sonde.data.sources._series_guess import guess_table, has_times, roles_of
+from sonde.data.sources import _content, _folders, _series_items, _series_labelled, _series_windows
+from sonde.data.sources._series_guess import guess_table, has_times, labelled_columns, roles_of
 from sonde.data.sources._series_items import Items, Roles
 from sonde.data.sources._series_windows import Cut
 
@@ -82,7 +83,14 @@ class Series(Source):
         notes: dict[str, str] = {}
         data: dict[str, object] = {}
         if _tsf(path) is None and not _series_items.ragged_files(path):
-            data, notes = guess_table(_series_items.table_of(path, {}), target)
+            table = _series_items.table_of(path, {})
+            labelled = labelled_columns(table, target)
+            if labelled is not None:
+                columns = SimpleNamespace(**labelled, dates={})
+                found = _series_labelled.from_table(path, columns)
+                source = {"source": str(path), "kind": "labelled-series", **labelled}
+                return _series_labelled.guess(path, found, source, labelled["label"])
+            data, notes = guess_table(table, target)
             config = SeriesConfig.model_validate(data)
         elif target is not None:
             raise UserError(f"a file of series has no column {target!r} to forecast", expected="no --target")
