@@ -30,12 +30,12 @@ def locate(windows: Sequence[np.ndarray]) -> Stretches:
     [0, 1]
     """
     arrays: list[np.ndarray] = []
-    numbers: dict[int, int] = {}
+    numbers: dict[tuple[int, tuple[int, ...]], int] = {}
     count = len(windows)
     part, first, lengths = (np.zeros(count, np.int64) for _ in range(3))
     for index, window in enumerate(windows):
-        whole, offset = _whole(window)
-        number = numbers.setdefault(id(whole), len(arrays))
+        owner, whole, offset = _whole(window)
+        number = numbers.setdefault((id(owner), window.shape[1:]), len(arrays))
         if number == len(arrays):
             arrays.append(whole)
         part[index], first[index], lengths[index] = number, offset, len(window)
@@ -49,14 +49,16 @@ def locate(windows: Sequence[np.ndarray]) -> Stretches:
     return Stretches(parts=parts, part=part, starts=starts, lengths=lengths)
 
 
-def _whole(window: np.ndarray) -> tuple[np.ndarray, int]:
-    """The array that a window is a view of, and its first row there; the window itself where it is no plain view."""
+def _whole(window: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
+    """The array that owns a window's memory, that memory as rows like the window's, and the first row of the window;
+    the window itself where it is no plain view of rows."""
     base = window.base
-    if not isinstance(base, np.ndarray) or base.dtype != window.dtype or base.ndim != window.ndim or not len(window):
-        return window, 0
-    if base.strides != window.strides or base.shape[1:] != window.shape[1:] or base.strides[0] <= 0:
-        return window, 0
+    alone = window, window, 0
+    if not isinstance(base, np.ndarray) or base.dtype != window.dtype or not window.size:
+        return alone
+    row = window[:1].nbytes
+    if not base.flags.c_contiguous or not window.flags.c_contiguous or base.nbytes % row:
+        return alone
     distance = window.__array_interface__["data"][0] - base.__array_interface__["data"][0]
-    row, rest = divmod(distance, base.strides[0])
-    inside = rest == 0 and row >= 0 and row + len(window) <= len(base)
-    return (base, row) if inside else (window, 0)
+    offset, rest = divmod(distance, row)
+    return alone if rest else (base, base.reshape(-1, *window.shape[1:]), offset)

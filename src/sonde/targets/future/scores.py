@@ -142,7 +142,7 @@ def metrics(
         absolute_R = weights_RN @ columns["absolute"].sum(1)
         for name, other in (("skill", "seasonal_absolute"), ("skill_over_naive", "naive_absolute")):
             # Rounded, as the sums of a naive forecast beside itself differ in their last digits.
-            found[name] = np.round(1 - _ratio(absolute_R, weights_RN @ columns[other]), 8)
+            found[name] = np.round(1 - _ratio(absolute_R, weights_RN @ columns[other]), 6)
     if len(names) > 1:
         for place, name in enumerate(names):
             own_R = weights_RN @ columns["channel_count"][:, place]
