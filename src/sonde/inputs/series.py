@@ -175,15 +175,16 @@ class Series(Input):
     @staticmethod
     def recommend(config: SeriesConfig, output: OutputSpec, records: Records) -> Advice:
         if "channel" in output.per:
+            # On ETTh1, daily temperatures and sunspots a linear forecast of normalized windows beats the seasonal naive one
+            # by 10 to 38 % after seconds (docs/log.md); what more layers gain there is within the intervals.
             return Advice(
                 input={"normalize": "instance"},
-                network={"kind": "transformer", "patch": 16, "width": 32, "layers": 2, "heads": 4, "dropout": 0.3},
+                network={"kind": "linear", "trend": 1},
                 training={
                     "epochs": 10,
                     "batch_size": 64,
-                    "optimizer": {"kind": "adamw", "lr": 1e-3},
+                    "optimizer": {"kind": "adamw", "lr": 2e-3},
                     "schedule": {"kind": "warmup-cosine", "warmup": 0.1},
-                    "patience": 4,
                 },
             )
         few = len(records) < MANY
