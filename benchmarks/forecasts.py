@@ -1,5 +1,5 @@
-"""Forecasts beside the classical ones: MASE on the test windows of one series, for ETS (Hyndman et al. 2002, statsmodels)
-and the seasonal naive forecast, on the windows of a recipe.
+"""Forecasts beside the classical ones: MASE on the test windows of a recipe with one series, for ETS (Hyndman et al.
+2002, by statsmodels) and the seasonal naive forecast.
 
     python benchmarks/forecasts.py recipes/min_temperatures.toml [--every 5]
 
