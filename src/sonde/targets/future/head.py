@@ -47,7 +47,7 @@ class FutureHead(nn.Module):
         if known:
             self.ahead = nn.Sequential(nn.Linear(known, HIDDEN), nn.GELU())
             self.ahead_answer = nn.Linear(HIDDEN, channels * answers)
-            nn.init.zeros_(self.ahead_answer.weight)
+            nn.init.normal_(self.ahead_answer.weight, std=1e-3)
             nn.init.zeros_(self.ahead_answer.bias)
 
     def forward(self, features: Mapping[str, Features], ahead_BAK: Tensor | None = None) -> Tensor:
