@@ -21,6 +21,8 @@ def test_a_ready_recipe_runs(path, shared, tmp_path):
         changes.append(f"data.source={shared / name}")
     if "next-token" in text:
         changes += ["inputs.text.window=32", "network.layers=1"]
+    if 'kind = "future"' in text:
+        changes += ["data.validation=100", "data.test=100"]
     if '"sequence"' in text:
         changes += ["target.length=3", "target.generate={}", "target.decoder.layers=1"]
     found = sonde.fit(Recipe.read(path, changes=changes), out=tmp_path / "run")

@@ -211,7 +211,7 @@ LAYOUTS: dict[LayoutName, Layout] = {
     ),
     "frames": Layout(
         main="frames",
-        gives=("example", "position"),
+        gives=("example", "position", "channel"),
         sample=InputSpec(layout="frames", channels=32, size=(32,)),
         random=partial(_random_values, "frames"),
         check=partial(_check_sequence, "frames"),

@@ -65,6 +65,7 @@ from sonde.metrics.sequences import (
     spans,
     tally_words,
 )
+from sonde.metrics.series import seasonal_differences
 from sonde.metrics.shifts import shift_edits
 from sonde.metrics.translation import (
     Tokenize,
@@ -140,6 +141,7 @@ __all__ = [
     "rmse",
     "roc_auc",
     "roc_auc_macro",
+    "seasonal_differences",
     "shift_edits",
     "spans",
     "tally",
