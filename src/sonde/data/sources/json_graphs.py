@@ -11,7 +11,6 @@ import numpy as np
 from sonde.base import graphs
 from sonde.base.config import Config
 from sonde.base.errors import UserError
-from sonde.base.graphs import Graph
 from sonde.contracts.records import Records
 from sonde.data.source import Guess, Source
 from sonde.data.sources import _content, _folders, _graph_sets, _tables
@@ -66,7 +65,7 @@ class JSONGraphs(Source):
         values: list[Any] = []
         for place in range(count):
             value = found[_graph_sets.GRAPH][place] if named else {name: found[name][place] for name in parts}
-            values.append(_graph(value, path, place))
+            values.append(_graph(value))
         rest = {name: each for name, each in found.items() if name not in (*parts, _graph_sets.GRAPH)}
         fields: dict[str, np.ndarray] = {_graph_sets.GRAPH: _folders.objects(values), **rest}
         return Records(fields=fields, ids=[f"row {place + 1}" for place in range(count)])
@@ -86,12 +85,9 @@ class JSONGraphs(Source):
         return path
 
 
-def _graph(value: Any, path: Path, place: int) -> Graph:
-    if not graphs.holds(value):
-        raise UserError(
-            f"{path} row {place + 1} holds no graph", expected='{"nodes": [...], "edges": [[0, 1], ...]}'
-        )
+def _graph(value: Any) -> Any:
+    """The graph of a record; what is none stays as it is, and is told as a record that cannot be read."""
     try:
-        return graphs.from_mapping(value)
-    except ValueError as error:
-        raise UserError(f"{path} row {place + 1}: {error}", expected='{"nodes": [...], "edges": [[0, 1], ...]}') from error
+        return graphs.from_mapping(value) if graphs.holds(value) else value
+    except ValueError:
+        return value

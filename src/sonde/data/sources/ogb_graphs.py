@@ -127,8 +127,10 @@ def _graphs(path: Path) -> list[Graph]:
 def _split(path: Path, count: int) -> np.ndarray | None:
     """The split of split/NAME/{train,valid,test}.csv, None where there is none, or more than one."""
     folder = path / "split"
+    if not folder.is_dir():
+        return None
     named = [each for each in _folders.folders(folder) if (each / "train.csv").is_file() or _packed(each, "train")]
-    if not folder.is_dir() or len(named) != 1:
+    if len(named) != 1:
         return None
     split = np.full(count, "none", dtype=object)
     for name, part in _SPLITS.items():
