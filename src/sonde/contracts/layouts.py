@@ -15,7 +15,8 @@ A layout is a word of the language that inputs, targets and networks share. This
 | graph   | "nodes" float (M, channels), "edges" int64 (2, E), "length" int64 (B,): the nodes   | most nodes,        |
 |         | of all graphs end to end, and how many belong to each; "edge_values" (E,           | channels           |
 |         | edge_channels) where edges have values. "at" int64 (B,) where the examples are      |                    |
-|         | nodes of one graph: which ones; then "length" is (1,)                               |                    |
+|         | nodes of one graph: which ones; then "length" is (1,). Where "nodes" are mostly 0,  |                    |
+|         | "entries" (2, S), row and column, and "entry_values" (S,) are the others, too       |                    |
 | set     | "set" float (B, N, channels), "length" int64 (B,): elements without an order        | most, channels     |
 """
 

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from sonde.contracts.classical import FeatureMap
 
 Scale = Literal["standard", "row", "none"]
-# Training nodes below which weights are decayed strongly and much is dropped.
-FEW = 1000
+# Where fewer of the nodes' numbers than this share are not zero, they are given as entries, too.
+SPARSE = 0.1
 
 
 class NodesConfig(Config):
@@ -205,7 +205,13 @@ class Nodes(Input):
         elif self.scale == "standard":
             nodes = (nodes - torch.tensor(self.centre)) / torch.tensor(self.spread)
         whole = {"nodes": nodes, "edges": self.edges.T.contiguous(), "length": torch.tensor([len(nodes)])}
-        return {**whole, "edge_values": self.edge_features} if self.edge_features.shape[1] else whole
+        if self.edge_features.shape[1]:
+            whole["edge_values"] = self.edge_features
+        entries = nodes.nonzero()
+        if len(entries) < SPARSE * nodes.numel():
+            whole["entries"] = entries.T.contiguous()
+            whole["entry_values"] = nodes[entries[:, 0], entries[:, 1]]
+        return whole
 
     def show(self, record: Record) -> dict[str, Any]:
         """The node, and how many neighbours it has."""

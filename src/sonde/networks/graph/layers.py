@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sonde.networks.graph.segments import Edges, Segments
+from sonde.networks.graph.segments import Edges, Segments, SparseRows, linear
 
 
 class GCN(nn.Module):
@@ -22,9 +22,9 @@ class GCN(nn.Module):
         self.edge = nn.Linear(edge_channels, width) if edge_channels else None
         nn.init.xavier_uniform_(self.linear.weight)
 
-    def forward(self, values_M: Tensor, edges: Edges) -> Tensor:
+    def forward(self, values_M: Tensor | SparseRows, edges: Edges) -> Tensor:
         """`edges` without loops: a node's own message is added here."""
-        values_MW = self.linear(values_M)
+        values_MW = linear(self.linear, values_M)
         degree_M1 = (edges.into.count + 1).to(values_MW.dtype)[:, None]
         norm_M1 = degree_M1.rsqrt()
         own_MW = values_MW
@@ -71,10 +71,10 @@ class GATv2(nn.Module):
             nn.init.zeros_(layer.bias)
         nn.init.xavier_uniform_(self.score)
 
-    def forward(self, values_M: Tensor, edges: Edges) -> Tensor:
+    def forward(self, values_M: Tensor | SparseRows, edges: Edges) -> Tensor:
         """`edges` with loops: a node attends to itself, too."""
-        source_EW = edges.from_source(self.source(values_M))
-        sum_EW = source_EW + edges.into.spread(self.target(values_M))
+        source_EW = edges.from_source(linear(self.source, values_M))
+        sum_EW = source_EW + edges.into.spread(linear(self.target, values_M))
         if self.edge is not None and edges.values is not None:
             sum_EW = sum_EW + self.edge(edges.values)
         raised_EHW = functional.leaky_relu(sum_EW, 0.2).unflatten(1, (self.heads, -1))

@@ -14,7 +14,7 @@ from sonde.contracts.backbone import Backbone, BackboneConfig
 from sonde.contracts.columns import Tensors
 from sonde.contracts.specs import InputSpec, LayoutName, OutputSpec, Per
 from sonde.networks.graph.layers import GCN, GIN, GPS, GATv2, random_walks
-from sonde.networks.graph.segments import Edges, Segments
+from sonde.networks.graph.segments import Edges, Segments, SparseRows, linear
 
 # Attention over whole graphs and random walks take memory by the square of the largest graph.
 LARGEST = 4096
@@ -69,6 +69,8 @@ class Graph(Backbone):
                 hint='layer = "gcn", "gin" or "gatv2" with positions = 0',
             )
         self.config, self.per_example = config, output.chosen == "example"
+        # GIN adds the nodes themselves.
+        self.takes_sparse = config.project or config.layer in ("gcn", "gatv2")
         self.width = config.width
         channels = spec.channels + config.positions
         self.entry = nn.Linear(channels, config.width) if config.project else None
@@ -96,23 +98,32 @@ class Graph(Backbone):
         nodes_MC = tensors["nodes"]
         edges = Edges.of(tensors["edges"], tensors.get("edge_values"), len(nodes_MC))
         graphs = Segments.of(tensors["length"], len(nodes_MC))
-        values_MW = self._nodes(nodes_MC, edges, graphs)
+        sparse = None if self.config.positions or not self.takes_sparse else SparseRows.of(tensors)
+        values_MW = self._nodes(nodes_MC, sparse, edges, graphs)
         if not self.per_example:
             return values_MW
         if "at" in tensors:
             return values_MW.index_select(0, tensors["at"])
         return self.readout(self._pool(values_MW, graphs))
 
-    def _nodes(self, values: Tensor, edges: Edges, graphs: Segments) -> Tensor:
+    def _enter(self, nodes_MC: Tensor, sparse: SparseRows | None, edges: Edges, graphs: Segments) -> Tensor | SparseRows:
+        """What the first layer is given: the nodes as they came, or brought to the width."""
+        given: Tensor | SparseRows
+        if sparse is not None:
+            given = sparse.drop(self.config.input_dropout) if self.training else sparse
+        else:
+            if self.config.positions:
+                walks = random_walks(edges, graphs, self.config.positions, nodes_MC.dtype)
+                nodes_MC = torch.cat([nodes_MC, walks], dim=1)
+            given = self.input_dropout(nodes_MC)
+        return given if self.entry is None else linear(self.entry, given)
+
+    def _nodes(self, nodes_MC: Tensor, sparse: SparseRows | None, edges: Edges, graphs: Segments) -> Tensor:
         config = self.config
-        if config.positions:
-            values = torch.cat([values, random_walks(edges, graphs, config.positions, values.dtype)], dim=1)
-        values = self.input_dropout(values)
-        if self.entry is not None:
-            values = self.entry(values)
+        values: Any = self._enter(nodes_MC, sparse, edges, graphs)
         if config.layer == "gatv2":
             edges = edges.with_loops()
-        virtual_BW = values.new_zeros(len(graphs.count), config.width)
+        virtual_BW = nodes_MC.new_zeros(len(graphs.count), config.width)
         for number, layer in enumerate(self.layers):
             if number and config.virtual_node:
                 virtual_BW = virtual_BW + self.virtual[number - 1](graphs.sum(values) + virtual_BW)
@@ -126,7 +137,8 @@ class Graph(Backbone):
             if number < len(self.layers) - 1:
                 found = torch.relu(found)
             found = self.dropout(found)
-            values = values + found if config.residual and found.shape == values.shape else found
+            adds = config.residual and isinstance(values, Tensor) and found.shape == values.shape
+            values = values + found if adds else found
         return values if self.final is None else self.final(values)
 
     def _pool(self, values_MW: Tensor, graphs: Segments) -> Tensor:

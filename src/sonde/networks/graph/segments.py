@@ -7,11 +7,13 @@ M node, E edge, B graph, W width.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from sonde.contracts.columns import Tensors
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,3 +133,46 @@ class Edges:
         return Edges.of(
             torch.stack([torch.cat([source, nodes]), torch.cat([target, nodes])]), values, count
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SparseRows:
+    """Rows that are mostly zeros (words of papers): entry s has `values[s]` in row `rows.owner[s]`, column `columns[s]`.
+
+    A linear layer of them costs a sum over entries in place of a product with a large matrix.
+    """
+
+    rows: Segments
+    columns: Tensor
+    values: Tensor
+
+    @staticmethod
+    def of(tensors: Tensors) -> SparseRows | None:
+        """Those that the input gives beside "nodes", None where it gives none."""
+        if "entries" not in tensors:
+            return None
+        row, column = tensors["entries"]
+        count = torch.bincount(row, minlength=len(tensors["nodes"]))
+        return SparseRows(rows=Segments(owner=row, count=count), columns=column, values=tensors["entry_values"])
+
+    def drop(self, share: float) -> SparseRows:
+        """With a share of the entries dropped and the others raised, as dropout does it: zeros stay zeros."""
+        return replace(self, values=nn.functional.dropout(self.values, share))
+
+
+def linear(layer: nn.Linear, values: Tensor | SparseRows) -> Tensor:
+    """The layer on rows, dense or sparse."""
+    if isinstance(values, Tensor):
+        return layer(values)
+    table = layer.weight.T
+    if values.values.device.type == "cpu":
+        # The same sums in one pass, without a row for each entry.
+        starts = values.rows.count.cumsum(0) - values.rows.count
+        found = nn.functional.embedding_bag(
+            values.columns, table.contiguous(), starts, mode="sum", per_sample_weights=values.values
+        )
+    else:
+        order, count = torch.argsort(values.columns, stable=True), torch.bincount(values.columns, minlength=len(table))
+        chosen = _Pick.apply(table.contiguous(), values.columns, order, count)  # type: ignore[no-untyped-call]
+        found = values.rows.sum(chosen * values.values[:, None])
+    return found if layer.bias is None else found + layer.bias
