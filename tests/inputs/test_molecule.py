@@ -27,7 +27,9 @@ def part():
     return Molecule.fit(MoleculeConfig(min_count=1), records(SOME))
 
 
-@pytest.mark.parametrize(("one", "other"), [("OCC", "C(O)C"), ("Oc1ccccc1", "C1=CC=CC=C1O"), ("C(O)(=O)[C@H](C)N", SOME[4])])
+@pytest.mark.parametrize(
+    ("one", "other"), [("OCC", "C(O)C"), ("Oc1ccccc1", "C1=CC=CC=C1O"), ("C(O)(=O)[C@H](C)N", SOME[4])]
+)
 def test_one_molecule_is_one_example(part, one, other):
     first, second = part.encode({"smiles": one}), part.encode({"smiles": other})
     assert all(torch.equal(first[name], second[name]) for name in first)

@@ -98,7 +98,9 @@ def test_attention_is_that_of_torch():
 
 def test_random_walks_are_powers_of_the_walk_matrix():
     given = tensors(3)
-    found = random_walks(edges_of(given, values=False), Segments.of(given["length"], len(given["nodes"])), 4, torch.float32)
+    found = random_walks(
+        edges_of(given, values=False), Segments.of(given["length"], len(given["nodes"])), 4, torch.float32
+    )
     adjacency = adjacency_of(given)
     step = adjacency / adjacency.sum(1, keepdim=True)
     expected = [torch.linalg.matrix_power(step, power).diagonal() for power in range(1, 5)]

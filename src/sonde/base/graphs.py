@@ -73,8 +73,8 @@ def holds(value: object) -> bool:
 
 
 def from_mapping(value: Mapping[str, Any]) -> Graph:
-    """The graph of a mapping: "nodes" a number, a text, a list or a mapping for each; "edges" pairs of places from 0 up,
-    with numbers behind them or not; or "edge_index" two lists, as PyTorch Geometric has it ("node_feat", "x",
+    """The graph of a mapping: "nodes" a number, a text, a list or a mapping for each; "edges" pairs of places from 0
+    up, with numbers behind them or not; or "edge_index" two lists, as PyTorch Geometric has it ("node_feat", "x",
     "edge_attr", "num_nodes").
 
     >>> from_mapping({"nodes": ["C", "O"], "edges": [[0, 1]]}).categories.tolist()
@@ -98,8 +98,12 @@ def from_mapping(value: Mapping[str, Any]) -> Graph:
     except (TypeError, ValueError) as error:
         raise ValueError(f"an edge has an end that is no number: {edges[0]!r}") from error
     if not (ends == np.floor(ends)).all() or (len(ends) and not 0 <= ends.min() <= ends.max() < count):
-        wrong = next(tuple(pair) for pair in ends.tolist() if any(end != int(end) or not 0 <= end < count for end in pair))
-        raise ValueError(f"an edge leads from {wrong[0]:g} to {wrong[1]:g}, and there are {count} nodes, 0 to {count - 1}")
+        wrong = next(
+            tuple(pair) for pair in ends.tolist() if any(end != int(end) or not 0 <= end < count for end in pair)
+        )
+        raise ValueError(
+            f"an edge leads from {wrong[0]:g} to {wrong[1]:g}, and there are {count} nodes, 0 to {count - 1}"
+        )
     values = _of(value, "edge_values")
     if values is None:
         values = [list(each[2:]) for each in edges]
@@ -153,8 +157,8 @@ def _described(rows: Any, what: str) -> tuple[np.ndarray, np.ndarray]:
         elif kinds == {str}:
             texts.append(np.array(column, dtype=object))
         else:
-            bad = next(each for each in column if not isinstance(each, (int, float, str, bool)) or kinds != {str})
-            raise ValueError(f"the {what} hold {bad!r} beside numbers or texts")
+            bad = next((each for each in column if not isinstance(each, (int, float, str))), column[-1])
+            raise ValueError(f"the {what} hold {column[0]!r} and {bad!r}, which are not all numbers or all texts")
     return (
         np.stack(numbers, axis=1) if numbers else _nothing(),
         np.stack(texts, axis=1) if texts else _no_names(),

@@ -13,6 +13,11 @@ from sonde.base.files import read_bytes
 # The bits of a fingerprint, and how far around each atom it looks: ECFP4 has diameter 4.
 BITS, RADIUS = 2048, 2
 SCAFFOLD = "Bemis-Murcko scaffold (RDKit MurckoScaffoldSmiles)"
+# By their names in RDKit: Crippen's logP and refractivity, weight, polar surface, counts, shares.
+DESCRIPTORS = (
+    *("MolLogP", "MolMR", "ExactMolWt", "TPSA", "LabuteASA", "NumHBD", "NumHBA", "NumRotatableBonds", "NumRings"),
+    *("NumAromaticRings", "NumHeavyAtoms", "NumHeteroatoms", "FractionCSP3", "aromatic share"),
+)
 _SHOWN = 60
 
 
@@ -80,7 +85,9 @@ def _reason(chem: Any, text: str) -> str:
     settings.sanitize = False
     loose = chem.MolFromSmiles(text, settings)
     problems = [] if loose is None else chem.DetectChemistryProblems(loose)
-    return problems[0].Message() if problems else "a bracket, a ring or a bond is not closed, or an atom has no such name"
+    return (
+        problems[0].Message() if problems else "a bracket, a ring or a bond is not closed, or an atom has no such name"
+    )
 
 
 def scaffold(value: object, field: str) -> str | None:
@@ -114,6 +121,15 @@ def tanimoto(one_BP: np.ndarray, other_NP: np.ndarray) -> np.ndarray:
     total = np.bitwise_count(one).sum(1, dtype=np.int32)[:, None] + np.bitwise_count(other).sum(1, dtype=np.int32)
     either = total - shared
     return np.where(either > 0, shared / np.maximum(either, 1), 1.0).astype(np.float32)
+
+
+def descriptors(molecule: Any) -> list[float]:
+    """What chemists compute of a molecule as a whole, in the order of `DESCRIPTORS`."""
+    from rdkit.Chem import Crippen, rdMolDescriptors
+
+    calculated = [float(getattr(rdMolDescriptors, f"Calc{name}")(molecule)) for name in DESCRIPTORS[2:-1]]
+    aromatic = sum(atom.GetIsAromatic() for atom in molecule.GetAtoms()) / molecule.GetNumAtoms()
+    return [Crippen.MolLogP(molecule), Crippen.MolMR(molecule), *calculated, aromatic]
 
 
 def drawn(molecule: Any, size: tuple[int, int] = (260, 180)) -> str:

@@ -99,8 +99,10 @@ class Task:
         return batch.with_inputs(**{name: part.preprocess(batch.inputs[name]) for name, part in self.inputs.items()})
 
     def predict(self, network: nn.Module, batch: Batch, records: Records | None = None) -> list[Prediction]:
-        """The answers for a preprocessed batch, with what the inputs say of themselves (`Input.annotate`); `records` are
-        what it was made from, for answers that quote them."""
+        """The answers for a preprocessed batch, with what the inputs say of themselves (`Input.annotate`).
+
+        `records` are what it was made from, for answers that quote them.
+        """
         answers = self.target.decode(self.target.predict(network, batch), self.inputs, records)
         said = {name: part.annotate(batch.inputs[name]) for name, part in self.inputs.items()}
         said = {name: each for name, each in said.items() if each}

@@ -34,7 +34,7 @@ class Split(Config):
     by: Literal["given", "random", "stratified", "group", "scaffold", "time", "order"] = Field(
         default="random",
         description="given: by a column or by folders; stratified: every class keeps its share; "
-        "group: no group is in two parts; scaffold: no Bemis-Murcko scaffold of a molecule is, and the commonest train; "
+        "group: no group is in two parts; scaffold: no Bemis-Murcko scaffold is, and the commonest train; "
         "time: the newest records test; order: the last records test",
     )
     field: str | None = Field(

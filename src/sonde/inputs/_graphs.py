@@ -62,8 +62,8 @@ def both_ways(edges_E2: np.ndarray, *others: np.ndarray) -> tuple[np.ndarray, ..
 def described(
     numbers_NC: np.ndarray, categories_NK: np.ndarray, known: Sequence[Sequence[str]] | None
 ) -> tuple[np.ndarray, list[list[str]]]:
-    """Numbers with the code of each category behind them, float32 (N, C + K), and the values that codes stand for: those
-    that are `known`, or else those that are there. What is not known is 0, the first value 1."""
+    """Numbers with the code of each category behind them, float32 (N, C + K), and the values that codes stand for:
+    those that are `known`, or else those that are there. What is not known is 0, the first value 1."""
     found = [list(each) for each in known] if known is not None else []
     codes = np.zeros(categories_NK.shape, dtype=np.float32)
     for column in range(categories_NK.shape[1]):

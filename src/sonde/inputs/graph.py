@@ -34,7 +34,7 @@ class GraphConfig(Config):
 
 @dataclass(frozen=True, kw_only=True)
 class Graph(Input):
-    """On the graph layout. Encoded: "nodes" float32 (n, C + K), standardized numbers and then the code of each category;
+    """On the graph layout. Encoded: "nodes" float32 (n, C + K), standardized numbers, then the code of each category;
     "edges" int32 (e, 2), in both directions unless directed; "edge_values" likewise.
 
     `centre` and `spread` are those of all training nodes; `values` are the texts that codes stand for, 1 the first, 0
@@ -73,7 +73,7 @@ class Graph(Input):
         shapes |= {_shape(each) for each in joined}
         if len(shapes) > 1:
             raise UserError(
-                f"the graphs do not say the same of their nodes and edges: {_said(min(shapes))}, and {_said(max(shapes))}",
+                f"the graphs differ in what they say of nodes and edges: {_said(min(shapes))}; {_said(max(shapes))}",
                 expected="the same numbers and texts for each",
             )
         centre, spread = _scaled([each.numbers for each in found])
@@ -187,7 +187,7 @@ class Graph(Input):
         return {"nodes": nodes.lengths.double().numpy(), "edges": edges.lengths.double().numpy()}
 
     def audit(self, columns: Columns, ids: Sequence[str]) -> list[Finding]:
-        bare = np.flatnonzero(self.named(columns)["edges"] == 0)
+        bare: list[int] = np.flatnonzero(self.named(columns)["edges"] == 0).tolist()
         share = len(bare) / max(1, len(ids))
         return [
             Finding(
@@ -232,9 +232,7 @@ def _shape(graph: Value) -> tuple[int, int, int, int]:
 
 
 def _said(shape: tuple[int, ...]) -> str:
-    return (
-        f"{shape[0]} numbers and {shape[1]} texts for a node, {shape[2]} numbers and {shape[3]} texts for an edge"
-    )
+    return f"{shape[0]} numbers and {shape[1]} texts for a node, {shape[2]} numbers and {shape[3]} texts for an edge"
 
 
 def _together(found: Sequence[Value], numbers: str, categories: str) -> tuple[np.ndarray, np.ndarray]:

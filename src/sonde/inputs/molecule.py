@@ -14,6 +14,7 @@ from pydantic import Field
 
 from sonde.base import molecules
 from sonde.base.config import Config
+from sonde.base.constants import constant
 from sonde.base.errors import RecordError, UserError
 from sonde.contracts.columns import Columns, Tensors
 from sonde.contracts.finding import Finding, judged
@@ -33,6 +34,8 @@ BOND_SIZES = (5, 3, 2, 2)
 # An answer names so many molecules of training; so far from all of them a molecule is unlike them.
 NEAREST, FAR, FAR_WARN = 3, 0.7, 0.2
 FEW = 5000
+# A descriptor so many deviations out.
+FARTHEST = 10.0
 # Training molecules that are kept for distances.
 MOST_KEPT = 50_000
 
@@ -44,12 +47,16 @@ class MoleculeConfig(Config):
     min_count: int = Field(
         default=2, ge=1, description="elements in fewer training molecules than this count as the same, other element"
     )
+    descriptors: bool = Field(
+        default=True, description="tell every atom of its whole molecule, too: logP, weight, polar surface and others"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Molecule(Input):
     """On the graph layout. Encoded: "nodes" uint8 (n, 8) and "edge_values" uint8 (e, 4) codes, "edges" int32 (e, 2) in
-    both directions, "fingerprint" uint8 (256,): ECFP4, packed.
+    both directions, "fingerprint" uint8 (256,): ECFP4, packed; "descriptors" float32 (14,) of the whole molecule, which
+    `preprocess` gives to each of its atoms, standardized by `centre` and `spread`.
 
     Atoms stand in canonical order, so that one molecule is one example however it is written. `elements` are the atomic
     numbers that training showed, 0 in place of all others; `names` and `fingerprints` are the training molecules, for
@@ -63,6 +70,8 @@ class Molecule(Input):
 
     config: MoleculeConfig
     elements: list[int]
+    centre: list[float]
+    spread: list[float]
     names: list[str]
     fingerprints: torch.Tensor
 
@@ -73,6 +82,7 @@ class Molecule(Input):
         chem, _ = molecules.rdkit()
         counts: Counter[int] = Counter()
         found: dict[str, np.ndarray] = {}
+        described: list[list[float]] = []
         first: RecordError | None = None
         for value in records.fields[config.field]:
             try:
@@ -80,14 +90,20 @@ class Molecule(Input):
             except RecordError as error:
                 first = first or error
                 continue
+            if config.descriptors:
+                described.append(molecules.descriptors(molecule))
             counts.update({atom.GetAtomicNum() for atom in molecule.GetAtoms()})
             name = chem.MolToSmiles(molecule)
             if len(found) < MOST_KEPT and name not in found:
                 found[name] = molecules.fingerprint(molecule)
         if first is not None and not found:
             raise UserError(f"no record of the training split has a molecule: {first.what}", expected=first.expected)
+        rows = np.array(described).reshape(len(described), -1)
+        spread = rows.std(axis=0) if len(rows) else np.empty(0)
         return cls(
             config=config,
+            centre=rows.mean(axis=0).tolist() if len(rows) else [],
+            spread=np.where(spread > 0, spread, 1.0).tolist(),
             elements=[0, *sorted(number for number, count in counts.items() if number and count >= config.min_count)],
             names=list(found),
             fingerprints=torch.from_numpy(np.stack(list(found.values()))),
@@ -117,7 +133,13 @@ class Molecule(Input):
     def check_fitted(self, inputs: Any) -> None:
         rows = self.fingerprints
         agree(self.elements[:1] == [0] and sorted(set(self.elements)) == self.elements, "the elements are not in order")
-        agree(rows.dtype == torch.uint8 and rows.shape == (len(self.names), molecules.BITS // 8), "not one fingerprint each")
+        agree(
+            rows.dtype == torch.uint8 and rows.shape == (len(self.names), molecules.BITS // 8),
+            "not one fingerprint each",
+        )
+        wanted = len(molecules.DESCRIPTORS) if self.config.descriptors else 0
+        agree(len(self.centre) == len(self.spread) == wanted, "centre and spread are not one a descriptor")
+        agree(min(self.spread, default=1.0) > 0, "a spread is not above 0")
         agree(len(self.names) > 0, "there is no training molecule")
 
     @property
@@ -127,7 +149,10 @@ class Molecule(Input):
     @property
     def spec(self) -> InputSpec:
         return InputSpec(
-            layout="graph", channels=sum(self._sizes), size=(self.config.max_atoms,), edge_channels=sum(BOND_SIZES)
+            layout="graph",
+            channels=sum(self._sizes) + len(self.centre),
+            size=(self.config.max_atoms,),
+            edge_channels=sum(BOND_SIZES),
         )
 
     def feature_map(self) -> FeatureMap:
@@ -149,7 +174,11 @@ class Molecule(Input):
         bonds = [(bond.GetBeginAtomIdx(), bond.GetEndAtomIdx(), *_bond(bond)) for bond in molecule.GetBonds()]
         rows = np.array(bonds, dtype=np.int32).reshape(len(bonds), 2 + len(BOND_SIZES))
         edges, values = rows[:, :2], rows[:, 2:]
+        whole = {}
+        if self.config.descriptors:
+            whole["descriptors"] = torch.tensor(molecules.descriptors(molecule), dtype=torch.float32)
         return {
+            **whole,
             "nodes": torch.tensor(atoms, dtype=torch.uint8),
             "edges": torch.from_numpy(np.concatenate([edges, edges[:, ::-1]])),
             "edge_values": torch.from_numpy(np.concatenate([values, values]).astype(np.uint8)),
@@ -160,9 +189,16 @@ class Molecule(Input):
         return lay_out(columns)
 
     def preprocess(self, tensors: Tensors) -> Tensors:
+        nodes = one_hots(tensors["nodes"], 0, self._sizes)
+        if self.centre:
+            given = tensors["descriptors"]
+            centre, spread = constant(self.centre, given.device), constant(self.spread, given.device)
+            # What is far from all of training says no more than what is farther, and could overflow.
+            whole = ((given - centre) / spread).clamp(-FARTHEST, FARTHEST)
+            nodes = torch.cat([nodes, whole.repeat_interleave(tensors["length"], 0, output_size=len(nodes))], dim=1)
         return {
             **tensors,
-            "nodes": one_hots(tensors["nodes"], 0, self._sizes),
+            "nodes": nodes,
             "edge_values": one_hots(tensors["edge_values"], 0, BOND_SIZES),
         }
 
@@ -204,16 +240,17 @@ class Molecule(Input):
         """How far a split is from the training molecules; copies and contradictions are found by the checks of all
         inputs, as one molecule is one example."""
         (distance_N,) = self.named(columns).values()
-        order = np.argsort(-distance_N, kind="stable")
+        order: list[int] = np.argsort(-distance_N, kind="stable").tolist()
         far = float((distance_N > FAR).mean())
         return [
             Finding(
                 check="applicability",
                 verdict=judged(far, warn=FAR_WARN),
-                text=f"the distance (1 - Tanimoto) to the nearest training molecule is {np.median(distance_N):.2f} in the "
-                f"middle; {far:.1%} of {len(distance_N):,} are farther than {FAR:g}",
+                text="the distance (1 - Tanimoto) to the nearest training molecule has median "
+                f"{np.median(distance_N):.2f}; "
+                f" {far:.1%} of {len(distance_N):,} are farther than {FAR:g}",
                 fix="scores of such molecules say little of those near training: look at the answers' distance",
-                records=[ids[place] for place in order[: int((distance_N > FAR).sum())].tolist()],
+                records=[ids[place] for place in order[: int((distance_N > FAR).sum())]],
                 numbers={"median": float(np.median(distance_N)), "share_far": far},
             )
         ]

@@ -127,13 +127,14 @@ class Nodes(Input):
                 "project": False,
             },
             training={
-                "epochs": 200,
-                # Every step sees the whole graph anyway: all training nodes at once.
+                # Every step computes the whole graph: all training nodes at once.
+                "steps": 200,
                 "batch_size": max(1, min(len(records), 4096)),
-                "optimizer": {"kind": "adamw", "lr": 0.01, "weight_decay": 0.5},
+                "evaluate_every": 5,
+                # Adam with decay in its gradient, as the papers have it (docs/log.md).
+                "optimizer": {"kind": "adamw", "lr": 0.01, "weight_decay": 1.0},
                 "schedule": {"kind": "constant"},
             },
-            min_steps=200,
             notes=("each step computes the whole graph; test nodes are seen, their labels are not (transductive)",),
         )
 
@@ -144,7 +145,9 @@ class Nodes(Input):
         agree(self.features.dtype in (torch.uint8, torch.float32), "numbers of nodes are neither bytes nor float32")
         agree(len(self.centre) == len(self.spread) == width, "centre and spread are not one a number")
         agree(min(self.spread, default=1.0) > 0, "a spread is not above 0")
-        agree(self.edges.dtype == torch.int64 and self.edges.ndim == 2 and self.edges.shape[1] == 2, "edges are no pairs")
+        agree(
+            self.edges.dtype == torch.int64 and self.edges.ndim == 2 and self.edges.shape[1] == 2, "edges are no pairs"
+        )
         inside = not len(self.edges) or (int(self.edges.min()) >= 0 and int(self.edges.max()) < count)
         agree(inside, "an edge leads to a node that is not there")
         agree(self.edge_features.ndim == 2 and len(self.edge_features) == len(self.edges), "not one row for each edge")
@@ -232,7 +235,7 @@ class Nodes(Input):
 
     def audit(self, columns: Columns, ids: Sequence[str]) -> list[Finding]:
         (degrees,) = self.named(columns).values()
-        alone = np.flatnonzero(degrees == 0)
+        alone: list[int] = np.flatnonzero(degrees == 0).tolist()
         share = len(alone) / max(1, len(degrees))
         return [
             Finding(

@@ -76,7 +76,9 @@ def features(path: Path, count: int) -> np.ndarray:
 def of_nodes(values: np.ndarray, count: int, path: Path) -> np.ndarray:
     """`values` if it has a row of finite numbers for each of `count` nodes."""
     if len(values) != count:
-        raise UserError(f"{path} has {len(values):,} rows for {count:,} nodes", expected="a row for each node, in order")
+        raise UserError(
+            f"{path} has {len(values):,} rows for {count:,} nodes", expected="a row for each node, in order"
+        )
     if not np.isfinite(values).all():
         row = int(np.flatnonzero(~np.isfinite(values).all(axis=1))[0])
         raise UserError(f"{path} has a number that is not finite, in row {row + 1}", expected="finite numbers")

@@ -1,4 +1,4 @@
-"""What sources of many graphs share: one graph a record, made of the rows of common tables, and the task they suggest."""
+"""What sources of many graphs share: one graph a record, cut from common tables, and the task that they suggest."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def cut(
     for number in range(count):
         first, stop = int(nodes[number]), int(nodes[number + 1])
         mine = order[bounds[number] : bounds[number + 1]]
-        rows = {
+        rows: dict[str, Any] = {
             name: values[mine] if name.startswith("edge") else values[first:stop] for name, values in parts.items()
         }
         found.append(Graph(count=stop - first, edges=edges[mine] - first, **rows))

@@ -68,7 +68,14 @@ _ABOUT_FILES = re.compile(
 )
 # Texts whose words are counted.
 _SAMPLE = 1000
-_WHAT = {"molecule": "molecules", "time": "dates", "image": "picture files", "audio": "sound files", "document": "files", "unclear": "dates"}
+_WHAT = {
+    "molecule": "molecules",
+    "time": "dates",
+    "image": "picture files",
+    "audio": "sound files",
+    "document": "files",
+    "unclear": "dates",
+}
 NONE: Mapping[str, Medium] = MappingProxyType({})
 NO_REASONS: Mapping[str, str] = MappingProxyType({})
 
@@ -299,7 +306,10 @@ def _target(column: _Column, notes: dict[str, str]) -> dict[str, Any]:
     separator = _separator(values, _LIST_SEPARATORS if column.role == "feature" else (*_LIST_SEPARATORS, ","))
     if column.role == "list" or (separator and column.role in ("feature", "text", "id")):
         return _labels(name, values, separator, notes)
-    if column.role in ("time", "image", "audio", "document", "molecule", "text", "id", "unclear") and values.dtype.kind not in "if":
+    if (
+        column.role in ("time", "image", "audio", "document", "molecule", "text", "id", "unclear")
+        and values.dtype.kind not in "if"
+    ):
         what = _WHAT.get(column.role, "texts")
         raise UserError(
             f"the column {name!r} has {column.distinct} different {what} in {len(values)} rows",

@@ -84,11 +84,8 @@ class NodeGraph(Source):
     @staticmethod
     def inputs(path: Path, config: NodeGraphConfig, fields: Sequence[str]) -> Records | None:
         """A table with a column of nodes."""
-        if path.is_dir():
-            table = _table(path, _NODES)
-        else:
-            table = path if _content.table_format(path) else None
-        if table is None:
+        table = _table(path, _NODES) if path.is_dir() else path
+        if table is None or not _content.table_format(table):
             return None
         found = _tables.read_plain(table).fields
         names = found[_id_column(found, config, table)]

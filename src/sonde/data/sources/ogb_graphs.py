@@ -98,7 +98,7 @@ def _graphs(path: Path) -> list[Graph]:
     edges = _graph_sets.whole(_graph_sets.numbers(file).reshape(-1, 2), file)
     if len(nodes) != len(lengths) or int(lengths.sum()) != len(edges):
         raise UserError(
-            f"{file} has {len(edges):,} edges; num-edge-list.csv says {int(lengths.sum()):,} in {len(lengths):,} graphs",
+            f"{file} has {len(edges):,} edges; num-edge-list says {int(lengths.sum()):,} in {len(lengths):,} graphs",
             expected=f"edges of {len(nodes):,} graphs",
         )
     # Edges count the nodes of their own graph.

@@ -25,8 +25,8 @@ class TUGraphsConfig(Config):
 class TUGraphs(Source):
     """Fields "graph", and "label" (whole numbers) or "value" (numbers), or both (Morris et al. 2020, "TUDataset").
 
-    Labels of nodes and edges are categories, attributes are numbers; edges stand in both directions there, and are taken
-    once where they do.
+    Labels of nodes and edges are categories, attributes are numbers; edges stand in both directions there, and are
+    taken once where they do.
     """
 
     Config: ClassVar = TUGraphsConfig

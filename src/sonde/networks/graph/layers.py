@@ -116,7 +116,9 @@ class GPS(nn.Module):
         self.local = GIN(width, width, edge_channels, batch_norm=False)
         self.attention = Attention(width, heads=heads, dropout=dropout)
         self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(2))
-        self.feed = nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), nn.Dropout(dropout), nn.Linear(2 * width, width))
+        self.feed = nn.Sequential(
+            nn.Linear(width, 2 * width), nn.GELU(), nn.Dropout(dropout), nn.Linear(2 * width, width)
+        )
         self.drop = nn.Dropout(dropout)
 
     def forward(self, values_MW: Tensor, edges: Edges, graphs: Segments) -> Tensor:

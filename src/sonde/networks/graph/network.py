@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -51,7 +52,7 @@ class GraphConfig(BackboneConfig):
 
 
 class Graph(Backbone):
-    """"nodes" (M, C) and "edges" (2, E) to (B, W) for graphs or nodes "at" some place, or (M, W) for all nodes."""
+    """ "nodes" (M, C) and "edges" (2, E) to (B, W) for graphs or nodes "at" some place, or (M, W) for all nodes."""
 
     Config = GraphConfig
     accepts: ClassVar[tuple[LayoutName, ...]] = ("graph",)
@@ -63,8 +64,8 @@ class Graph(Backbone):
         needs_square = config.layer == "transformer" or config.positions > 0
         if needs_square and spec.size[0] > LARGEST:
             raise UserError(
-                f"layer 'transformer' and positions take memory by the square of a graph, which may have {spec.size[0]:,} "
-                "nodes",
+                "layer 'transformer' and positions take memory by the square of a graph, which may have "
+                f"{spec.size[0]:,} nodes",
                 expected=f"graphs of at most {LARGEST:,} nodes",
                 hint='layer = "gcn", "gin" or "gatv2" with positions = 0',
             )
@@ -86,7 +87,7 @@ class Graph(Backbone):
         if self.per_example and not spec.node_examples:
             pooled = config.width * (3 if config.pool == "all" else 1)
             sizes = [pooled] + [config.width] * max(config.readout, int(config.pool == "all"))
-            for before, after in zip(sizes[:-1], sizes[1:], strict=True):
+            for before, after in pairwise(sizes):
                 self.readout.extend([nn.Linear(before, after), nn.ReLU(), nn.Dropout(config.dropout)])
 
     @classmethod
@@ -106,7 +107,9 @@ class Graph(Backbone):
             return values_MW.index_select(0, tensors["at"])
         return self.readout(self._pool(values_MW, graphs))
 
-    def _enter(self, nodes_MC: Tensor, sparse: SparseRows | None, edges: Edges, graphs: Segments) -> Tensor | SparseRows:
+    def _enter(
+        self, nodes_MC: Tensor, sparse: SparseRows | None, edges: Edges, graphs: Segments
+    ) -> Tensor | SparseRows:
         """What the first layer is given: the nodes as they came, or brought to the width."""
         given: Tensor | SparseRows
         if sparse is not None:

@@ -130,14 +130,12 @@ class Edges:
         if self.values is not None:
             own = Segments(owner=target, count=torch.bincount(target, minlength=count)).mean(self.values[kept])
             values = torch.cat([self.values[kept], own])
-        return Edges.of(
-            torch.stack([torch.cat([source, nodes]), torch.cat([target, nodes])]), values, count
-        )
+        return Edges.of(torch.stack([torch.cat([source, nodes]), torch.cat([target, nodes])]), values, count)
 
 
 @dataclass(frozen=True, kw_only=True)
 class SparseRows:
-    """Rows that are mostly zeros (words of papers): entry s has `values[s]` in row `rows.owner[s]`, column `columns[s]`.
+    """Rows that are mostly zeros (words of papers): entry s is `values[s]` in row `rows.owner[s]`, `columns[s]`.
 
     A linear layer of them costs a sum over entries in place of a product with a large matrix.
     """
