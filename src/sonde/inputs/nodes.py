@@ -132,7 +132,7 @@ class Nodes(Input):
                 "batch_size": max(1, min(len(records), 4096)),
                 "evaluate_every": 5,
                 # Adam with decay in its gradient, as the papers have it (docs/log.md).
-                "optimizer": {"kind": "adamw", "lr": 0.01, "weight_decay": 1.0},
+                "optimizer": {"kind": "adam", "lr": 0.01, "weight_decay": 5e-4},
                 "schedule": {"kind": "constant"},
             },
             notes=("each step computes the whole graph; test nodes are seen, their labels are not (transductive)",),
@@ -176,7 +176,7 @@ class Nodes(Input):
         if place is None:
             close = near(str(value), self.names) if len(self.names) <= 100_000 else None
             raise RecordError(
-                f"the graph that was learned has no node {value!r}",
+                f"the graph that was learned has no node {str(value)!r}",
                 expected=f"one of its {len(self.names):,} nodes, such as {self.names[0]}",
                 hint=f"did you mean {close!r}?" if close else "nodes that are new need a new run: the graph is learned",
             )
