@@ -112,8 +112,9 @@ class Molecule(Input):
     @classmethod
     def sample(cls, count: int, rng: np.random.Generator) -> tuple[MoleculeConfig, Records]:
         some = ["CCO", "c1ccccc1O", "CC(=O)[O-].[Na+]", "C", "C/C=C/Cl", "N[C@@H](C)C(=O)O", "FC(F)(F)c1ccncc1"]
+        some += ["CCN", "C1CC1", "O=S(=O)(O)O", "C#N", "CC(C)Br", "c1ccoc1"]
         field = np.empty(count, dtype=object)
-        field[:] = [some[int(rng.integers(len(some)))] if index else some[0] for index in range(count)]
+        field[:] = [some[index % len(some)] for index in rng.permutation(count)]
         return MoleculeConfig(min_count=1), Records(
             fields={"smiles": field}, ids=[f"row {index}" for index in range(count)]
         )
