@@ -76,7 +76,9 @@ class Task:
         """The batch as augmentation changed it, its truth too; in training only, before `preprocess`."""
         inputs, truth = dict(batch.inputs), batch.truth
         for name, part in self.inputs.items():
-            inputs[name], params = part.augment(batch.inputs[name], rng)
+            focus = self.target.focus(batch.truth, rng)
+            tensors = batch.inputs[name] if focus is None else {**batch.inputs[name], "focus": focus}
+            inputs[name], params = part.augment(tensors, rng)
             truth = self.target.apply_augment(truth, params)
         return Batch(
             inputs=inputs,

@@ -75,6 +75,7 @@ from sonde.metrics.translation import (
     ter_statistics,
     tokenize_13a,
 )
+from sonde.metrics.volumes import case_scores, surface_distances
 
 __all__ = [
     "BLOCK",
@@ -99,6 +100,7 @@ __all__ = [
     "box_scores",
     "calibration_error",
     "caption_words",
+    "case_scores",
     "character_errors",
     "chrf",
     "chrf_statistics",
@@ -138,6 +140,7 @@ __all__ = [
     "roc_auc_macro",
     "shift_edits",
     "spans",
+    "surface_distances",
     "tally",
     "tally_labels",
     "tally_of_confusion",

@@ -92,6 +92,8 @@ class Transformer(Backbone):
             spec = replace(spec, channels=config.width, size=(-(-spec.size[0] // config.subsample),))
         self.entry: Patches | Entry = Entry(spec, config.width) if spec.layout != "grid" else _patches(config, spec)
         self.as_grid = output.chosen == "pixel"
+        if self.as_grid:
+            self.width = (config.width,)
         self.pool: Pool | None = config.pool if output.chosen == "example" else None
         # A vector, as optimizers decay and orthogonalize matrices only.
         self.cls_token = nn.Parameter(torch.zeros(config.width)) if self.pool == "class" else None
