@@ -219,6 +219,9 @@ def predict(
         typer.Option("--id", help="The column of a table that goes with the answers (default: the recipe's data.id)."),
     ] = None,
     draw: Annotated[Path | None, typer.Option(help="Draw the answers into this folder: boxes, masks.")] = None,
+    files: Annotated[
+        Path | None, typer.Option(help="Write the answers as files into this folder: masks as NIfTI or PNG.")
+    ] = None,
 ) -> None:
     """Answer for any number of inputs, one line of JSON each.
 
@@ -236,7 +239,7 @@ def predict(
         from sonde.commands.predict import predict as run_predict
 
         answers = []
-        for answer in run_predict(load(artifact), inputs, progress, id_field=id_field, draw=draw):
+        for answer in run_predict(load(artifact), inputs, progress, id_field=id_field, draw=draw, files=files):
             answers.append(answer)
             if out is None:
                 _print(answer)
