@@ -117,6 +117,7 @@ def test_scores_of_a_case_are_those_of_the_formulas():
     assert found["true_ml"][0] == pytest.approx(other.sum() * 2 / 1000)
 
 
+@pytest.mark.filterwarnings("ignore")
 def test_scores_of_a_case_are_those_of_monai():
     monai = pytest.importorskip("monai.metrics")
     rng = np.random.default_rng(2)
