@@ -313,7 +313,7 @@ class Mask(Target):
     def eval_outputs(self, network: nn.Module, batch: Batch) -> Columns:
         """The pixels of each picture by [true, predicted] class: "confusion" int64 (B, K, K)."""
         predicted_BHW, true_BHW = self._logits(network, batch).argmax(1), batch.truth["mask"].long()
-        found = {"confusion": self._confusion(predicted_BHW, true_BHW)}
+        found: Columns = {"confusion": self._confusion(predicted_BHW, true_BHW)}
         if self.of_volumes:
             found |= volumes.outputs(predicted_BHW, true_BHW, batch.inputs[self.input], self.labels)
         return found
