@@ -234,6 +234,9 @@ def predict(
     familiar: Annotated[
         bool, typer.Option("--familiar", help="Add whether the record is like those of training.")
     ] = False,
+    files: Annotated[
+        Path | None, typer.Option(help="Write the answers as files into this folder: masks as NIfTI or PNG.")
+    ] = None,
 ) -> None:
     """Answer for any number of inputs, one line of JSON each.
 
@@ -252,7 +255,14 @@ def predict(
 
         answers = []
         found = run_predict(
-            load(artifact), inputs, progress, id_field=id_field, draw=draw, coverage=coverage, familiar=familiar
+            load(artifact),
+            inputs,
+            progress,
+            id_field=id_field,
+            draw=draw,
+            files=files,
+            coverage=coverage,
+            familiar=familiar,
         )
         for answer in found:
             answers.append(answer)
