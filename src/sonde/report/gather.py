@@ -17,7 +17,7 @@ from sonde.base import files
 from sonde.base.device import Precision
 from sonde.base.errors import RecordError, UserError
 from sonde.base.progress import NoProgress, Progress
-from sonde.checks import verdict
+from sonde.checks import verdict, vitals
 from sonde.contracts.columns import EvalColumns
 from sonde.contracts.records import Records
 from sonde.contracts.task import Task
@@ -57,6 +57,7 @@ def gather(folder: Path, progress: Progress | None = None) -> dict[str, Any]:
         "baseline": target.baseline_name,
         "findings": findings,
         "curves": _curves(run),
+        "vitals": _vitals(run),
         "recipe": run.recipe.read_text(encoding="utf-8"),
         "versions": {"sonde": card["sonde"], "torch": torch.__version__, "python": platform.python_version()},
         "written_by": __version__,
@@ -89,6 +90,12 @@ def _curves(run: RunFolder) -> dict[str, Any]:
         ]
     loss = [{"step": int(curves.steps[place]), "value": float(curves.losses[place])} for place in chosen]
     return {"loss": loss, "validation": validation}
+
+
+def _vitals(run: RunFolder) -> list[dict[str, Any]]:
+    """Units, gradients and updates by step, as lines."""
+    looks = vitals.Looks.read(run.log) if run.log.is_file() else None
+    return [] if looks is None else vitals.panels(looks)
 
 
 @dataclass(frozen=True, kw_only=True)

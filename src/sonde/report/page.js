@@ -148,7 +148,7 @@
   function lines(spec) {
     return (width) => Plot.plot({
       width, height: Math.round(width * 0.62), style, marginLeft: 52, marginBottom: 40, grid: true,
-      x: { label: spec.x, domain: spec.domainX }, y: { label: spec.y, domain: spec.domainY },
+      x: { label: spec.x, domain: spec.domainX }, y: { label: spec.y, domain: spec.domainY, type: spec.log ? "log" : "linear" },
       color: { range: colours, legend: new Set(spec.rows.map((row) => row.series)).size > 1 },
       marks: [
         spec.diagonal ? Plot.line([[0, 0], [1, 1]], { stroke: "currentColor", strokeOpacity: 0.45, strokeDasharray: "4 4" }) : null,
@@ -215,6 +215,12 @@
       panels.push(panel(`Validation: ${name.replaceAll("_", " ")}`, name === monitor ? "The score that chose the weights." : "Beside it.", lines({ rows, x: "step", y: name.replaceAll("_", " ") })));
     }
     if (panels.length) section("curves", "Curves", training ? training.text + "." : null, el("div", { class: "panels" }, panels));
+  }
+
+  function vitals() {
+    if (!facts.vitals || !facts.vitals.length) return;
+    section("vitals", "While it trained", "Looks at the network now and then: which layers learn, how far they move, which units are lost.",
+      el("div", { class: "panels" }, facts.vitals.map((spec) => panel(spec.title, spec.note, lines({ ...spec, x: "step" })))));
   }
 
   function pictures() {
@@ -300,6 +306,7 @@
   glance();
   scoreTable();
   curves();
+  vitals();
   pictures();
   sliceTable();
   cases();
