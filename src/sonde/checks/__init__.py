@@ -14,7 +14,7 @@ from torch import nn
 
 from sonde.base.errors import CheckFailed, unknown
 from sonde.base.progress import NoProgress, Progress
-from sonde.checks import columns, duplicates, labels, preflight, shift, verdict, vitals
+from sonde.checks import annotators, answers, columns, duplicates, labels, near, preflight, shift, verdict, vitals
 from sonde.checks.preflight import Flight
 from sonde.checks.subject import Subject
 from sonde.contracts.finding import Finding
@@ -34,12 +34,22 @@ QUICK = (
     labels.class_sizes,
     columns.leaks,
     columns.owners,
+    columns.missing_columns,
 )
-THOROUGH = (labels.suspicious_labels, shift.splits_differ)
+THOROUGH = (
+    near.near_duplicates,
+    annotators.agreement,
+    labels.suspicious_labels,
+    shift.splits_differ,
+    shift.channel_order,
+)
 PREFLIGHT = (
     preflight.loss_at_the_start,
+    answers.logits,
+    answers.frozen,
     preflight.gradients,
     preflight.independence,
+    answers.causality,
     preflight.learns_by_heart,
     preflight.learning_rate,
     preflight.forecast,

@@ -23,12 +23,14 @@ from sonde.base.threads import each
 from sonde.contracts.augment import AugmentParams
 from sonde.contracts.batch import Batch
 from sonde.contracts.columns import Columns, EvalColumns, Tensors
+from sonde.contracts.finding import Finding
 from sonde.contracts.input import Input
 from sonde.contracts.panel import Panel
 from sonde.contracts.part import agree
 from sonde.contracts.records import Record, Records
 from sonde.contracts.specs import Advice, InputSpec, OutputSpec
 from sonde.contracts.target import Prediction, Target
+from sonde.targets import _mask_audit
 from sonde.targets import _panels as panels
 from sonde.targets._classes import MOST, ClassWeights, check_classes, class_weights
 from sonde.targets._inputs import asked_of_one, the_input
@@ -175,6 +177,11 @@ class Mask(Target):
             fit_to(raised, (self.size[0], self.size[1]), how=self.how, interpolation="nearest"), dtype=np.uint8
         )
         return {"mask": torch.from_numpy(fitted - np.uint8(1))}
+
+    def audit(self, columns: Columns, ids: Sequence[str]) -> list[Finding]:
+        mask = columns["mask"]
+        assert isinstance(mask, torch.Tensor)
+        return _mask_audit.audit(mask, self.classes, IGNORED, ids)
 
     def apply_augment(self, truth: Tensors, params: AugmentParams) -> Tensors:
         if params.mix_weight_B is not None:
