@@ -446,10 +446,10 @@ FAULTS.append(Fault("embedded: collapsed", "fit", "told:collapsed", with_module(
 FAULTS.append(Fault("texts: an exploding recurrence", "flight", "loss at the start",
                     with_module("texts", modules.Exploding, vocabulary=200, classes=3)))  # fmt: skip
 FAULTS.append(
-    Fault("stream: reads the future", "flight", "causality", with_module("stream", modules.SeesAhead, vocabulary=20))
+    Fault("stream: reads the future", "flight", "causality", with_module("stream", modules.SeesAhead, vocabulary=11))
 )
 FAULTS.append(Fault("stream: the mean of past and future", "flight", "causality",
-                    with_module("stream", modules.MeanOfAll, vocabulary=20)))  # fmt: skip
+                    with_module("stream", modules.MeanOfAll, vocabulary=11)))  # fmt: skip
 
 
 def _blank_ctc(made: Setup, rng: np.random.Generator) -> None:
@@ -490,7 +490,7 @@ def _clipped(made: Setup, rng: np.random.Generator) -> None:
     made.training(max_grad_norm=1e-6, optimizer={"kind": "sgd", "lr": 0.1})
 
 
-add("the gradient clipped to nothing", "fit", "update to weight", "digits", _clipped)
+add("the gradient clipped to nothing", "fit", "clipping", "digits", _clipped)
 
 
 def _decayed(made: Setup, rng: np.random.Generator) -> None:

@@ -55,7 +55,7 @@ PREFLIGHT = (
     preflight.forecast,
 )
 # What is said of a training beside the verdict on its curves.
-OF_TRAINING = ("dead units", "saturated units", "gradients by depth", "update to weight", "loss spikes")
+OF_TRAINING = ("dead units", "saturated units", "gradients by depth", "update to weight", "clipping", "loss spikes")
 # Examples from which on `sonde fit` leaves its checks to `sonde check`: they would take more than a few seconds.
 LARGE = 200_000
 
@@ -115,6 +115,7 @@ def after_training(
     score = next((found[name] for split in ("test", "validation") if name in (found := scores.get(split, {}))), None)
     curves, looks = verdict.Curves.read(log), vitals.Looks.read(log)
     found = [] if looks is None else [*vitals.findings(looks)]
+    found += vitals.clipping(log, recipe.training.max_grad_norm)
     found += vitals.spikes(curves.steps, curves.losses, records_of)
     judged = verdict.judge(
         curves,

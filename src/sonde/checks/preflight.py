@@ -33,6 +33,8 @@ LEARNED, HARDLY = 0.15, 0.6
 RANGE_STEPS, LOWEST, HIGHEST = 60, 1e-3, 1e3
 # So many times below where the loss falls fastest a rate wastes most of its steps.
 FAR = 300.0
+# A rate so many times above where the loss falls fastest learns by luck.
+NEAR_END = 0.2
 # Steps that the forecast is made of.
 TIMED = 8
 
@@ -263,13 +265,15 @@ def learning_rate(flight: Flight) -> Iterator[Finding]:
         )
         return
     smooth = np.convolve(losses, np.ones(5) / 5, mode="valid")
-    # The curve falls on by the steps made so far, so its lowest place is too far out: the steepest is where to be.
+    # The curve falls on by the steps made so far, so its lowest place is too far out: where half of the way is gone it
+    # is steepest, and unlike single differences that place does not hang on which examples a batch has.
     lowest = int(np.argmin(smooth))
-    steepest = float(factors[2 + (int(np.argmin(np.diff(smooth[: lowest + 1]))) if lowest else 0)])
+    halfway = int(np.argmax(smooth <= (smooth[0] + smooth[lowest]) / 2))
+    steepest = float(factors[2 + halfway])
     verdict: Verdict = "pass"
     if highest <= 1:
         verdict = "fail"
-    elif factors[lowest + 2] < 0.5 or steepest > FAR:
+    elif factors[lowest + 2] < 0.5 or steepest > FAR or steepest < NEAR_END:
         verdict = "warn"
     yield Finding(
         check="learning rate",
@@ -301,14 +305,19 @@ def forecast(flight: Flight) -> Iterator[Finding]:
 
     batches.at = timed  # type: ignore[method-assign,assignment]
     steps = loop.train(flight.subject.task, batches, state, plan)
-    for _ in range(2):
-        if next(steps, None) is None:
-            return
-    waited, started, made = 0.0, time.perf_counter(), 0
-    for _ in steps:
-        made += 1
-        if made >= TIMED or time.perf_counter() - started > 20:
-            break
+    started, made = time.perf_counter(), 0
+    try:
+        for _ in range(2):
+            if next(steps, None) is None:
+                return
+        waited, started = 0.0, time.perf_counter()
+        for _ in steps:
+            made += 1
+            if made >= TIMED or time.perf_counter() - started > 20:
+                break
+    except loop.DivergedAtStep:
+        # Told of by the checks before this one; the steps until then have their time.
+        pass
     if not made:
         return
     each = (time.perf_counter() - started) / made

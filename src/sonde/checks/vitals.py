@@ -17,11 +17,15 @@ from sonde.contracts.finding import Finding, judged
 DEAD = 0.9
 # So many values at the limits of tanh or sigmoid (Glorot and Bengio 2010 show layers that saturate and stay so).
 SATURATED = 0.6
-# The gradient of the first layers beside the median layer's: in float32 less than this is lost in rounding.
+# A layer's gradient beside the largest: a millionth of it has vanished on the way (Hochreiter 1991), and
+# optimizers that divide by its size follow its noise.
 VANISHED = 1e-6
 # The length of an update beside that of its weight, at the highest rate of the run: about 1e-3 is usual (Karpathy,
 # "makemore" lectures; Bottou 2012). A tenth forgets in ten steps; below 1e-6 float32 hardly moves.
 LARGE, SMALL, USUAL = 0.1, 1e-5, 1e-3
+# Nine gradients of ten are cut to a hundredth: the rate is not what the recipe says (Pascanu et al. 2013 clip near the
+# mean length).
+CUT = 100.0
 # A spike: so many times the median of the 20 losses around it.
 SPIKE = 3.0
 
@@ -91,13 +95,12 @@ def _units(found: Mapping[str, Sequence[float | None]], check: str, most: float,
 def _gradients(looks: Looks) -> Finding:
     most = np.nan_to_num(looks.gradient).max(axis=0)
     silent = [name for name, value in zip(looks.layers, most, strict=True) if value == 0]
-    typical = float(np.median(most[most > 0])) if (most > 0).any() else 0.0
-    lost = [name for name, value in zip(looks.layers, most, strict=True) if 0 < value < VANISHED * typical]
+    lost = [name for name, value in zip(looks.layers, most, strict=True) if 0 < value < VANISHED * most.max()]
     text = f"root mean square {most.min():.2g} to {most.max():.2g} over {len(most)} weights"
     if silent:
         text = f"{len(silent)} of {len(most)} weights never got a gradient: {', '.join(silent[:3])}"
     elif lost:
-        text = f"{len(lost)} of {len(most)} weights get less than a millionth of the median layer's: {lost[0]}"
+        text = f"{len(lost)} of {len(most)} weights get less than a millionth of the largest gradient: {lost[0]}"
     return Finding(
         check="gradients by depth",
         verdict="warn" if silent or lost else "pass",
@@ -123,9 +126,29 @@ def _updates(looks: Looks) -> Finding:
     )
 
 
+def clipping(log: Path, most: float) -> Iterator[Finding]:
+    """Whether nearly every gradient is cut down to a fraction of itself."""
+    norms = [
+        row["norm"] for line in log.read_text(encoding="utf-8").splitlines() if "norm" in (row := json.loads(line))
+    ]
+    known = np.array([one for one in norms if isinstance(one, float) and np.isfinite(one)])
+    if not most or len(known) < 10:
+        return
+    usual = float(np.quantile(known, 0.1)) / most
+    yield Finding(
+        check="clipping",
+        verdict=judged(usual, warn=CUT),
+        text=f"nine gradients of ten are {usual:.3g} times training.max_grad_norm or longer"
+        if usual > 1
+        else f"the median gradient is {float(np.median(known)) / most:.3g} times training.max_grad_norm long",
+        fix=f"training.max_grad_norm = {float(np.median(known)):.1g}, about the median length; or 0, which is off",
+        numbers={"median_norm": float(np.median(known))},
+    )
+
+
 def first_thing(found: Sequence[Finding]) -> str:
     """What to try first where training went badly, by the findings; empty where they say nothing."""
-    order = ("update to weight", "gradients by depth", "dead units", "saturated units")
+    order = ("clipping", "update to weight", "gradients by depth", "dead units", "saturated units")
     bad = {one.check: one for one in found if one.verdict != "pass"}
     first = next((bad[name] for name in order if name in bad), None)
     return "" if first is None else f"first: {first.fix} ({first.check}: {first.text})"
