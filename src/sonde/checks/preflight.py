@@ -110,12 +110,14 @@ def gradients(flight: Flight) -> Iterator[Finding]:
     """Every trainable parameter gets a finite gradient that is not zero throughout."""
     state, plan, batches = flight.started()
     reached: dict[str, bool] = {}
+    matrices: set[str] = set()
     finite = True
     for number in range(3):
         batch, epoch = batches.at(number)
         loop.gradients(flight.subject.task, batch.to(plan.precision.device), epoch, state, plan)
         for name, parameter in state.network.named_parameters():
             if parameter.requires_grad:
+                matrices |= {name} if parameter.ndim > 1 else set()
                 there = parameter.grad is not None and bool(parameter.grad.abs().max() > 0)
                 reached[name] = reached.get(name, False) or there
                 finite &= parameter.grad is None or bool(parameter.grad.isfinite().all())
@@ -126,7 +128,8 @@ def gradients(flight: Flight) -> Iterator[Finding]:
     verdict: Verdict = "pass"
     if not finite or not reached or share >= 0.5:
         verdict = "fail"
-    elif dead:
+    elif len(dead) == len(reached) or matrices & set(dead):
+        # A scale or a bias alone may wait for examples that reach it: a level of a pyramid for large objects.
         verdict = "warn"
     what = f"{len(reached) - len(dead)} of {len(reached)} trainable tensors get a gradient"
     what += f"; {frozen} are frozen" if frozen else ""

@@ -192,6 +192,9 @@ def evaluate(
     data: Annotated[Path | None, typer.Option(help="New records to judge it on, all of them.")] = None,
     split: Annotated[str | None, typer.Option(help="A split of the recipe's data (default: test).")] = None,
     against: Annotated[Path | None, typer.Option(help="Another model, on the same records.")] = None,
+    corrupt: Annotated[
+        bool, typer.Option("--corrupt", help="Score corrupted inputs, too, at five severities.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Scores with intervals, where errors gather, and whether one model is better than another."""
@@ -201,7 +204,7 @@ def evaluate(
         progress.begin("start", 1)
         from sonde.commands.evaluate import evaluate as run_evaluate
 
-        found = run_evaluate(model, data=data, split=split, against=against, progress=progress)
+        found = run_evaluate(model, data=data, split=split, against=against, corrupt=corrupt, progress=progress)
     _print(found.to_json() if as_json else found.to_text())
 
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from sonde import evaluation, stages
 from sonde.artifact import Model, load
+from sonde.base import files
 from sonde.base.device import Precision
 from sonde.base.errors import UserError
 from sonde.base.progress import NoProgress, Progress
@@ -20,9 +21,13 @@ from sonde.contracts.finding import NAMED
 from sonde.contracts.records import Records
 from sonde.data.store import Encoded, check_unreadable, encode
 from sonde.evaluation.compare import Compared, compare
+from sonde.evaluation.robustness import Corrupted, robustness
+from sonde.evaluation.robustness import panels as robustness_panels
+from sonde.evaluation.robustness import table as robustness_table
 from sonde.evaluation.slices import Slice, slices
 from sonde.recipe import Recipe
-from sonde.report.gather import facts_of_records
+from sonde.report.gather import ROBUSTNESS, facts_of_records
+from sonde.training.run_folder import RunFolder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +42,9 @@ class Evaluated:
     baseline: str = ""
     against: Path | None = None
     compared: Mapping[str, Compared] | None = None
+    corrupted: list[Corrupted] | None = None
+    # The folder of the run, where what the report shows was kept.
+    kept: Path | None = None
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -47,6 +55,7 @@ class Evaluated:
             "skipped": dict(list(self.skipped.items())[:NAMED]),
             "against": None if self.against is None else str(self.against),
             "compared": None if self.compared is None else {name: one.to_json() for name, one in self.compared.items()},
+            "robustness": None if self.corrupted is None else [one.to_json() for one in self.corrupted],
         }
 
     def to_text(self) -> str:
@@ -70,6 +79,8 @@ class Evaluated:
                     apart = f"{one.difference:+.4g} [{one.low:+.4g}, {one.high:+.4g}]"
                     why = f"{one.word} (p {one.p:.2g}, {one.test})"
                     lines.append(f"  {name:<{wide}} {one.other:.4g}, difference {apart:<34} {why}")
+        lines += [] if self.corrupted is None else robustness_table(self.corrupted)
+        lines += [f"kept in {self.kept}: `sonde report` shows it"] if self.kept is not None else []
         return "\n".join(lines)
 
 
@@ -79,11 +90,13 @@ def evaluate(
     data: Path | None = None,
     split: str | None = None,
     against: Path | None = None,
+    corrupt: bool = False,
     progress: Progress | None = None,
 ) -> Evaluated:
     """Judge the model of a run or an artifact on its held-out split, or on all records of `data`.
 
-    `against` is another model of the same question, compared on the records that both can read.
+    `against` is another model of the same question, compared on the records that both can read. `corrupt`: how the
+    score that counts holds under common corruptions of the inputs, on up to 500 records.
 
     Raises:
         UserError: a model or data cannot be read, the models answer different questions, or a split is not there.
@@ -105,6 +118,11 @@ def evaluate(
         truth=held.examples.truth or None,
         groups=held.groups,
     )
+    exact = Precision(kind="fp32", device=model.device)
+    seed = recipe.training.seed
+    corrupted = None
+    if corrupt:
+        corrupted = robustness(model.task, model.network, records, exact, seed=seed, progress=progress)
     cost_N = model.task.target.costs(columns)
     whole = cost_N is not None and len(cost_N) == len(held.ids) and not held.ids[0].startswith("window ")
     return Evaluated(
@@ -116,7 +134,17 @@ def evaluate(
         baseline=model.task.target.baseline_name,
         against=against,
         compared=compared,
+        corrupted=corrupted,
+        kept=path if _keep(path, corrupted) else None,
     )
+
+
+def _keep(path: Path, corrupted: list[Corrupted] | None) -> bool:
+    """Keep in a run's folder what its report shows; whether there was anything, and a run."""
+    if not corrupted or not RunFolder(path).scores.is_file():
+        return False
+    files.write_json(path / ROBUSTNESS, robustness_panels(corrupted))
+    return True
 
 
 def recipe_of(model: Model) -> Recipe:

@@ -34,11 +34,12 @@ from sonde.contracts.classical import FeatureMap
 from sonde.contracts.columns import Columns, Ragged, Tensors, take
 from sonde.contracts.feature_maps import Tokens
 from sonde.contracts.finding import Finding, judged
-from sonde.contracts.input import Input
+from sonde.contracts.input import Input, each_value
 from sonde.contracts.part import agree
 from sonde.contracts.preprocessing import Preprocessing, TextPreprocessing
 from sonde.contracts.records import Record, Records
 from sonde.contracts.specs import Advice, InputSpec, OutputSpec
+from sonde.inputs import _corrupt
 from sonde.inputs._reading import is_words, read_text, read_words
 from sonde.inputs._subwords import Subwords, learn
 
@@ -503,6 +504,20 @@ class Text(Input):
                 )
             )
         return found
+
+    @property
+    def corruptions(self) -> Sequence[str]:
+        return tuple(kind for kind in _corrupt.TEXTS if not (self.words and kind == "lost words"))
+
+    def corrupt(self, records: Records, kind: str, severity: int, rng: np.random.Generator) -> Records:
+        def change(value: Any) -> object:
+            if is_words(value):
+                return _corrupt.words(list(value), kind, severity, rng)
+            return " ".join(_corrupt.words((read_text(value) or "").split(" "), kind, severity, rng))
+
+        for field in self.fields(self.config):
+            records = each_value(records, field, change)
+        return records
 
     def augment(self, tensors: Tensors, rng: BatchRng) -> tuple[Tensors, AugmentParams]:
         tokens_BT, length_B = tensors["tokens"], tensors["length"]

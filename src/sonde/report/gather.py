@@ -29,6 +29,8 @@ from sonde.training.run_folder import RunFolder
 
 # Cases of each sort that are shown, records of a confusion's cell, and points of a curve.
 CASES, OF_A_CELL, POINTS = 12, 6, 400
+# What `sonde evaluate --corrupt` keeps in a run's folder.
+ROBUSTNESS = "robustness.json"
 # Records that answers are shown for, at most: the worst are looked for among them.
 MOST = 20_000
 
@@ -58,6 +60,7 @@ def gather(folder: Path, progress: Progress | None = None) -> dict[str, Any]:
         "findings": findings,
         "curves": _curves(run),
         "vitals": _vitals(run),
+        "robustness": files.read_json(folder / ROBUSTNESS) if (folder / ROBUSTNESS).is_file() else [],
         "recipe": run.recipe.read_text(encoding="utf-8"),
         "versions": {"sonde": card["sonde"], "torch": torch.__version__, "python": platform.python_version()},
         "written_by": __version__,

@@ -223,6 +223,12 @@
       el("div", { class: "panels" }, facts.vitals.map((spec) => panel(spec.title, spec.note, lines({ ...spec, x: "step" })))));
   }
 
+  function robustness() {
+    if (!facts.robustness || !facts.robustness.length) return;
+    section("robustness", "Robustness", "The score that counts on held-out records after what commonly happens to inputs in use.",
+      el("div", { class: "panels" }, facts.robustness.map((spec) => panel(spec.title, spec.note, lines(spec)))));
+  }
+
   function pictures() {
     if (!facts.panels || !facts.panels.length) return;
     section("answers", "Answers", `What the network makes of the ${facts.split} records.`,
@@ -308,6 +314,7 @@
   curves();
   vitals();
   pictures();
+  robustness();
   sliceTable();
   cases();
   if (facts.without_data) main.append(el("p", { class: "lead" }, `Answers and cases are left out: ${facts.without_data}`));
