@@ -57,8 +57,9 @@ def main() -> None:
         cell = of_fault(by_name[name]) if name in by_name else of_clean(name)
         cell |= {"name": name, "seconds": round(time.perf_counter() - started, 1)}
         file.write_text(json.dumps(cell))
-        print(f"{cell['seconds']:6.1f} s  {'caught' if cell['caught'] else 'clean' if cell['clean'] else '  !!  '}  {name}"
-              f"   {'; '.join(cell['said'])[:300] if not (cell['caught'] or cell['clean']) else ''}", flush=True)  # fmt: skip
+        word = "caught" if cell["caught"] else "clean" if cell["clean"] else "  !!  "
+        said = "" if word != "  !!  " else "; ".join(cell["said"])[:300]
+        print(f"{cell['seconds']:6.1f} s  {word}  {name}   {said}", flush=True)
     print(
         summary([json.loads(file.read_text()) for name in wanted if (file := _file(arguments.folder, name)).exists()])
     )
@@ -172,8 +173,9 @@ def summary(cells: list[dict[str, Any]]) -> str:
     if faults:
         share = 1 - len(missed) / len(faults)
         lines.append(f"faults: {len(faults) - len(missed)} of {len(faults)} caught ({share:.1%})")
-        lines += [f"  missed: {one['name']} (wanted {one['expected']!r}); said: {'; '.join(one['said'])[:400] or 'nothing'}"
-                  for one in missed]  # fmt: skip
+        for one in missed:
+            said = "; ".join(one["said"])[:400] or "nothing"
+            lines.append(f"  missed: {one['name']} (wanted {one['expected']!r}); said: {said}")
     if clean:
         lines.append(f"clean set-ups: {len(alarms)} of {len(clean)} raised an alarm ({len(alarms) / len(clean):.1%})")
         lines += [f"  alarm: {one['name']}: {'; '.join(one['said'])[:400]}" for one in alarms]

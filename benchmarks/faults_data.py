@@ -138,7 +138,8 @@ TOPICS = {
     "wood": "tree leaf branch root bark moss fox trail acorn fern",
     "town": "street tram shop bridge tower market square light crowd bus",
 }
-PLAIN = "the a of and to in it was very then there with for on at by from old new big small one two".split()
+WORDS = "the a of and to in it was very then there with for on at by from old new big small one two"
+PLAIN = WORDS.split(" ")
 
 
 def texts(seed: int) -> Setup:
@@ -199,7 +200,7 @@ def stream(seed: int) -> Setup:
         {"kind": "text", "field": "text", "tokens": "characters", "window": 24},
         {"kind": "next-token"},
         {"kind": "transformer", "width": 32, "layers": 1, "heads": 2},
-        epochs=4,
+        epochs=12,
     )
     return Setup(parts[0], parts[1], parts[2], made)
 
@@ -262,7 +263,7 @@ def spelled(seed: int) -> Setup:
         {"kind": "audio", "field": "audio", "rate": RATE, "n_mels": 24},
         {"kind": "ctc", "field": "text"},
         {"kind": "recurrent", "width": 32, "embedding": 32, "subsample": 2, "dropout": 0.0},
-        epochs=15,
+        epochs=60,
     )
     return Setup(*cut(fields, (300, 80, 100)), made)
 
@@ -348,7 +349,7 @@ def several(seed: int) -> Setup:
 def written(seed: int) -> Setup:
     """A text from a text: the letters in capitals."""
     rng = np.random.default_rng([seed, 13])
-    words = ["".join(rng.choice(list("abcde"), rng.integers(3, 7))) for _ in range(880)]
+    words = ["".join(rng.choice(list("abcde"), rng.integers(8, 12))) for _ in range(880)]
     fields = {"text": objects(words), "target": objects([word.upper() for word in words])}
     made = recipe(
         {"kind": "text", "field": "text", "tokens": "characters"},

@@ -124,6 +124,7 @@ def after_training(
         baseline=None if score is None else score.baseline,
         interval=(None, None) if score is None else (score.low, score.high),
         first=vitals.first_thing(found),
+        loss_tells=task.target.loss_reaches_zero,
     )
     return [*found, judged]
 

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sonde import loop, stages
-from sonde.base.device import choose_device
+from sonde import evaluation, loop, stages
+from sonde.base.device import Precision, choose_device
 from sonde.base.progress import NoProgress
 from sonde.checks.subject import Subject
 from sonde.contracts.batch import Batch
@@ -29,6 +29,8 @@ FEW, SECONDS, STEPS = 100, 60.0, 1500
 ENOUGH = 100
 # Learned by heart: what is left of the loss's way from its start to its floor.
 LEARNED, HARDLY = 0.15, 0.6
+# The share of what a score could gain, where the loss does not end at zero.
+GAINED = 0.2
 # Steps of the range test, and the factors on the recipe's rate that it goes through.
 RANGE_STEPS, LOWEST, HIGHEST = 60, 1e-3, 1e3
 # So many times below where the loss falls fastest a rate wastes most of its steps.
@@ -210,6 +212,9 @@ def learns_by_heart(flight: Flight) -> Iterator[Finding]:
             fix="lower training.optimizer.lr",
         )
         return
+    if not task.target.loss_reaches_zero:
+        yield _scores_by_heart(flight, task, some, state, len(losses))
+        return
     floor = _floor(task)
     left = (min(float(np.mean(losses[-5:])), losses[-1]) - floor) / max(1e-9, losses[0] - floor)
     enough = len(losses) >= ENOUGH
@@ -225,6 +230,27 @@ def learns_by_heart(flight: Flight) -> Iterator[Finding]:
         text=text,
         fix="look at inputs and truths side by side; try another rate; is anything frozen?",
         numbers={"start": losses[0], "end": losses[-1], "steps": len(losses), "left": left},
+    )
+
+
+def _scores_by_heart(flight: Flight, task: Task, some: Encoded, state: loop.State, steps: int) -> Finding:
+    """By the score that counts, where the loss does not say how much is learned: before and after, on the examples."""
+    exact = Precision(kind="fp32", device=choose_device())
+    name, better = task.target.monitor
+    before, after = (
+        evaluation.values(task, evaluation.eval_outputs(task, network, some.examples, precision=exact), None)[name]
+        for network in (flight.network(), state.network)
+    )
+    gained = after - before if better == "max" else before - after
+    whole = 1 - before if better == "max" and name not in task.target.no_shares else abs(before)
+    share = gained / max(1e-9, abs(whole))
+    verdict: Verdict = "pass" if share >= GAINED else "fail" if share <= 0 and steps >= ENOUGH else "warn"
+    return Finding(
+        check="learns by heart",
+        verdict=verdict,
+        text=f"{len(some.examples)} examples: {name} {before:.4g} to {after:.4g} in {steps} steps",
+        fix="look at inputs and truths side by side; try another rate; is anything frozen?",
+        numbers={"start": before, "end": after, "steps": steps, "left": 1 - share},
     )
 
 

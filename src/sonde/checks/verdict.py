@@ -62,12 +62,14 @@ def judge(
     baseline: float | None = None,
     interval: tuple[float | None, float | None] = (None, None),
     first: str = "",
+    loss_tells: bool = True,
 ) -> Finding:
     """The verdict on a run.
 
     `monitor` is the score that chose the weights and which way is better, `proper` a finer one that sees confidence
     too (log loss). `baseline` and `interval` are those of the monitor on a held-out split, where they are known.
-    `first` is what the looks at units, gradients and updates say to try first.
+    `first` is what the looks at units, gradients and updates say to try first; `loss_tells`: right
+    answers have a loss near zero.
     """
     name, better = monitor
     steps, values = curves.score(name)
@@ -110,7 +112,7 @@ def judge(
             first or "twice the steps (training.steps or training.epochs), or a higher rate",
             numbers | {"late": late},
         )
-    if _hardly_fell(curves.losses):
+    if loss_tells and _hardly_fell(curves.losses):
         return _finding(
             "warn",
             f"underfits: the training loss went from {_first(curves.losses):.4g} to {_last(curves.losses):.4g} only",

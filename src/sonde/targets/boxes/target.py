@@ -111,6 +111,7 @@ class Boxes(Target):
     Config = BoxesConfig
     ragged: ClassVar = ("objects",)
     best: ClassVar = ("map", "max")
+    loss_reaches_zero: ClassVar = False
     asks: ClassVar = OutputSpec(per=("pixel",))
     accepts: ClassVar = ("grid",)
     lower_is_better: ClassVar = frozenset({"error"})
