@@ -16,6 +16,7 @@ from sonde.base.errors import RecordError, UserError, unknown
 from sonde.base.errors import near as near_miss
 from sonde.base.files import make_folder, write_bytes
 from sonde.base.progress import NoProgress, Progress
+from sonde.contracts.answers import to_json, without_pictures
 from sonde.contracts.records import Records, is_missing
 from sonde.contracts.target import Target
 from sonde.data.settings import DataConfig
@@ -53,7 +54,7 @@ def predict(
     """
     progress = progress or NoProgress()
     if draw is not None:
-        _check_draws(model, draw)
+        check_draws(model, draw)
     named = [each for path in paths for each in _records(model, path, id_field)]
     progress.begin("predict", len(named))
     rows = iter(named)
@@ -65,16 +66,19 @@ def predict(
             if isinstance(answer, RecordError):
                 yield {**names, "error": str(answer)}
                 continue
-            answered = {**{name: value for name, value in names.items() if name not in answer}, **answer}
-            if draw is not None:
-                drawn = model.task.target.draw(answer, record, model.task.inputs)
-                answered["drawn"] = _saved(drawn, draw, names["input"], written)
-            yield answered
+            told = {name: value for name, value in names.items() if name not in answer}
+            if draw is None:
+                yield {**told, **to_json(answer)}
+                continue
+            drawn = model.task.target.draw(answer, record, model.task.inputs)
+            path = save_picture(drawn, draw, names["input"], written)
+            # What is in a file need not be in the answer again.
+            yield {**told, **to_json(without_pictures(answer)), "drawn": path}
         done += len(chunk)
         progress.at(done)
 
 
-def _check_draws(model: Model, folder: Path) -> None:
+def check_draws(model: Model, folder: Path) -> None:
     target = type(model.task.target)
     if target.draw is Target.draw:
         raise UserError(
@@ -83,7 +87,7 @@ def _check_draws(model: Model, folder: Path) -> None:
     make_folder(folder)
 
 
-def _saved(picture: Any, folder: Path, name: str, written: set[Path]) -> str:
+def save_picture(picture: Any, folder: Path, name: str, written: set[Path]) -> str:
     """Write a picture under the name of its input (of a path from the root the last part), unlike those `written`; give
     its path."""
     given = Path(name)
@@ -117,7 +121,12 @@ def _records(model: Model, path: Path, id_field: str | None) -> list[tuple[Names
         return _rows(model, path, id_field)
     if id_field is not None:
         raise UserError(f"--id {id_field} names a column, and the input {path} is no table")
-    parts = list(model.task.inputs.values())
+    parts = list(model.task.for_answers.inputs.values())
+    if not parts:
+        raise UserError(
+            f"this model makes its answers out of nothing, and there is nothing to look for in {path}",
+            hint="--count 16 makes 16 of them",
+        )
     if len(parts) != 1 or not parts[0].takes_file:
         raise UserError(
             f"this model cannot answer for the file {path}: it reads the fields {', '.join(_fields(model))}",
@@ -144,7 +153,9 @@ def _rows(model: Model, path: Path, id_field: str | None) -> list[tuple[Names, A
                 expected=f"the columns {', '.join(_fields(model))}",
                 hint=f"is {close!r} meant? Then rename it" if close else None,
             )
-    files = {name for part in model.task.inputs.values() if part.reads_file for name in part.fields(part.config)}
+    files = {
+        name for part in model.task.for_answers.inputs.values() if part.reads_file for name in part.fields(part.config)
+    }
     ids = _ids(model, path, records, id_field)
     rows = []
     for place, (name, record) in enumerate(zip(records.ids, records, strict=True)):
@@ -201,4 +212,4 @@ def _options(model: Model, path: Path) -> TableConfig:
 
 
 def _fields(model: Model) -> list[str]:
-    return [name for part in model.task.inputs.values() for name in part.fields(part.config)]
+    return [name for part in model.task.for_answers.inputs.values() for name in part.fields(part.config)]
