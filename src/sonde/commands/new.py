@@ -360,7 +360,7 @@ def recommend(
     )
     sections = {
         "data": data | _id_field(guess, records),
-        "inputs": inputs,
+        "inputs": {name: {key: value for key, value in each.items() if value != {}} for name, each in inputs.items()},
         "target": answers | dict(own.target),
         "network": next(iter(networks.values())) if len(networks) == 1 else networks,
         "training": training | kept,
