@@ -83,7 +83,7 @@ def make(folder: Path, every: int = 1) -> list[Sample]:
             backbone = lookup.find("networks", network, Backbone)
             if not networks.fits(spec, task.outputs[name], backbone):
                 continue
-            config = backbone.Config.model_validate(dict(backbone.tiny))
+            config = backbone.Config.model_validate(dict(backbone.tiny_for(spec)))
             path = folder / f"{given}-{target}-{network}"
             weights = networks.build({name: config}, task).state_dict()
             artifact.write(path, task, {name: config}, weights, CARD)

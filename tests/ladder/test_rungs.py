@@ -47,9 +47,14 @@ def test_from_scratch(plan):
     assert Recipe.of(tomllib.loads(found["svm"].recipes[0].to_toml())) == found["svm"].recipes[0]
 
 
-def test_pretrained(plan):
+def test_pretrained(plan, tmp_path):
     """Frozen and fine-tuned stand in place of the networks from scratch."""
-    found = plan({"kind": "timm", "name": "resnet18", "pretrained": True})
+    import timm
+    from safetensors.torch import save_file
+
+    weights = tmp_path / "weights.safetensors"
+    save_file(timm.create_model("test_efficientnet").state_dict(), weights)
+    found = plan({"kind": "timm", "name": "test_efficientnet", "weights": str(weights)})
     assert found["frozen"].recipes[0].network["image"].freeze
     assert not found["fine-tuned"].recipes[0].network["image"].freeze
     for name in ("small-network", "network"):

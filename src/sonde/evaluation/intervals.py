@@ -77,8 +77,12 @@ def acceleration(left_out_U: np.ndarray) -> float:
     if len(left_out_U) < 2:
         return 0.0
     pull_U = left_out_U.mean() - left_out_U
-    square = float((pull_U**2).sum())
-    return float((pull_U**3).sum()) / (6 * square**1.5) if square > 0 else 0.0
+    most = float(np.abs(pull_U).max())
+    if most == 0:
+        return 0.0
+    # Skewness has no scale; with the largest at 1, no power of a tiny number comes to nothing.
+    pull_U = pull_U / most
+    return float((pull_U**3).sum()) / (6 * float((pull_U**2).sum()) ** 1.5)
 
 
 def without_a_failure(trials: int) -> float:
