@@ -11,7 +11,7 @@ from sonde.contracts.input import Input
 from sonde.contracts.records import Records
 
 # Records that components are fitted to, at most, and at once; the most numbers whose covariance is computed as it is.
-MOST, CHUNK, EXACT = 20_000, 1000, 2048
+MOST, CHUNK, EXACT = 10_000, 1000, 2048
 # Records for the components of larger grids.
 FEW = 2000
 
