@@ -133,7 +133,7 @@ def main() -> None:
                 "frechet distance": round(frechet(own, held), 3),
                 "of a Gaussian fitted to 50 principal components": round(frechet(gaussian, held), 3),
                 f"floor: as many training pictures against {args.split}": round(floor, 3),
-                "features": f"{own.shape[1]} of the classifier before its last layer; {len(held)} {args.split} pictures",
+                "features": f"{own.shape[1]} before the classifier's last layer; {len(held)} {args.split} pictures",
                 "distance to the nearest training picture (RMS of 255 levels, least and median of 50)": [
                     round(float(apart.min()), 1),
                     round(float(np.median(apart)), 1),
