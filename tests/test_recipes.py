@@ -35,6 +35,10 @@ def test_a_ready_recipe_runs(path, shared, tmp_path):
         changes += ["data.validation=100", "data.test=100"]
     if '"sequence"' in text:
         changes += ["target.length=3", "target.generate={}", "target.decoder.layers=1"]
+    if '"noise"' in text:
+        changes += ["network.image.widths=[4, 8]", "target.generate.steps=2"]
+    if '"reconstruction"' in text:
+        changes += ["network.widths=[4, 4, 4]", "target.decoder.widths=[4, 2]"]
     found = sonde.fit(Recipe.read(path, changes=changes), out=tmp_path / "run")
     assert found.scores["test"]
     assert sonde.load(found.artifact).card["scores"]["test"]

@@ -26,6 +26,7 @@ from sonde import loop
 from sonde.base import lookup
 from sonde.base.device import Precision
 from sonde.base.rng import BatchRng
+from sonde.contracts.answers import to_json
 from sonde.contracts.backbone import Backbone
 from sonde.contracts.batch import Batch, Examples
 from sonde.contracts.columns import Columns, Ragged, Tensors, take, to_numpy
@@ -343,7 +344,7 @@ def _check_answers(task: Task, network: nn.Module, examples: Examples) -> None:
             assert _close(alone, together[index]), f"predicted alone {alone}, in a batch {together[index]}"
             for name, column in task.target.eval_outputs(network, one).items():
                 torch.testing.assert_close(_row(column, 0), _row(outputs[name], index), rtol=1e-4, atol=1e-5)
-    json.dumps(together, allow_nan=False)
+    json.dumps([to_json(each) for each in together], allow_nan=False)
     weights = np.ones((2, len(examples)))
     found = task.target.metrics(columns, weights)
     assert task.target.monitor[0] in found, f"the score {task.target.monitor[0]} is not among the metrics"
@@ -518,6 +519,8 @@ def _close(one: Any, other: Any) -> bool:
         )
     if isinstance(one, list):
         return isinstance(other, list) and len(one) == len(other) and all(map(_close, one, other))
+    if isinstance(one, np.ndarray) and isinstance(other, np.ndarray):
+        return one.shape == other.shape and np.allclose(one, other, rtol=1e-3, atol=1e-4)
     if isinstance(one, float) and isinstance(other, float):
         return abs(one - other) <= 1e-4 + 1e-3 * abs(other)
     return one == other

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -11,17 +12,18 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
+from pydantic import ValidationError
 from torch import nn
 
 from sonde.artifact import given
 from sonde.artifact.folder import verify
 from sonde.artifact.restore import read_card, read_network, read_task, reading
 from sonde.base import files
-from sonde.base.config import Config
+from sonde.base.config import Config, kind_of
 from sonde.base.device import choose_device, out_of_memory
-from sonde.base.errors import RecordError, UserError
+from sonde.base.errors import RecordError, UserError, unknown
 from sonde.contracts.batch import Examples
-from sonde.contracts.records import Records
+from sonde.contracts.records import Record, Records
 from sonde.contracts.target import Prediction
 from sonde.contracts.task import Task
 from sonde.evaluation.observe import observe
@@ -68,12 +70,63 @@ class Model:
             RecordError: an input cannot be read. UserError: it is not what the model answers for, or the model cannot
                 tell what is asked.
         """
-        found: list[Prediction] = []
-        for answer in self.answers(inputs, size=size, coverage=coverage, familiar=familiar):
-            if isinstance(answer, RecordError):
-                raise answer
-            found.append(answer)
-        return found
+        return _sound(self.answers(inputs, size=size, coverage=coverage, familiar=familiar))
+
+    def make(self, count: int, given: Record | None = None, *, first: int = 0, size: int = 64) -> list[Prediction]:
+        """So many answers of a model that makes something (pictures out of noise), for the fields `given`; without
+        them for what training had, drawn at random and told with each answer.
+
+        They are numbered from `first` on: the same number and the same seed (`with_settings`) give the same answer,
+        alone or in company.
+
+        Raises:
+            UserError: this model makes nothing, or nothing is asked for. RecordError: what is given cannot be read.
+        """
+        target = self.task.target
+        if not target.makes:
+            raise UserError(
+                f"a model of target {kind_of(target.config)!r} makes nothing by itself", hint="give it inputs"
+            )
+        if count < 1 or first < 0:
+            what = f"{count} answers" if count < 1 else f"answers from number {first} on"
+            raise UserError(f"{what} cannot be made", expected="a count of 1 or more, numbers from 0 on")
+        numbers = range(first, first + count)
+        records = [given] * count if given is not None else target.prompts(numbers)
+        answers = _sound(self.answers(records, size=size, first=first))
+        told = records if given is None else [{} for _ in numbers]
+        return [
+            {"number": number, **record, **answer}
+            for number, record, answer in zip(numbers, told, answers, strict=True)
+        ]
+
+    def with_settings(self, changes: Mapping[str, Any]) -> Model:
+        """The same model with other settings of how it makes answers (`target.generate`): guidance, steps, seed.
+
+        Raises:
+            UserError: there is no such setting, or it has no such value.
+        """
+        target = self.task.target
+        before = dict(target.config).get("generate")
+        if not isinstance(before, Config):
+            raise UserError(
+                f"target {kind_of(target.config)!r} has no settings of how answers are made", hint="leave out --set"
+            )
+        for name in changes:
+            if name not in type(before).model_fields:
+                raise unknown(name, type(before).model_fields, what="the setting")
+        try:
+            generate = type(before).model_validate({**before.model_dump(), **changes})
+            config = type(target.config).model_validate({**target.config.model_dump(), "generate": generate})
+        except ValidationError as error:
+            first = error.errors()[0]
+            name = ".".join(map(str, first["loc"])) or "the settings"
+            raise UserError(
+                f"{name} cannot be {first['input']!r}: {first['msg'].removeprefix('Value error, ')}"
+                if first["loc"]
+                else first["msg"].removeprefix("Value error, ")
+            ) from None
+        changed = dataclasses.replace(target, config=config)  # type: ignore[type-var]
+        return dataclasses.replace(self, task=Task(inputs=self.task.inputs, target=changed))
 
     def data_settings(self, kind: str, settings: type[Settings]) -> Settings | None:
         """How the training data were read, if by a source of this kind: by the recipe that the artifact carries.
@@ -88,12 +141,16 @@ class Model:
             return settings(**{name: value for name, value in data.items() if name in settings.model_fields})
 
     def answers(
-        self, inputs: Any, *, size: int = 64, coverage: float | None = None, familiar: bool = False
+        self, inputs: Any, *, size: int = 64, first: int = 0, coverage: float | None = None, familiar: bool = False
     ) -> Iterator[Prediction | RecordError]:
-        """Answers as they come, see `predict`; an input that cannot be read gives its error in its place."""
+        """Answers as they come, see `predict`; an input that cannot be read gives its error in its place.
+
+        The inputs are numbered from `first` on, for answers that are drawn at random.
+        """
         doubts = self._doubts(coverage, familiar)
-        for records in given.records_in(inputs, self.task.inputs, size):
-            yield from self._batch(records, doubts)
+        for records in given.records_in(inputs, self.task.for_answers.inputs, size):
+            yield from self._batch(records, first, doubts)
+            first += len(records)
 
     def _doubts(self, coverage: float | None, familiar: bool) -> Doubts:
         """What is laid beside answers.
@@ -121,32 +178,36 @@ class Model:
             )
         return Doubts(coverage=coverage, familiar=familiar)
 
-    def _batch(self, records: Records, doubts: Doubts) -> list[Prediction | RecordError]:
+    def _batch(self, records: Records, first: int, doubts: Doubts) -> list[Prediction | RecordError]:
         """The answers for these rows at once or, where memory does not allow it, for one half after the other."""
         try:
-            return self._answer(records, doubts)
+            return self._answer(records, first, doubts)
         except (MemoryError, RuntimeError) as error:
             if not out_of_memory(error):
                 raise
             if len(records) == 1:
                 raise UserError("memory ran out over one input alone", hint="use a machine with more memory") from error
         half = len(records) // 2
-        return [*self._batch(records.part(0, half), doubts), *self._batch(records.part(half, len(records)), doubts)]
+        return [
+            *self._batch(records.part(0, half), first, doubts),
+            *self._batch(records.part(half, len(records)), first + half, doubts),
+        ]
 
-    def _answer(self, records: Records, doubts: Doubts) -> list[Prediction | RecordError]:
-        columns, good, errors = self.task.encode_inputs(records)
+    def _answer(self, records: Records, first: int, doubts: Doubts) -> list[Prediction | RecordError]:
+        task = self.task.for_answers
+        columns, good, errors = task.encode_inputs(records)
         answers: dict[int, Prediction] = {}
         if good:
             examples = Examples(inputs=columns, truth={}, count=len(good))
-            batch = self.task.collate(examples, torch.arange(len(good))).to(self.device)
+            batch = task.collate(examples, first + torch.tensor(good)).to(self.device)
             with torch.inference_mode():
                 readable = records.take(np.array(good))
-                ready = self.task.preprocess(batch)
-                predictions = self.task.predict(self.network.eval(), ready, readable)
+                ready = task.preprocess(batch)
+                predictions = task.predict(self.network.eval(), ready, readable)
                 if self.trust is not None and doubts:
                     beside = self.trust.beside(
-                        self.task.target,
-                        observe(self.task, self.network, ready),
+                        task.target,
+                        observe(task, self.network, ready),
                         readable,
                         coverage=doubts.coverage,
                         told_familiar=doubts.familiar,
@@ -157,12 +218,24 @@ class Model:
         return [errors[index] if index in errors else answers[index] for index in range(len(records))]
 
 
+def _sound(answers: Iterator[Prediction | RecordError]) -> list[Prediction]:
+    """All answers; the first error of an input is raised."""
+    found: list[Prediction] = []
+    for answer in answers:
+        if isinstance(answer, RecordError):
+            raise answer
+        found.append(answer)
+    return found
+
+
 def _is_finite(answer: Any) -> bool:
     """Whether all numbers of an answer are numbers."""
     if isinstance(answer, float):
         return math.isfinite(answer)
     if isinstance(answer, Mapping):
         return all(map(_is_finite, answer.values()))
+    if isinstance(answer, np.ndarray):
+        return bool(np.isfinite(answer).all())
     return all(map(_is_finite, answer)) if isinstance(answer, list) else True
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -82,6 +83,16 @@ class BatchRng:
         bits = _mix(base[:, None] + column[None, :] * _signed(GOLDEN))
         # The top 24 bits are all that a float32 in [0, 1) can hold.
         return (((bits >> 40) & 0xFFFFFF).float() / (1 << 24)).reshape(-1, *shape)
+
+    def normal(self, name: str, *shape: int) -> Tensor:
+        """Normal numbers of mean 0 and deviation 1, shape (B, *shape), float32 (Box and Muller 1958)."""
+        count = math.prod(shape)
+        half = (count + 1) // 2
+        length, turn = self.uniform(name, 2, half).unbind(1)
+        # 1 - u is in (0, 1]: its logarithm is finite.
+        length = (-2 * torch.log1p(-length)).sqrt_()
+        turn = turn * (2 * math.pi)
+        return torch.cat([length * turn.cos(), length * turn.sin()], dim=1)[:, :count].reshape(-1, *shape)
 
 
 def shuffled(count: int, seed: int) -> np.ndarray:

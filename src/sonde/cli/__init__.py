@@ -227,8 +227,8 @@ def evaluate(
 def predict(
     artifact: Annotated[Path, typer.Argument(help="An artifact, or a run that holds one.")],
     inputs: Annotated[
-        list[Path], typer.Argument(readable=False, help="Files, folders, or CSV, JSONL and Parquet tables.")
-    ],
+        list[Path] | None, typer.Argument(readable=False, help="Files, folders, or CSV, JSONL and Parquet tables.")
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Write the answers to this file: .csv, .tsv, .jsonl or .json.")
     ] = None,
@@ -247,6 +247,18 @@ def predict(
     files: Annotated[
         Path | None, typer.Option(help="Write the answers as files into this folder: masks as NIfTI or PNG.")
     ] = None,
+    count: Annotated[
+        int | None, typer.Option(help="Make so many answers, for a model that makes pictures: no inputs then.")
+    ] = None,
+    first: Annotated[int, typer.Option(help="With --count: the number of the first one.")] = 0,
+    given: Annotated[
+        list[str] | None,
+        typer.Option("--given", metavar="FIELD=VALUE", help="With --count: what they are made for, a class or a text."),
+    ] = None,
+    change: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="How answers are made: a setting of target.generate."),
+    ] = None,
 ) -> None:
     """Answer for any number of inputs, one line of JSON each.
 
@@ -261,19 +273,27 @@ def predict(
     with terminal() as progress:
         progress.begin("start", 1)
         from sonde.artifact import load
+        from sonde.commands.make import make, settings
         from sonde.commands.predict import predict as run_predict
 
+        asked = settings(inputs or [], count, given or [], change or [], id_field)
+        model = load(artifact)
+        if asked.changes:
+            model = model.with_settings(asked.changes)
+        if count is None:
+            found = run_predict(
+                model,
+                inputs or [],
+                progress,
+                id_field=id_field,
+                draw=draw,
+                files=files,
+                coverage=coverage,
+                familiar=familiar,
+            )
+        else:
+            found = make(model, count, progress, first=first, given=asked.given, draw=draw)
         answers = []
-        found = run_predict(
-            load(artifact),
-            inputs,
-            progress,
-            id_field=id_field,
-            draw=draw,
-            files=files,
-            coverage=coverage,
-            familiar=familiar,
-        )
         for answer in found:
             answers.append(answer)
             if out is None:

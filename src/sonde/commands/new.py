@@ -20,7 +20,7 @@ from sonde.commands import _weights_at_hand, budget
 from sonde.contracts.at_hand import WeightsAtHand
 from sonde.contracts.input import Input
 from sonde.contracts.records import Records, is_missing
-from sonde.contracts.specs import Advice
+from sonde.contracts.specs import Advice, OutputSpec
 from sonde.contracts.target import Target
 from sonde.data.load import as_paths, locate, missing, source_of
 from sonde.data.settings import DataConfig
@@ -38,6 +38,8 @@ LEFT_OUT = "left out: "
 _ID = re.compile(r"(?i:(^|[\W_])(id|uuid|guid|key)$)|[a-z]I[dD]$")
 # Records that are drawn with their truth, where that can be.
 DRAWN = 10
+# Networks of inputs that steer what is made, where those that answer by themselves are larger than it takes.
+STEERING: Mapping[str, Mapping[str, Any]] = {"table": {"kind": "mlp", "hidden": [64], "dropout": 0.0}}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +75,9 @@ class NewRecipe:
         notes = self.guess.notes
         target = dict(self.sections["target"])
         why = notes.get("target.field", notes.get("target.kind", ""))
-        field = target.get("field") or ", ".join(target.get("fields", [])) or "the text itself"
+        # Without a field of its own a target learns from what goes in.
+        first = next(iter(self.sections["inputs"].values()))
+        field = target.get("field") or ", ".join(target.get("fields", [])) or f"the {first['kind']} itself"
         lines = [f"found {self.guess.about}", f"  target    {field}: {target['kind']}" + (f" ({why})" if why else "")]
         for name, section in self.sections["inputs"].items():
             fields = section.get("fields") or [section.get("field", name), *section.get("also", [])]
@@ -196,6 +200,7 @@ def _of_kind(guess: Guess, kind: str, records: Records) -> Guess:
     found = lookup.find("targets", kind, Target)  # type: ignore[type-abstract]
     settings = {name: value for name, value in guess.target.items() if name in found.Config.model_fields}
     target = {**settings, "kind": kind}
+    guess = _still_stratified(_steered(guess, found), found)
     try:
         config = found.Config.model_validate(target)
         inputs = {}
@@ -215,6 +220,37 @@ def _of_kind(guess: Guess, kind: str, records: Records) -> Guess:
             hint=told.hint or "leave out --kind to see what suits it",
         ) from None
     return replace(guess, target=target)
+
+
+def _steered(guess: Guess, kind: type[Target]) -> Guess:
+    """What was to be learned as a further input, for a kind that needs no truth and can be steered: pictures are made
+    for a class or a text."""
+    field = guess.target.get("field")
+    if not kind.steered or not isinstance(field, str) or any(field in _read(each) for each in guess.inputs.values()):
+        return guess
+    section: dict[str, Any]
+    if guess.target["kind"] == "sequence":
+        section = {"kind": "text", "field": field}
+    elif guess.target["kind"] == "category":
+        section = {"kind": "table", "fields": [field], "categories": [field], "allow_unknown": False}
+    else:
+        return guess
+    name = field if field.isidentifier() and field not in guess.inputs else "steering"
+    notes = {name: note for name, note in guess.notes.items() if not name.startswith("target.")}
+    return replace(guess, inputs={**guess.inputs, name: section}, notes=notes)
+
+
+def _still_stratified(guess: Guess, kind: type[Target]) -> Guess:
+    """A split by classes names their field, where the target does not."""
+    split, field = guess.data.get("split", {}), guess.target.get("field")
+    if "field" in kind.Config.model_fields or split.get("by") != "stratified" or field is None:
+        return guess
+    return replace(guess, data={**guess.data, "split": {**split, "field": field}})
+
+
+def _read(section: Mapping[str, Any]) -> list[str]:
+    """The fields that an input's section names."""
+    return [section.get("field", ""), *section.get("fields", ()), *section.get("also", ())]
 
 
 def _with_hint(guess: Guess, records: Records) -> Guess:
@@ -284,14 +320,26 @@ def recommend(
         kind = lookup.find("inputs", section["kind"], Input)
         config = kind.Config.model_validate(dict(section))
         found[section["kind"]] = config
-        advice.append(kind.recommend(config, target_kind.asks, records) if tuned is None else tuned[1])
+        # What steers is looked at as a whole, whatever is made.
+        steers = target_kind.steered and bool(advice)
+        asks = OutputSpec(per=("example",)) if steers else target_kind.asks
+        advice.append(kind.recommend(config, asks, records) if tuned is None else tuned[1])
     own = target_kind.recommend(target, found, records)
     names = list(guess.inputs)
+    # The advice of a target that others steer is for the input that it makes, the first.
+    its = set(names[:1] if target_kind.steered or len(names) == 1 else [])
     inputs = {
-        name: {**guess.inputs[name], **each.input, **(own.input if len(names) == 1 else {})}
+        name: {**guess.inputs[name], **each.input, **(own.input if name in its else {})}
         for name, each in zip(names, advice, strict=True)
     }
-    networks = {name: _laid_over(each.network, own.network) for name, each in zip(names, advice, strict=True)}
+    networks = {
+        name: _laid_over(each.network, own.network if name in its or not target_kind.steered else {})
+        for name, each in zip(names, advice, strict=True)
+    }
+    for name in names[1:] if target_kind.steered else []:
+        # A word that is dropped at random says something else of the picture; a class needs no depth.
+        inputs[name].pop("augment", None)
+        networks[name] = dict(STEERING.get(guess.inputs[name]["kind"], networks[name]))
     training: dict[str, Any] = {}
     known = target_kind.Config.model_fields
     answers = dict(guess.target)
@@ -312,7 +360,7 @@ def recommend(
     )
     sections = {
         "data": data | _id_field(guess, records),
-        "inputs": inputs,
+        "inputs": {name: {key: value for key, value in each.items() if value != {}} for name, each in inputs.items()},
         "target": answers | dict(own.target),
         "network": next(iter(networks.values())) if len(networks) == 1 else networks,
         "training": training | kept,

@@ -16,6 +16,7 @@ from sonde.base.errors import RecordError, UserError, unknown
 from sonde.base.errors import near as near_miss
 from sonde.base.files import make_folder, write_bytes
 from sonde.base.progress import NoProgress, Progress
+from sonde.contracts.answers import to_json, without_pictures
 from sonde.contracts.records import Records, is_missing
 from sonde.contracts.target import Target
 from sonde.data.settings import DataConfig
@@ -57,9 +58,9 @@ def predict(
     """
     progress = progress or NoProgress()
     if draw is not None:
-        _check_has(model, draw, "draw", "be drawn")
+        check_has(model, draw, "draw", "be drawn")
     if files is not None:
-        _check_has(model, files, "files", "be written as files")
+        check_has(model, files, "files", "be written as files")
     named = [each for path in paths for each in _records(model, path, id_field)]
     progress.begin("predict", len(named))
     rows = iter(named)
@@ -71,10 +72,12 @@ def predict(
             if isinstance(answer, RecordError):
                 yield {**names, "error": str(answer)}
                 continue
-            answered = {**{name: value for name, value in names.items() if name not in answer}, **answer}
+            answered = {name: value for name, value in names.items() if name not in answer}
+            # What is in a file need not be in the answer again.
+            answered |= to_json(answer if draw is None else without_pictures(answer))
             if draw is not None:
                 drawn = model.task.target.draw(answer, record, model.task.inputs)
-                answered["drawn"] = _drawn(drawn, draw, names["input"], written)
+                answered["drawn"] = save_picture(drawn, draw, names["input"], written)
             if files is not None:
                 made = model.task.target.files(answer, record, model.task.inputs)
                 answered["files"] = [
@@ -85,7 +88,7 @@ def predict(
         progress.at(done)
 
 
-def _check_has(model: Model, folder: Path, method: str, done: str) -> None:
+def check_has(model: Model, folder: Path, method: str, done: str) -> None:
     """That a target answers in such a form; makes the folder."""
     if getattr(type(model.task.target), method) is getattr(Target, method):
         raise UserError(
@@ -94,7 +97,8 @@ def _check_has(model: Model, folder: Path, method: str, done: str) -> None:
     make_folder(folder)
 
 
-def _drawn(picture: Any, folder: Path, name: str, written: set[Path]) -> str:
+def save_picture(picture: Any, folder: Path, name: str, written: set[Path]) -> str:
+    """Write a picture as PNG; see `_saved`."""
     file = io.BytesIO()
     picture.save(file, "PNG")
     return _saved(file.getvalue(), folder, name, ".png", written)
@@ -134,7 +138,12 @@ def _records(model: Model, path: Path, id_field: str | None) -> list[tuple[Names
         return _rows(model, path, id_field)
     if id_field is not None:
         raise UserError(f"--id {id_field} names a column, and the input {path} is no table")
-    parts = list(model.task.inputs.values())
+    parts = list(model.task.for_answers.inputs.values())
+    if not parts:
+        raise UserError(
+            f"this model makes its answers out of nothing, and there is nothing to look for in {path}",
+            hint="--count 16 makes 16 of them",
+        )
     if len(parts) != 1 or not parts[0].takes_file:
         raise UserError(
             f"this model cannot answer for the file {path}: it reads the fields {', '.join(_fields(model))}",
@@ -161,7 +170,9 @@ def _rows(model: Model, path: Path, id_field: str | None) -> list[tuple[Names, A
                 expected=f"the columns {', '.join(_fields(model))}",
                 hint=f"is {close!r} meant? Then rename it" if close else None,
             )
-    files = {name for part in model.task.inputs.values() if part.reads_file for name in part.fields(part.config)}
+    files = {
+        name for part in model.task.for_answers.inputs.values() if part.reads_file for name in part.fields(part.config)
+    }
     ids = _ids(model, path, records, id_field)
     rows = []
     for place, (name, record) in enumerate(zip(records.ids, records, strict=True)):
@@ -218,4 +229,4 @@ def _options(model: Model, path: Path) -> TableConfig:
 
 
 def _fields(model: Model) -> list[str]:
-    return [name for part in model.task.inputs.values() for name in part.fields(part.config)]
+    return [name for part in model.task.for_answers.inputs.values() for name in part.fields(part.config)]

@@ -286,11 +286,12 @@ def _served(case: Case) -> dict[str, Any]:
     records = [case.held_out[number] for number in chosen]
     state.network.eval()
     held_out = case.held_out.take(np.array(chosen))
-    columns, _, _ = task.encode_inputs(held_out)
+    answering = task.for_answers
+    columns, _, _ = answering.encode_inputs(held_out)
     examples = Examples(inputs=columns, truth={}, count=len(chosen))
     with torch.inference_mode():
-        batch = task.collate(examples, torch.arange(len(chosen))).to(choose_device())
-        evaluated = task.predict(state.network, task.preprocess(batch), held_out)
+        batch = answering.collate(examples, torch.arange(len(chosen))).to(choose_device())
+        evaluated = task.predict(state.network, answering.preprocess(batch), held_out)
     model = replace(case.model, trust=None)
     served = model.predict([_bytes(task, record) for record in records], size=len(records))
     return _found(_unlike(evaluated, served), ROUNDING, f"{len(served)} records")
@@ -414,6 +415,10 @@ def _unlike(one: Any, other: Any) -> float:
         if len(one) != len(other):
             return math.inf
         return max((_unlike(mine, theirs) for mine, theirs in zip(one, other, strict=True)), default=0.0)
+    if isinstance(one, np.ndarray) and isinstance(other, np.ndarray):
+        if one.shape != other.shape:
+            return math.inf
+        return float((np.abs(one - other) / np.maximum(1, np.abs(one))).max(initial=0))
     if isinstance(one, (int, float)) and isinstance(other, (int, float)) and not isinstance(one, bool):
         return abs(one - other) / max(1.0, abs(one))
     return 0.0 if one == other else math.inf

@@ -43,7 +43,8 @@ class OutputSpec:
     `per`: any of these, the best first; a backbone is built for the first that it and its input can give. `width` is
     the number of answers of the standard head, 0 where the target brings its own head. A `causal` answer at a position
     depends on that position and earlier ones only. `condition` is how many numbers per example steer the backbone
-    (time, class, an embedded text): they are given as the tensor "condition" (B, condition) of that input.
+    (time, class, an embedded text): they are given as the tensor "condition" (B, condition) of that input. Features of
+    other inputs steer it, too; where "steered" (B,) of that input is 0 they do not.
     """
 
     per: tuple[Per, ...]

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from sonde.contracts.classical import Problem
 
-# A JSON-able answer.
+# An answer that JSON can hold, but for arrays: `sonde.contracts.answers.to_json` makes pictures of these.
 Prediction = dict[str, Any]
 
 
@@ -58,6 +58,8 @@ class Target(Part):
     # Whether the loss of right answers is near zero: what overfitting a few examples is judged by. It is not for pairs
     # of a batch, for soft truths (how well a box fits), and for tokens of which the first come from nowhere.
     loss_reaches_zero: ClassVar[bool] = True
+    # Whether inputs beside its own steer what it makes: `sonde new` then offers the field that was to be learned.
+    steered: ClassVar[bool] = False
     # Whether `remember` wants the outputs of the training split.
     remembers: ClassVar[bool] = False
     # The ways in which `calibrate` can bring its probabilities to what is observed, the plainest first.
@@ -96,6 +98,19 @@ class Target(Part):
     def width(self) -> int:
         """How many answers the standard head gives; 0 where the target brings its own head."""
         return 0
+
+    @property
+    def makes(self) -> tuple[str, ...]:
+        """The inputs that answers are made without, because they are what is made: pictures out of noise."""
+        return ()
+
+    def prompts(self, numbers: Sequence[int]) -> list[Record]:
+        """What the answers of these numbers are made for where nobody says it: records of the other inputs' fields.
+
+        Raises:
+            UserError: it has to be said.
+        """
+        return [{} for _ in numbers]
 
     def outputs(self, inputs: Mapping[str, InputSpec]) -> dict[str, OutputSpec]:
         """What is asked of the backbone of each input: usually the same of all."""
@@ -170,7 +185,7 @@ class Target(Part):
 
     @abc.abstractmethod
     def predict(self, network: nn.Module, batch: Batch) -> list[Prediction]:
-        """The answers for a batch, JSON-able, one per example. The batch has no truth."""
+        """The answers for a batch, one per example. The batch has no truth, and none of the inputs in `makes`."""
 
     def decode(
         self, predictions: list[Prediction], inputs: Mapping[str, Input], records: Records | None = None

@@ -33,6 +33,12 @@ class Task:
     target: Target
 
     @property
+    def for_answers(self) -> Task:
+        """The task with the inputs that answers are made from: without what is itself made (`Target.makes`)."""
+        made = self.target.makes
+        return Task(inputs={name: part for name, part in self.inputs.items() if name not in made}, target=self.target)
+
+    @property
     def specs(self) -> dict[str, InputSpec]:
         """What each input offers."""
         return {name: part.spec for name, part in self.inputs.items()}

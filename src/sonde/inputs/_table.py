@@ -19,13 +19,15 @@ from pydantic import Field
 from typing_extensions import TypedDict
 
 from sonde.base import dates, number_formats
-from sonde.base.errors import RecordError, UserError
+from sonde.base.errors import RecordError, UserError, near
 from sonde.base.number_formats import PLAIN, NumberFormat
 from sonde.contracts.part import agree
 from sonde.contracts.records import MISSING_NUMBERS, format_of, is_missing
 
 # A quantile transform knows this many points of a distribution; more would not change the third digit.
 POINTS = 1000
+# Categories that an error lists.
+SHOWN = 20
 # A plainly scaled number so many deviations out says no more than one farther out, and could overflow.
 FARTHEST = 100.0
 # Robustly scaled numbers are bent to stay below this, and hardly changed around zero (Holzmueller et al. 2024).
@@ -131,6 +133,17 @@ def missing(field: str) -> RecordError:
         f"field {field!r} is missing",
         expected="a value, because every record of the training split has one",
         hint="allow_missing = true in the settings of the table takes the mean instead",
+    )
+
+
+def unknown_category(column: Category, value: object) -> RecordError:
+    """The error for a category that training never showed, or too seldom."""
+    field, known = column["field"], [each for each in column["values"] if each is not None]
+    close = near(str(value), known)
+    return RecordError(
+        f"field {field!r} is {value!r}, which training did not show",
+        expected="one of: " + ", ".join(known[:SHOWN]) + (", ..." if len(known) > SHOWN else ""),
+        hint=f"did you mean {close!r}?" if close else None,
     )
 
 

@@ -311,6 +311,12 @@ class Image(Input):
             params = replace(params, mix_weight_B=mix_weight_B)
         return {**tensors, "grid": grid}, params
 
+    def picture(self, grid: np.ndarray) -> np.ndarray:
+        """A grid (C, H, W) as `preprocess` gives it as floats in [0, 1], (H, W) or (H, W, 3): what people look at."""
+        scale, middle = np.array(self.deviation, np.float32), np.array(self.mean, np.float32)
+        values = np.clip(grid * scale[:, None, None] + middle[:, None, None], 0, 1).astype(np.float32)
+        return values[0] if self.channels == 1 else np.ascontiguousarray(values.transpose(1, 2, 0))
+
     def show(self, record: Record) -> dict[str, Any]:
         image = read_image(record[self.config.field]).convert("L" if self.channels == 1 else "RGB")
         image.thumbnail((SHOWN, SHOWN))

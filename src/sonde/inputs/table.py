@@ -41,6 +41,7 @@ class TableConfig(Config):
     allow_missing: bool = Field(
         default=False, description="answer also where a field is missing that the training split never missed"
     )
+    allow_unknown: bool = Field(default=True, description="answer also for a category that training never showed")
 
     @model_validator(mode="after")
     def _categories_are_fields(self) -> Self:
@@ -232,6 +233,9 @@ class Table(Input):
             if not column["missing"] and not self.config.allow_missing:
                 for index in np.flatnonzero(result.absent).tolist():
                     errors.setdefault(index, _table.missing(column["field"]))
+            if column["kind"] == "category" and not self.config.allow_unknown:
+                for index in np.flatnonzero((result.values == 0) & ~result.absent).tolist():
+                    errors.setdefault(index, _table.unknown_category(column, records.fields[column["field"]][index]))
         ids = np.stack(parts["category"], axis=1) if parts["category"] else np.empty((count, 0), np.int64)
         numbers = np.concatenate(parts["number"], axis=1)
         columns: Columns = {"numbers": torch.from_numpy(numbers), "categories": torch.from_numpy(ids)}

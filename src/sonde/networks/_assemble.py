@@ -143,8 +143,11 @@ class Network(nn.Module):
         return self
 
     def _condition(self, tensors: Tensors, found: Mapping[str, Features]) -> Tensor:
-        """What the target gives, and the features of the inputs that come before: (B, condition)."""
+        """What the target gives, and the features of the inputs that come before: (B, condition). Of an example whose
+        "steered" (B,) is 0 these are zeros: a target hides them so (classifier-free guidance)."""
         steering = [each.values for each in found.values() if isinstance(each.values, Tensor)]
+        if "steered" in tensors:
+            steering = [values * tensors["steered"][:, None] for values in steering]
         given = [tensors["condition"]] if "condition" in tensors else []
         return torch.cat([*given, *steering], dim=1)
 

@@ -15,7 +15,21 @@ from sonde.contracts.backbone import Backbone, BackboneConfig
 from sonde.contracts.columns import Tensors
 from sonde.contracts.specs import InputSpec, LayoutName, OutputSpec, Per
 from sonde.networks._grids import grid_shape, in_order, layers_in_order, max_pool, picture
-from sonde.networks._layers import Activation, GridNorm, Widths, activation, convolution, grid_norm, initialize
+from sonde.networks._layers import (
+    Activation,
+    GridNorm,
+    Modulation,
+    Steering,
+    Widths,
+    activation,
+    convolution,
+    grid_norm,
+    initialize,
+    modulated,
+)
+
+# Channels of a head of self-attention, and how wide what steers the levels is, in widths of the first level.
+HEAD, STEERING = 32, 4
 
 
 class UNetConfig(BackboneConfig):
@@ -28,20 +42,23 @@ class UNetConfig(BackboneConfig):
     norm: GridNorm = Field("batch", description="none, batch, layer or group")
     residual: bool = Field(False, description="residual blocks instead of plain ones")
     dropout: float = Field(0.0, ge=0, lt=1, description="share of the deepest channels dropped in training")
+    attention: bool = Field(False, description="self-attention between all places of the deepest level")
 
 
 class UNet(Backbone):
     """(B, C, H, W) of any size to one grid (B, widths[0], H, W).
 
     With a `patch`, squares of pixels go in as channels and are spread out again at the end (Shi et al. 2016; for
-    segmentation Wang et al. 2018): the levels work at a part of the size, the answers keep every pixel.
+    segmentation Wang et al. 2018): the levels work at a part of the size, the answers keep every pixel. A condition
+    scales and moves what the second norm of each block gives (Dhariwal and Nichol 2021).
     """
 
     Config = UNetConfig
     accepts: ClassVar[tuple[LayoutName, ...]] = ("grid",)
     gives: ClassVar[tuple[Per, ...]] = ("pixel",)
     dimensions: ClassVar[tuple[int, ...]] = (2, 3)
-    tiny: ClassVar[Mapping[str, Any]] = {"widths": [4, 8]}
+    conditions: ClassVar[bool] = True
+    tiny: ClassVar[Mapping[str, Any]] = {"widths": [4, 8], "attention": True}
 
     def __init__(self, config: UNetConfig, spec: InputSpec, output: OutputSpec) -> None:
         super().__init__(config, spec, output)
@@ -51,9 +68,14 @@ class UNet(Backbone):
         upward = config.widths[::-1]
         self.patch = config.patch
         places = channels * config.patch**dimensions
-        self.down = nn.ModuleList(Block(config, *ends, dimensions) for ends in pairwise((places, *config.widths)))
+        steering = STEERING * config.widths[0] if output.condition else 0
+        self.steering = Steering(output.condition, steering) if steering else None
+        self.down = nn.ModuleList(
+            Block(config, *ends, dimensions, steering) for ends in pairwise((places, *config.widths))
+        )
+        self.attention = SelfAttention(config.widths[-1]) if config.attention else None
         self.expand = nn.ModuleList(expand(deep, width, 2, stride=2) for deep, width in pairwise(upward))
-        self.up = nn.ModuleList(Block(config, 2 * width, width, dimensions) for width in upward[1:])
+        self.up = nn.ModuleList(Block(config, 2 * width, width, dimensions, steering) for width in upward[1:])
         self.unpatchify = None
         if config.patch > 1:
             self.unpatchify = expand(config.widths[0], config.widths[0], config.patch, stride=config.patch)
@@ -75,22 +97,27 @@ class UNet(Backbone):
             grid = functional.pad(grid, [pad for side in reversed(size) for pad in (0, -side % step)], mode="replicate")
         if self.patch > 1:
             grid = in_order(patchify(grid, self.patch))
+        steering = None if self.steering is None else self.steering(tensors["condition"])
         skips = []
         for number, block in enumerate(self.down):
-            grid = block(max_pool(grid, 2, 2) if number else grid)
+            grid = block(max_pool(grid, 2, 2) if number else grid, steering)
             skips.append(grid)
-        grid = self.dropout(skips.pop())
+        grid = skips.pop()
+        grid = self.dropout(grid if self.attention is None else self.attention(grid))
         for expand, block in zip(self.expand, self.up, strict=True):
-            grid = block(torch.cat([skips.pop(), expand(grid)], dim=1))
+            grid = block(torch.cat([skips.pop(), expand(grid)], dim=1), steering)
         if self.unpatchify is not None:
             grid = self.unpatchify(grid)
         return (grid[(slice(None), slice(None), *(slice(0, side) for side in size))],)
 
 
 class Block(nn.Module):
-    """Two convolutions of side 3, each with norm and activation; residual: around a shortcut of one of side 1."""
+    """Two convolutions of side 3, each with norm and activation; residual: around a shortcut of one of side 1.
 
-    def __init__(self, config: UNetConfig, channels: int, width: int, dimensions: int) -> None:
+    `steering` is the width of the vector that scales and moves what the second norm gives; 0: there is none.
+    """
+
+    def __init__(self, config: UNetConfig, channels: int, width: int, dimensions: int, steering: int = 0) -> None:
         super().__init__()
         layer = convolution(dimensions)
         bias = config.norm == "none"
@@ -104,10 +131,30 @@ class Block(nn.Module):
         )
         self.activation = activation(config.activation)
         self.shortcut = layer(channels, width, 1) if config.residual else None
+        self.modulation = Modulation(steering, width, 2) if steering else None
+
+    def forward(self, grid: Tensor, steering: Tensor | None = None) -> Tensor:
+        y = self.second(self.first(grid))
+        if self.modulation is not None and steering is not None:
+            y = modulated(y, *self.modulation.vectors(steering, grid.ndim - 2))
+        return self.activation(y if self.shortcut is None else y + self.shortcut(grid))
+
+
+class SelfAttention(nn.Module):
+    """Every place of a grid looks at all others, around a shortcut (Wang et al. 2018)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.heads = max(1, width // HEAD) if width % max(1, width // HEAD) == 0 else 1
+        self.norm = nn.GroupNorm(1, width)
+        self.qkv = nn.Linear(width, 3 * width)
+        self.out = nn.Linear(width, width)
 
     def forward(self, grid: Tensor) -> Tensor:
-        y = self.second(self.first(grid))
-        return self.activation(y if self.shortcut is None else y + self.shortcut(grid))
+        places = self.norm(grid).flatten(2).transpose(1, 2)
+        query, key, value = self.qkv(places).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        seen = functional.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
+        return grid + self.out(seen).transpose(1, 2).reshape(grid.shape)
 
 
 def patchify(grid: Tensor, side: int) -> Tensor:

@@ -18,6 +18,7 @@ from sonde.base.device import Precision
 from sonde.base.errors import RecordError, UserError
 from sonde.base.progress import NoProgress, Progress
 from sonde.checks import verdict, vitals
+from sonde.contracts.answers import is_picture, to_uri
 from sonde.contracts.columns import EvalColumns
 from sonde.contracts.records import Records
 from sonde.contracts.task import Task
@@ -33,6 +34,8 @@ from sonde.training.run_folder import RunFolder
 CASES, OF_A_CELL, POINTS = 12, 6, 400
 # What `sonde evaluate --corrupt` keeps in a run's folder.
 ROBUSTNESS = "robustness.json"
+# Pictures that a model which makes some shows of itself.
+MADE = 32
 # Records that answers are shown for, at most: the worst are looked for among them.
 MOST = 20_000
 
@@ -72,8 +75,25 @@ def gather(folder: Path, progress: Progress | None = None) -> dict[str, Any]:
     if model is None:
         return page
     page["monitor"] = list(model.task.target.monitor)
+    page["made"] = _made(model)
     training = files.read_json(run.time) if run.time.is_file() else None
     return page | _answers(recipe, model, page["scores"], training, progress or NoProgress())
+
+
+def _made(model: Model) -> list[dict[str, Any]]:
+    """Pictures of a model that makes some, and what each was made for."""
+    if not model.task.target.makes:
+        return []
+    try:
+        answers = model.make(MADE)
+    except (UserError, RecordError):
+        # It has to be told what to make them for.
+        return []
+    found: list[dict[str, Any]] = []
+    for answer in answers:
+        shown = [to_uri(value) for value in answer.values() if is_picture(value)]
+        found += [{"picture": shown[0], "given": _short(answer)}] if shown else []
+    return found
 
 
 def _is_own(run: RunFolder) -> bool:
@@ -225,6 +245,7 @@ def _cases(model: Model, held: _Held, places: np.ndarray, cost_N: np.ndarray) ->
                 "inputs": parts,
                 "truth": truth,
                 "answer": _short(answer),
+                "pictures": {name: to_uri(value) for name, value in answer.items() if is_picture(value)},
                 "cost": round(float(cost_N[place]), 4),
             }
         )

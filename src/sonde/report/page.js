@@ -280,6 +280,16 @@
       el("div", { class: "panels" }, facts.panels.map((spec) => panel(spec.title, spec.note, drawn[spec.kind](spec)))));
   }
 
+  // Pictures that the model made, and what for.
+  function made() {
+    if (!facts.made || !facts.made.length) return;
+    const words = (given) => Object.entries(given).filter(([name]) => name !== "number").map(([, value]) => value).join(", ");
+    section("made", "Made", "Pictures out of noise, the first by their numbers, none chosen: `sonde predict` makes the same ones again.",
+      el("div", { class: "cases" }, facts.made.map((one) => el("article", { class: "case" },
+        el("img", { src: one.picture, alt: `made: ${words(one.given)}`, class: "small" }),
+        el("div", { class: "body" }, el("p", { class: "id" }, `${one.given.number}${words(one.given) ? " \u00b7 " : ""}${words(one.given)}`))))));
+  }
+
   function sliceTable() {
     if (!facts.slices || !facts.slices.length) return;
     const { node } = sortable([
@@ -303,6 +313,7 @@
       if (part.values) found.push(el("div", { class: "text" }, el("dl", {}, Object.entries(part.values).flatMap(([name, value]) => [el("dt", {}, name), el("dd", {}, value)]))));
       return found;
     });
+    for (const [name, picture] of Object.entries(one.pictures || {})) parts.push(el("img", { src: picture, alt: `${name} of ${one.id}`, loading: "lazy", class: "small" }));
     const rows = [...Object.entries(one.truth).map(([name, value]) => [`true ${name}`, value]), ...Object.entries(one.answer)];
     return el("article", { class: "case" }, parts, el("div", { class: "body" },
       el("dl", {}, rows.flatMap(([name, value]) => [el("dt", {}, name), el("dd", {}, value)])), el("p", { class: "id" }, `${one.id} \u00b7 cost ${number(one.cost, 3)}`)));
@@ -361,6 +372,7 @@
   pictures();
   doubts();
   robustness();
+  made();
   sliceTable();
   cases();
   if (facts.without_data) main.append(el("p", { class: "lead" }, `Answers and cases are left out: ${facts.without_data}`));
