@@ -65,6 +65,7 @@ from sonde.metrics.sequences import (
     spans,
     tally_words,
 )
+from sonde.metrics.series import seasonal_differences
 from sonde.metrics.shifts import shift_edits
 from sonde.metrics.translation import (
     Tokenize,
@@ -77,6 +78,7 @@ from sonde.metrics.translation import (
     ter_statistics,
     tokenize_13a,
 )
+from sonde.metrics.volumes import case_scores, surface_distances
 
 __all__ = [
     "BLOCK",
@@ -102,6 +104,7 @@ __all__ = [
     "brier",
     "calibration_error",
     "caption_words",
+    "case_scores",
     "character_errors",
     "chrf",
     "chrf_statistics",
@@ -140,8 +143,10 @@ __all__ = [
     "rmse",
     "roc_auc",
     "roc_auc_macro",
+    "seasonal_differences",
     "shift_edits",
     "spans",
+    "surface_distances",
     "tally",
     "tally_labels",
     "tally_of_confusion",
