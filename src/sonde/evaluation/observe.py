@@ -37,6 +37,9 @@ def observe(task: Task, network: nn.Module, batch: Batch) -> Observed:
     wanted = uses_answers(task.target)
     if not isinstance(network, Network):
         return Observed(features=None, answers=network(batch.inputs) if wanted else None)
+    if any(output.condition for output in network.outputs.values()):
+        # What steers it is the target's to give (a time, a noisy picture): its features are not of the record alone.
+        return Observed(features=None, answers=None)
     found = network.features(batch.inputs)
     answers = network.answer(found) if wanted else None
     parts = [functional.normalize(pooled(each, len(batch)), dim=1) for each in found.values()]
