@@ -23,7 +23,7 @@ class InputSpec:
     `channels` are numbers per pixel, frame, node or element; `size` is that of a grid, or the largest length of a
     sequence or set; `vocabulary` the number of tokens, `subwords` the number of parts that tokens are made of (0: they
     are not taken apart); `categories` how many values each categorical column has; `edge_channels` the numbers per edge
-    of a graph.
+    of a graph. `node_examples`: all examples are nodes of one graph, which every batch holds.
     """
 
     layout: LayoutName
@@ -33,6 +33,7 @@ class InputSpec:
     subwords: int = 0
     categories: tuple[int, ...] = ()
     edge_channels: int = 0
+    node_examples: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

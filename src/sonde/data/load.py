@@ -15,11 +15,11 @@ from sonde.base import lookup
 from sonde.base.config import Config
 from sonde.base.errors import UserError, near
 from sonde.contracts.records import Records, is_missing
-from sonde.data.settings import DataConfig
+from sonde.data.settings import SCAFFOLD, DataConfig
 from sonde.data.snapshot import Snapshot, snapshot
 from sonde.data.source import Source
 from sonde.data.sources import _folders
-from sonde.data.split import assign
+from sonde.data.split import assign, scaffolds
 
 SPLITS = ("train", "validation", "test")
 
@@ -136,13 +136,16 @@ def load(
     records, notes = _labelled(records, needed, drop=data.drop_unlabelled)
     root = path if path.is_dir() else path.parent
     records = records.with_fields(**{name: as_paths(records.fields[name], root) for name in files})
+    if data.split.by == "scaffold" and data.split.field is not None:
+        # Scores are resampled by scaffold, too: such molecules are alike.
+        records = records.with_fields(**{SCAFFOLD: scaffolds(records, data.split.field)})
     splits = assign(records, data.split, label=None if label is None else records.fields[label], seed=seed)
     parts = {name: np.flatnonzero(splits == name) for name in SPLITS}
     if not len(parts["train"]):
         raise UserError(f"the training split of {path} is empty", hint="look at data.split")
     return Dataset(
         splits={name: records.take(indices) for name, indices in parts.items() if len(indices)},
-        snapshot=snapshot(records, splits, used=wanted),
+        snapshot=snapshot(records, splits, used=wanted, split_by=data.split.function),
         notes=(*told, *notes),
     )
 
