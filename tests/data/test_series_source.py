@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 
@@ -168,6 +170,20 @@ def test_series_to_go_on_with_need_no_future(tmp_path):
     assert records is not None
     assert records.fields["series"][0][-1, 0] == 29
     assert len(records.fields["time"][0]) == 12
+
+
+def test_what_is_known_ahead_follows_the_last_value(tmp_path):
+    path = wide(tmp_path / "a.csv", 30)
+    lines = path.read_text().splitlines()
+    later = [re.sub(r",\d+,", ",,", line) for line in lines[27:]]
+    path.write_text("\n".join([*lines[:27], *later]) + "\n")
+    config = settings(time="time", values=("load",), known=("sun",))
+    records = Series.inputs(path, config, ["series", "time", "known"])
+    assert records is not None
+    assert records.fields["series"][0][-1, 0] == 25
+    assert records.fields["known"][0].shape == (12 + 4, 1)
+    with pytest.raises(UserError, match="4 rows after the last value"):
+        Series.inputs(path, settings(time="time", values=("load",), known=("sun",), horizon=5), ["series"])
 
 
 def test_tables_that_are_no_series_stay_tables(tmp_path):

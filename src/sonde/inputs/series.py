@@ -158,7 +158,7 @@ class Series(Input):
 
     @classmethod
     def sample(cls, count: int, rng: np.random.Generator) -> tuple[SeriesConfig, Records]:
-        whole = np.cumsum(rng.normal(size=(60 + count, 2)), axis=0)
+        whole = np.cumsum(rng.normal(size=(60 + count, 4)), axis=0)
         whole[7] = np.nan
         start = np.datetime64("2024-01-01T00:00:00")
         times = start + np.arange(len(whole)) * np.timedelta64(3600, "s")

@@ -118,8 +118,10 @@ def _check_backbone(
 
 
 def gives(backbone: type[Backbone]) -> tuple[Per, ...]:
-    """What a backbone answers for: one for whole examples can be given each channel as an example (see `_channels`)."""
+    """What a backbone answers for: one for whole examples can be given each channel as an example (see `_channels`);
+    not one of another library, which is made for spectrograms."""
     folded = "frames" in backbone.accepts and "example" in backbone.gives and "channel" not in backbone.gives
+    folded = folded and not backbone.inner
     return (*backbone.gives, "channel") if folded else backbone.gives
 
 

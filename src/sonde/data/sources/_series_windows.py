@@ -108,15 +108,36 @@ def windows(found: Items, cut: Cut, num_values: int, num_known: int = 0) -> Reco
     return Records(fields=fields, ids=ids, notes=tuple(notes))
 
 
-def last_windows(found: Items, lookback: int) -> Records:
-    """The end of every series: what forecasts go on from."""
+def last_windows(found: Items, cut: Cut, num_values: int, num_known: int) -> Records:
+    """The end of every series: what forecasts go on from, after the last step that has a value. Where some channels are
+    known ahead, rows without values follow and say them.
+
+    Raises:
+        UserError: a series has no value, or not enough rows that say what is known ahead.
+    """
+    series, times, known = [], [], []
+    for item in found.items:
+        there = np.flatnonzero(~np.isnan(item.values[:, :num_values]).all(axis=1))
+        of_item = f" of {item.name!r}" if item.name else ""
+        if not len(there):
+            raise UserError(f"the series{of_item} has no value", expected="a past to go on from")
+        end = int(there[-1]) + 1
+        start, stop = max(0, end - cut.lookback), end + (cut.horizon if num_known else 0)
+        if len(item.values) < stop:
+            raise UserError(
+                f"{len(item.values) - end} rows after the last value{of_item} say what is known ahead "
+                f"({', '.join(found.channels[len(found.channels) - num_known :])})",
+                expected=f"{cut.horizon} rows with time, what is known, and no values",
+            )
+        series.append(item.values[start:end])
+        known.append(item.values[start:stop, len(found.channels) - num_known :])
+        times += [] if item.times is None else [item.times[start:stop]]
     items = found.items
-    fields = {
-        "series": _folders.arrays([item.values[-lookback:] for item in items]),
-        "item": _folders.objects([item.name for item in items]),
-    }
-    if all(item.times is not None for item in items):
-        fields["time"] = _folders.arrays([item.times[-lookback:] for item in items if item.times is not None])
+    fields = {"series": _folders.arrays(series), "item": _folders.objects([item.name for item in items])}
+    if len(times) == len(items):
+        fields["time"] = _folders.arrays(times)
+    if num_known:
+        fields["known"] = _folders.arrays(known)
     for name in items[0].static:
         fields[name] = as_field([_folders.plain(item.static[name]) for item in items])
     return Records(fields=fields, ids=[item.name or "series" for item in items])

@@ -152,13 +152,8 @@ class Series(Source):
     def inputs(path: Path, config: SeriesConfig, fields: Sequence[str]) -> Records | None:
         if not path.is_file() and not Series.recognise(path):
             return None
-        if config.known:
-            raise UserError(
-                f"the model needs what is known ahead ({', '.join(config.known)}), which a file of the past lacks",
-                hint="give records in Python: model.predict({'series': past, 'known': past and future values, ...})",
-            )
-        found, _, _ = _read(path, config)
-        return _series_windows.last_windows(found, _cut(found, config).lookback)
+        found, num_values, num_known = _read(path, config)
+        return _series_windows.last_windows(found, _cut(found, config), num_values, num_known)
 
     @staticmethod
     def sample(folder: Path) -> Path:
