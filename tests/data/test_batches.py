@@ -2,7 +2,6 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 from typing import ClassVar
-from typing import ClassVar
 
 import numpy as np
 import pytest
