@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import runpy
 from pathlib import Path
 
 import pytest
@@ -22,8 +23,16 @@ def test_a_ready_recipe_runs(path, shared, tmp_path):
     if "node-graph" in text:
         # Every batch computes the whole graph.
         changes.append("training.batch_size=140")
+    if '"../moving_digits"' in text:
+        make = runpy.run_path(str(path.parents[1] / "benchmarks" / "moving_digits.py"))["make"]
+        make(tmp_path / "clips", 40, "direction")
+        changes.append(f"data.source={tmp_path / 'clips'}")
+    if '"volume"' in text:
+        changes += ["network.widths=[4,8]", "inputs.volume.size=[16,16,16]"]
     if "next-token" in text:
         changes += ["inputs.text.window=32", "network.layers=1"]
+    if 'kind = "future"' in text:
+        changes += ["data.validation=100", "data.test=100"]
     if '"sequence"' in text:
         changes += ["target.length=3", "target.generate={}", "target.decoder.layers=1"]
     found = sonde.fit(Recipe.read(path, changes=changes), out=tmp_path / "run")

@@ -86,7 +86,7 @@ def check_input(kind: type[Input]) -> None:
     given = _copy(tensors)
     LAYOUTS[part.spec.layout].check(part.spec, part.preprocess(given), count)
     _equal(given, tensors, "preprocess changes what it is given")
-    for per in LAYOUTS[part.spec.layout].gives:
+    for per in part.gives:
         advice = kind.recommend(config, OutputSpec(per=(per,)), records)
         assert isinstance(advice, Advice)
         kind.Config.model_validate({**config.model_dump(), **advice.input})
@@ -168,9 +168,12 @@ def check_task(inputs: type[Input], target: type[Target], network: type[Backbone
 def belongs(target: type[Target], kind: type[Input]) -> bool:
     """Whether a target says that it can belong to an input of this kind."""
     config, records = kind.sample(COUNT, np.random.default_rng(0))
-    layout = kind.fit(config, records).spec.layout
-    answerable = bool(set(target.asks.per) & set(LAYOUTS[layout].gives))
-    return answerable and (not target.accepts or layout in target.accepts)
+    part = kind.fit(config, records)
+    spec = part.spec
+    answerable = bool(set(target.asks.per) & set(part.gives))
+    if spec.layout == "grid" and len(spec.size) not in target.dimensions:
+        return False
+    return answerable and (not target.accepts or spec.layout in target.accepts)
 
 
 def sample_task(kind: type[Input], target: type[Target], *, beside: str | None = None) -> tuple[Task, Examples]:
@@ -260,7 +263,7 @@ def _check_part(part: Input, records: Records) -> None:
     again, _ = restored.encode_many(records)
     for name, column in columns.items():
         for index in range(len(records)):
-            assert torch.equal(_row(column, index), _row(again[name], index)), "saving and restoring changes encode"
+            assert _same(_row(column, index), _row(again[name], index)), "saving and restoring changes encode"
 
 
 def _restored(part: Any) -> Any:
@@ -282,7 +285,7 @@ def _check_rows(part: Part, columns: Columns) -> None:
             row = together[name][index]
             for axis in range(1, tensor.ndim):
                 row = row.narrow(axis - 1, 0, tensor.shape[axis])
-            assert torch.equal(tensor[0], row), f"{name} of an example depends on its batch"
+            assert _same(tensor[0], row), f"{name} of an example depends on its batch"
 
 
 def _check_sums(task: Task, network: nn.Module, whole: Batch, parts: list[Batch]) -> None:
@@ -357,7 +360,9 @@ def _check_saving(task: Task, examples: Examples) -> None:
     """A target as an artifact gives it back asks the same."""
     restored = _restored(task.target)
     restored.check_fitted(task.inputs)
-    assert restored.outputs(task.specs) == task.outputs, "saving and restoring changes what a target asks"
+    assert Task(inputs=task.inputs, target=restored).outputs == task.outputs, (
+        "saving and restoring changes what a target asks"
+    )
 
 
 def _check_backbone(backbone: Backbone, spec: InputSpec, output: OutputSpec, tensors: Tensors) -> None:
@@ -368,8 +373,11 @@ def _check_backbone(backbone: Backbone, spec: InputSpec, output: OutputSpec, ten
     for grid, width in zip(grids, widths, strict=True):
         expected = len(tensors["nodes"]) if output.chosen == "node" else 3 * backbone.members
         assert grid.shape[0] == expected, "not one answer per example (or node)"
-        assert grid.shape[2 if output.chosen == "position" else 1] == width, "other channels than `width` says"
-    torch.stack([(grid**2).sum() for grid in grids]).sum().backward()
+        axis = 2 if output.chosen in ("position", "channel") else 1
+        assert grid.shape[axis] == width, "other channels than `width` says"
+    total = torch.stack([(grid**2).sum() for grid in grids]).sum()
+    if any(value.requires_grad for value in backbone.parameters()):
+        total.backward()
     missing = [name for name, value in backbone.named_parameters() if value.requires_grad and value.grad is None]
     assert not missing, f"no gradient reaches {missing}"
     backbone.eval()
@@ -378,7 +386,12 @@ def _check_backbone(backbone: Backbone, spec: InputSpec, output: OutputSpec, ten
         for index in range(3):
             alone = _grids(backbone(_one(layout.alone, tensors, index)))
             _near(alone, together, index, tensors, output, "alone and in a batch", backbone.members)
-        if "length" in tensors and spec.layout != "graph" and not backbone.fixed_length and output.chosen == "example":
+        if (
+            "length" in tensors
+            and spec.layout != "graph"
+            and not backbone.fixed_length
+            and output.chosen in ("example", "channel")
+        ):
             short = {**tensors, "length": torch.tensor([7, spec.size[0], 9]).clamp(max=spec.size[0])}
             padded = _grids(backbone(_copy(short)))
             for index in range(3):
@@ -468,7 +481,14 @@ def _equal(one: Tensors, other: Tensors, message: str) -> None:
     assert one.keys() == other.keys(), message
     for name, tensor in one.items():
         assert tensor.dtype == other[name].dtype, f"{message} ({name}: {tensor.dtype} and {other[name].dtype})"
-        assert torch.equal(tensor, other[name]), f"{message} ({name})"
+        assert _same(tensor, other[name]), f"{message} ({name})"
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    """Whether two tensors are equal; NaN, which stands for a missing value, equals NaN."""
+    if not one.is_floating_point():
+        return torch.equal(one, other)
+    return torch.equal(one.isnan(), other.isnan()) and torch.equal(one.nan_to_num(), other.nan_to_num())
 
 
 def _near(

@@ -11,8 +11,9 @@ if TYPE_CHECKING:
 
 
 LayoutName = Literal["grid", "tokens", "frames", "vector", "columns", "graph", "set"]
-# What there is an answer for: a whole example, a position of a sequence, a pixel (or voxel), a node of a graph.
-Per = Literal["example", "position", "pixel", "node"]
+# What there is an answer for: a whole example, a position of a sequence, a pixel (or voxel), a node of a graph, a
+# channel of a sequence (each of several series that were measured together).
+Per = Literal["example", "position", "pixel", "node", "channel"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,9 +64,10 @@ class OutputSpec:
 class Features:
     """What a backbone made of one input.
 
-    `values`: (B, W) per example, (B, T, W) per position, (M, W) per node, or grids (B, W_i, *size_i) per pixel, finest
-    first. `inside_BT` says which positions are real (None: all of them), `length_B` how many nodes each example has,
-    `size` is that of the grid that went in. Each position stands for `stride` positions of the input.
+    `values`: (B, W) per example, (B, T, W) per position, (B, C, W) per channel, (M, W) per node, or grids
+    (B, W_i, *size_i) per pixel, finest first. `inside_BT` says which positions are real (None: all of them), `length_B`
+    how many nodes each example has, `size` is that of the grid that went in. Each position stands for
+    `stride` positions of the input.
     """
 
     values: Tensor | tuple[Tensor, ...]

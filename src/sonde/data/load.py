@@ -56,7 +56,7 @@ def source_of(kind: str | None, path: Path) -> tuple[str, type[Source]]:
         f"{path} is not a data set that sonde recognises: {_holdings(path)}",
         expected="class folders, a table (CSV, TSV, JSON, JSONL, Parquet, xlsx), pictures and masks, pictures and "
         "boxes (VOC, COCO, YOLO, CSV), idx files, text files, tagged words (CoNLL, CoNLL-U, JSONL), parallel texts "
-        "(train.en, train.de; TMX), recordings with transcripts",
+        "(train.en, train.de; TMX), recordings with transcripts, series (a column of time stamps, .tsf, .ts)",
         hint=_suggestion(path) or "`sonde kinds` lists what is read; data.kind in a recipe chooses one",
     )
 
@@ -114,6 +114,13 @@ def load(
     if ":" not in data.source and not path.exists():
         raise missing(path)
     _, reader = source_of(data.kind, path)
+    if reader.splits_itself and (data.split.by != "given" or data.split.validation or data.split.test):
+        raise UserError(
+            "the records of this data set overlap (windows of series): any other split than its own would put what "
+            "training saw into the test",
+            expected='split = { by = "given", validation = 0, test = 0 }',
+            hint="data.validation and data.test say how much of each series is held out",
+        )
     records = reader.read(path, source)
     if not len(records):
         raise UserError(f"the data set {path} has no records")

@@ -15,7 +15,9 @@ from sonde.metrics.classes import (
     Tally,
     accuracy,
     balanced_accuracy,
+    brier,
     calibration_error,
+    debiased_calibration_error,
     f1,
     log_loss,
     macro_f1,
@@ -63,6 +65,7 @@ from sonde.metrics.sequences import (
     spans,
     tally_words,
 )
+from sonde.metrics.series import seasonal_differences
 from sonde.metrics.shifts import shift_edits
 from sonde.metrics.translation import (
     Tokenize,
@@ -75,6 +78,7 @@ from sonde.metrics.translation import (
     ter_statistics,
     tokenize_13a,
 )
+from sonde.metrics.volumes import case_scores, surface_distances
 
 __all__ = [
     "BLOCK",
@@ -97,13 +101,16 @@ __all__ = [
     "bleu_statistics",
     "box_overlaps",
     "box_scores",
+    "brier",
     "calibration_error",
     "caption_words",
+    "case_scores",
     "character_errors",
     "chrf",
     "chrf_statistics",
     "cider_d",
     "confusion_of_pixels",
+    "debiased_calibration_error",
     "detect_scheme",
     "distinct_share",
     "draw_supports",
@@ -136,8 +143,10 @@ __all__ = [
     "rmse",
     "roc_auc",
     "roc_auc_macro",
+    "seasonal_differences",
     "shift_edits",
     "spans",
+    "surface_distances",
     "tally",
     "tally_labels",
     "tally_of_confusion",

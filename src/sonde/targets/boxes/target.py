@@ -112,6 +112,7 @@ class Boxes(Target):
     best: ClassVar = ("map", "max")
     asks: ClassVar = OutputSpec(per=("pixel",))
     accepts: ClassVar = ("grid",)
+    dimensions: ClassVar = (2,)
     lower_is_better: ClassVar = frozenset({"error"})
 
     config: BoxesConfig
