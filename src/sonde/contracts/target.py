@@ -55,6 +55,9 @@ class Target(Part):
     needs_truth: ClassVar[bool] = True
     # The ragged truths whose padding costs computation: batches bring together what is alike in these lengths, too.
     padded: ClassVar[tuple[str, ...]] = ()
+    # Whether the loss of right answers is near zero: what overfitting a few examples is judged by. It is not for pairs
+    # of a batch, for soft truths (how well a box fits), and for tokens of which the first come from nowhere.
+    loss_reaches_zero: ClassVar[bool] = True
     # Whether `remember` wants the outputs of the training split.
     remembers: ClassVar[bool] = False
     # The ways in which `calibrate` can bring its probabilities to what is observed, the plainest first.
@@ -311,6 +314,8 @@ class PairwiseTarget(Target):
     Such a loss is no sum over examples. The loop keeps its gradient equal under micro-batches and over processes by
     gradient caching (Gao et al. 2021, "Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup").
     """
+
+    loss_reaches_zero: ClassVar[bool] = False
 
     @abc.abstractmethod
     def embed(self, network: nn.Module, batch: Batch, rng: BatchRng) -> Tensors:
