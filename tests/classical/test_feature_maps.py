@@ -141,4 +141,4 @@ def test_every_input_has_features(kind):
     tensors = fitted.preprocess(fitted.collate(columns))
     own = fitted.feature_map()
     own.learn(iter([tensors]), "example")
-    assert len(own(tensors, "example")) == len(next(iter(tensors.values())))
+    assert len(own(tensors, "example")) == len(next(iter(columns.values())))

@@ -19,6 +19,7 @@ class Plain:
     """A task whose batch is just the numbers of its examples."""
 
     target = SimpleNamespace(padded=())
+    inputs: ClassVar = {"x": SimpleNamespace(pads=True)}
 
     def collate(self, examples, records_B):
         return records_B
@@ -119,6 +120,19 @@ def test_grouped_batches_can_be_asked_for_alone_and_shared():
 def test_grouping_leaves_equal_lengths_as_they_are():
     same = torch.full((100,), 7)
     assert order(batches(100, 10, same, group_by_length=True), 20) == order(batches(100, 10, same), 20)
+
+
+def test_what_is_not_padded_is_not_grouped():
+    class Unpadded(Plain):
+        inputs: ClassVar = {"x": SimpleNamespace(pads=False)}
+
+    lengths = torch.arange(100) % 9 + 1
+    columns = {
+        "nodes": Ragged(values=torch.zeros(int(lengths.sum())), starts=lengths.cumsum(0) - lengths, lengths=lengths)
+    }
+    examples = Examples(inputs={"x": columns}, truth={}, count=100)
+    found = Batches(Unpadded(), examples, size=10, seed=0, group_by_length=True)
+    assert order(found, 20) == order(batches(100, 10), 20)
 
 
 def test_in_order_visits_every_example_once():
