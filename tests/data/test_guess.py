@@ -21,6 +21,7 @@ REAL = {
     "ag_news_small": ("table", {"text"}, "category"),
     "california_housing": ("table", {"table"}, "number"),
     "titanic": ("table", {"table"}, "category"),
+    "hippocampus3d": ("volumes", {"volume"}, "mask"),
     "camvid_small": ("masks", {"image"}, "mask"),
     "fashion_mnist": ("idx", {"image"}, "category"),
     "tinyshakespeare": ("text-files", {"text"}, "next-token"),
@@ -34,7 +35,7 @@ REAL = {
     "ud_english_partut/en_partut-ud-dev.conllu": ("tagged-text", {"text"}, "tags"),
 }
 # Formats that no source reads yet: none may claim them.
-OTHERS = ["cora", "hippocampus3d", "ucr_small"]
+OTHERS = ["cora", "ucr_small"]
 
 
 def recognising(path: Path) -> list[str]:
