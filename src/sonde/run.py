@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from torch import nn
 
 from sonde import artifact, checks, evaluation, loop, stages
 from sonde.base import dist, files, rng
+from sonde.base.device import choose_device
 from sonde.base.errors import UserError
 from sonde.base.progress import NoProgress, Progress
 from sonde.contracts.finding import Finding
@@ -51,11 +52,16 @@ class Run:
             shown = {name: score for name, score in found.items() if "/" not in name}
             wide = max(18, *map(len, shown))
             lines += [f"  {name:<{wide}} {score!s:<30} {self._beside(score)}".rstrip() for name, score in shown.items()]
-        lines += [one.to_text() for one in self.findings if one.check == "training"]
+        told = [one for one in self.findings if one.check in checks.OF_TRAINING and one.verdict != "pass"]
+        lines += [one.to_text() for one in (*told, *(one for one in self.findings if one.check == "training"))]
         return "\n".join([*lines, "made", f"  run        {self.folder}", f"  artifact   {self.artifact}"])
 
     def _beside(self, score: evaluation.Score) -> str:
-        beside = {self.baseline: score.baseline, score.reference_name: score.reference}
+        beside = {
+            "before": score.before,
+            self.baseline: score.baseline,
+            score.reference_name: score.reference,
+        }
         parts = [", ".join(f"{name} {value:.4g}" for name, value in beside.items() if name and value is not None)]
         return "   ".join(part for part in (*parts, score.signature) if part)
 
@@ -102,6 +108,7 @@ def fit(
         folder.record_inputs(recipe.to_toml(), data.snapshot)
         # What training sees: with the features of frozen backbones in place of their inputs.
         ready, seen = task, sets
+        records_of = _no_records
         if net is None:
             with Log(folder.log, 0) as log:
                 log.splits(sets)
@@ -110,23 +117,29 @@ def fit(
             for note in stages.about_network(net):
                 progress.message(note)
             ready, seen = stages.keep_features(recipe, task, net, sets, progress)
-            state = _train(recipe, ready, net, seen, folder, progress)
+            state, records_of = _train(recipe, ready, net, seen, folder, progress)
             if dist.is_main():
                 stages.write_adapters(recipe, state.network, folder.adapters, progress)
             stages.merge_adapters(recipe, ready, state, seen, progress)
         ready = stages.remember(ready, state, seen["train"], progress)
-        scores = stages.score(recipe, ready, state, seen, progress)
-        task = Task(inputs=task.inputs, target=ready.target)
+        judged = stages.learn_trust(recipe, ready, state, data, seen, progress)
+        scores = stages.score(recipe, judged, state, seen, progress)
         weights = checkpoint.weights_of(state.network)
-        scores = stages.beside_reference(recipe, task, sets, scores, progress)
+        # A reference is told as it is, without the network's calibration.
+        scores = stages.beside_reference(recipe, Task(inputs=task.inputs, target=ready.target), sets, scores, progress)
+        task = Task(inputs=task.inputs, target=judged.task.target)
         if dist.is_main():
             files.write_json(folder.scores, evaluation.to_json(scores))
             if net is not None:
-                findings.append(checks.after_training(recipe, task, folder.log, scores))
+                findings += checks.after_training(recipe, task, folder.log, scores, records_of)
             files.write_json(folder.findings, [one.to_json() for one in findings])
             own = network is not None
             described = recipe.classical or (None if own else stages.resolved_networks(recipe, state.network))
-            artifact.write(folder.model, task, described, weights, stages.card(recipe, data, scores, state))
+            card = stages.card(recipe, data, scores, state)
+            artifact.write(folder.model, task, described, weights, card, judged.trust)
+            # Of a resumed run the last part only.
+            spent = {"seconds": round(time.perf_counter() - started, 3), "resumed": resume}
+            files.write_json(folder.time, {**spent, "device": str(choose_device()), "processes": dist.world_size()})
         dist.barrier()
     return Run(
         folder=folder.path,
@@ -138,6 +151,11 @@ def fit(
     )
 
 
+def _no_records(step: int) -> list[str]:
+    """A model that is fitted in one go has no batches."""
+    return []
+
+
 def _train(
     recipe: Recipe,
     task: Task,
@@ -145,8 +163,9 @@ def _train(
     sets: dict[str, Encoded],
     folder: RunFolder,
     progress: Progress,
-) -> loop.State:
-    """The network trained from where its last checkpoint stands, with the weights that become the artifact."""
+) -> tuple[loop.State, Callable[[int], list[str]]]:
+    """The network trained from where its last checkpoint stands, with the weights that become the artifact; and what
+    names the records of a step's batch."""
     state, plan, batches = stages.prepare(recipe, task, network, sets["train"], folder.precision_file, progress)
     stages.show_first_batch(task, batches, recipe.training.seed, folder)
     position = checkpoint.restore(folder.checkpoints, state, progress.message)
@@ -165,4 +184,5 @@ def _train(
             progress=progress,
         ).run()
     stages.use_best(recipe, folder, state)
-    return state
+    ids = sets["train"].ids
+    return state, lambda step: [ids[row] for row in batches.at(step - 1).batch.records_B.tolist()]

@@ -192,16 +192,34 @@ def evaluate(
     data: Annotated[Path | None, typer.Option(help="New records to judge it on, all of them.")] = None,
     split: Annotated[str | None, typer.Option(help="A split of the recipe's data (default: test).")] = None,
     against: Annotated[Path | None, typer.Option(help="Another model, on the same records.")] = None,
+    attack: Annotated[
+        bool, typer.Option("--attack", help="Change the inputs by a little, as an adversary would: FGSM, PGD.")
+    ] = False,
+    watts: Annotated[
+        float | None, typer.Option(min=0, help="The power that the energy of the training is counted at.")
+    ] = None,
+    corrupt: Annotated[
+        bool, typer.Option("--corrupt", help="Score corrupted inputs, too, at five severities.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Scores with intervals, where errors gather, and whether one model is better than another."""
+    """Scores with intervals, what they cost, where errors gather, and whether one model is better than another."""
     from sonde.cli.progress import terminal
 
     with terminal() as progress:
         progress.begin("start", 1)
         from sonde.commands.evaluate import evaluate as run_evaluate
 
-        found = run_evaluate(model, data=data, split=split, against=against, progress=progress)
+        found = run_evaluate(
+            model,
+            data=data,
+            split=split,
+            against=against,
+            attack=attack,
+            corrupt=corrupt,
+            watts=watts,
+            progress=progress,
+        )
     _print(found.to_json() if as_json else found.to_text())
 
 
@@ -219,6 +237,13 @@ def predict(
         typer.Option("--id", help="The column of a table that goes with the answers (default: the recipe's data.id)."),
     ] = None,
     draw: Annotated[Path | None, typer.Option(help="Draw the answers into this folder: boxes, masks.")] = None,
+    coverage: Annotated[
+        float | None,
+        typer.Option(help="Add the set of classes, or the interval, that holds the truth so often: 0.9."),
+    ] = None,
+    familiar: Annotated[
+        bool, typer.Option("--familiar", help="Add whether the record is like those of training.")
+    ] = False,
     files: Annotated[
         Path | None, typer.Option(help="Write the answers as files into this folder: masks as NIfTI or PNG.")
     ] = None,
@@ -239,7 +264,17 @@ def predict(
         from sonde.commands.predict import predict as run_predict
 
         answers = []
-        for answer in run_predict(load(artifact), inputs, progress, id_field=id_field, draw=draw, files=files):
+        found = run_predict(
+            load(artifact),
+            inputs,
+            progress,
+            id_field=id_field,
+            draw=draw,
+            files=files,
+            coverage=coverage,
+            familiar=familiar,
+        )
+        for answer in found:
             answers.append(answer)
             if out is None:
                 _print(answer)

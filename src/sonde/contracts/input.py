@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
@@ -29,6 +30,8 @@ class Input(Part):
 
     # Whether a file alone is a record to answer for (a picture is, a row of a table is not).
     takes_file: ClassVar[bool] = False
+    # Whether its ragged columns are padded in a batch (graphs are laid end to end): then examples of like length meet.
+    pads: ClassVar[bool] = True
 
     @classmethod
     @abc.abstractmethod
@@ -125,6 +128,11 @@ class Input(Part):
         {name: value}}."""
         return {"values": {name: str(record.get(name)) for name in self.fields(self.config)}}
 
+    def annotate(self, tensors: Tensors) -> list[dict[str, Any]]:
+        """What every answer says of its input, whatever the target: how far a molecule is from those of training. One
+        mapping that JSON can hold for each example of a preprocessed batch; an empty list: nothing."""
+        return []
+
     def named(self, columns: Columns) -> dict[str, np.ndarray]:
         """The parts of encoded examples that people have a name for, (N,) each: the columns of a table."""
         return {}
@@ -136,9 +144,30 @@ class Input(Part):
         """
         return tensors, AugmentParams()
 
+    @property
+    def corruptions(self) -> Sequence[str]:
+        """What commonly happens to such inputs in use, and `corrupt` can do to them: noise, typing errors, lost values.
+        No corruption changes what the truth of a record is, or where its places lie."""
+        return ()
+
+    def corrupt(self, records: Records, kind: str, severity: int, rng: np.random.Generator) -> Records:
+        """The records as such a corruption leaves them, from severity 1 (hardly to be seen) to 5."""
+        raise NotImplementedError(f"{type(self).__name__} has no corruptions")
+
     def preprocess(self, tensors: Tensors) -> Tensors:
         """From what `collate` (and `augment`) give to what the layout says, on the device: bytes to normalized floats.
 
         Pure. It runs after `augment`, so that batches travel and are augmented in their small form.
         """
         return tensors
+
+
+def each_value(records: Records, field: str, change: Callable[[Any], object]) -> Records:
+    """The records with a field's values changed one by one; missing ones, and those that cannot be read, stay."""
+    found = np.empty(len(records), dtype=object)
+    for index, value in enumerate(records.fields[field]):
+        try:
+            found[index] = value if value is None else change(value)
+        except RecordError:
+            found[index] = value
+    return records.with_fields(**{field: found})

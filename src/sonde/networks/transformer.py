@@ -12,9 +12,11 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
+from sonde.base.errors import UserError
 from sonde.contracts.backbone import Backbone, BackboneConfig
 from sonde.contracts.columns import Tensors
 from sonde.contracts.specs import Features, InputSpec, LayoutName, OutputSpec, Per
+from sonde.networks._channels import ChannelPatches, ChannelTokens
 from sonde.networks._layers import Activation, activation
 from sonde.networks._packing import Group, Layout, packed, padded
 from sonde.networks._patches import Patches, PatchSides, Stem, sinusoids
@@ -42,6 +44,11 @@ class TransformerConfig(BackboneConfig):
     pool: Pool = Field("mean", description="one vector from all positions; class: a token")
     packing: bool = Field(True, description="leave padding out of the computation (on CPUs); the answers are the same")
     subsample: Stride = Field(1, description="sounds and series: frames that become one position: 1, 2, 4 or 8")
+    attend: Literal["patches", "channels"] = Field(
+        "patches",
+        description="forecasts: attention over the patches of each channel alone (PatchTST), or over channels, each "
+        "whole past a token (iTransformer)",
+    )
     drop_path: float = Field(
         0.0,
         ge=0,
@@ -52,7 +59,7 @@ class TransformerConfig(BackboneConfig):
     patch: PatchSides | None = Field(
         None,
         description="pictures, volumes and clips: side of a patch, or one for each axis; an eighth of the shorter side "
-        "if left out",
+        "if left out. Forecasts: steps of a patch; 16 if left out",
     )
     stem: Stem = Field("patches", description="how patches become positions: patches (one layer) or convolutional")
 
@@ -67,7 +74,7 @@ class TransformerConfig(BackboneConfig):
 
 class Transformer(Backbone):
     """(B, T) tokens, (B, T, C) frames or grids (B, C, *size) to (B, width) or (B, T, width); of grids also to one grid
-    (B, width, *size / patch).
+    (B, width, *size / patch); or each channel of frames to (B, C, width), by its patches or whole.
 
     Pre-norm blocks and first weights of GPT-2 (Radford et al. 2019); pictures as patches (Dosovitskiy et al. 2021),
     volumes and clips as cubes of them. Its layers work on rows (N, width), one for each position: with `packing`, one
@@ -76,28 +83,30 @@ class Transformer(Backbone):
 
     Config = TransformerConfig
     accepts: ClassVar[tuple[LayoutName, ...]] = ("tokens", "frames", "grid")
-    gives: ClassVar[tuple[Per, ...]] = ("example", "position", "pixel")
+    gives: ClassVar[tuple[Per, ...]] = ("example", "position", "channel", "pixel")
     dimensions: ClassVar[tuple[int, ...]] = (2, 3)
     causal: ClassVar[bool] = True
     tiny: ClassVar[Mapping[str, Any]] = {"width": 16, "layers": 2, "heads": 2}
 
     def __init__(self, config: TransformerConfig, spec: InputSpec, output: OutputSpec) -> None:
         super().__init__(config, spec, output)
-        self.width = config.width
         self.config = config
         self.is_causal = output.causal
+        self.by_channel = output.chosen == "channel"
         check_stride(config.subsample, config.kind, spec, output)
         self.subsample = Subsample(spec, config.width, config.subsample) if config.subsample > 1 else None
         if self.subsample is not None:
             spec = replace(spec, channels=config.width, size=(-(-spec.size[0] // config.subsample),))
-        self.entry: Patches | Entry = Entry(spec, config.width) if spec.layout != "grid" else _patches(config, spec)
+        self.entry = self._entry(config, spec)
+        # Of a channel the features of all its patches.
+        self.width = config.width * (self.entry.steps if isinstance(self.entry, ChannelPatches) else 1)
         self.as_grid = output.chosen == "pixel"
         if self.as_grid:
             self.width = (config.width,)
         self.pool: Pool | None = config.pool if output.chosen == "example" else None
         # A vector, as optimizers decay and orthogonalize matrices only.
         self.cls_token = nn.Parameter(torch.zeros(config.width)) if self.pool == "class" else None
-        steps = self.entry.steps if isinstance(self.entry, Patches) else spec.size[0] + (spec.layout == "tokens")
+        steps = spec.size[0] + (spec.layout == "tokens") if isinstance(self.entry, Entry) else self.entry.steps
         self.steps = steps + (self.cls_token is not None)
         self.position_embedding = nn.Embedding(self.steps, config.width) if config.positions == "learned" else None
         # Sinusoids start as large as the embeddings of tokens; frames and patches are of size one already.
@@ -108,6 +117,17 @@ class Transformer(Backbone):
         self.norm = _norm(config)
         self.tied = config.tie and answers_in_tokens(spec, output)
         self._initialize(config)
+
+    def _entry(self, config: TransformerConfig, spec: InputSpec) -> Entry | Patches | ChannelPatches | ChannelTokens:
+        if self.by_channel and config.attend == "channels":
+            return ChannelTokens(spec, config.width)
+        if self.by_channel:
+            if isinstance(config.patch, tuple):
+                raise UserError(
+                    f"network.patch is {list(config.patch)}; a patch of a series has one side", hint="patch = 16"
+                )
+            return ChannelPatches(spec, config.width, config.patch or 16)
+        return _patches(config, spec) if spec.layout == "grid" else Entry(spec, config.width)
 
     def _initialize(self, config: TransformerConfig) -> None:
         for name, weights in self.named_parameters():
@@ -141,7 +161,7 @@ class Transformer(Backbone):
         if self.subsample is not None:
             tensors = self.subsample(tensors)
         x_BTW = self.entry(tensors)
-        inside_BT = inside(tensors, x_BTW.shape[1])
+        inside_BT = None if self.by_channel else inside(tensors, x_BTW.shape[1])
         if self.cls_token is not None:
             x_BTW = torch.cat([self.cls_token.to(x_BTW.dtype).expand(len(x_BTW), 1, -1), x_BTW], dim=1)
             inside_BT = None if inside_BT is None else functional.pad(inside_BT, (1, 0), value=True)
@@ -153,6 +173,8 @@ class Transformer(Backbone):
         for block in self.blocks:
             x_NW, _ = block(x_NW, rope, layout, self.is_causal, None)
         x_BTW = layout.unpack(self.norm(x_NW), count)
+        if isinstance(self.entry, ChannelPatches):
+            return x_BTW.flatten(1).unflatten(0, (len(tensors["length"]), -1))
         if self.as_grid and isinstance(self.entry, Patches):
             return (x_BTW.transpose(1, 2).unflatten(2, self.entry.shape),)
         if self.pool is None:

@@ -17,18 +17,22 @@ from sonde.base import files
 from sonde.base.device import Precision
 from sonde.base.errors import RecordError, UserError
 from sonde.base.progress import NoProgress, Progress
-from sonde.checks import verdict
+from sonde.checks import verdict, vitals
 from sonde.contracts.columns import EvalColumns
 from sonde.contracts.records import Records
 from sonde.contracts.task import Task
 from sonde.data.load import Dataset
 from sonde.data.store import Encoded, encode
+from sonde.evaluation.cost import measure
+from sonde.evaluation.judged import judge
 from sonde.evaluation.slices import VALUES, slices
 from sonde.recipe import Recipe
 from sonde.training.run_folder import RunFolder
 
 # Cases of each sort that are shown, records of a confusion's cell, and points of a curve.
 CASES, OF_A_CELL, POINTS = 12, 6, 400
+# What `sonde evaluate --corrupt` keeps in a run's folder.
+ROBUSTNESS = "robustness.json"
 # Records that answers are shown for, at most: the worst are looked for among them.
 MOST = 20_000
 
@@ -57,6 +61,8 @@ def gather(folder: Path, progress: Progress | None = None) -> dict[str, Any]:
         "baseline": target.baseline_name,
         "findings": findings,
         "curves": _curves(run),
+        "vitals": _vitals(run),
+        "robustness": files.read_json(folder / ROBUSTNESS) if (folder / ROBUSTNESS).is_file() else [],
         "recipe": run.recipe.read_text(encoding="utf-8"),
         "versions": {"sonde": card["sonde"], "torch": torch.__version__, "python": platform.python_version()},
         "written_by": __version__,
@@ -66,7 +72,8 @@ def gather(folder: Path, progress: Progress | None = None) -> dict[str, Any]:
     if model is None:
         return page
     page["monitor"] = list(model.task.target.monitor)
-    return page | _answers(recipe, model, progress or NoProgress())
+    training = files.read_json(run.time) if run.time.is_file() else None
+    return page | _answers(recipe, model, page["scores"], training, progress or NoProgress())
 
 
 def _is_own(run: RunFolder) -> bool:
@@ -91,6 +98,12 @@ def _curves(run: RunFolder) -> dict[str, Any]:
     return {"loss": loss, "validation": validation}
 
 
+def _vitals(run: RunFolder) -> list[dict[str, Any]]:
+    """Units, gradients and updates by step, as lines."""
+    looks = vitals.Looks.read(run.log) if run.log.is_file() else None
+    return [] if looks is None else vitals.panels(looks)
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Held:
     """The held-out records and what the model makes of them."""
@@ -101,8 +114,11 @@ class _Held:
     columns: EvalColumns
 
 
-def _answers(recipe: Recipe, model: Model, progress: Progress) -> dict[str, Any]:
-    """What needs the data again: panels, slices, cases."""
+def _answers(
+    recipe: Recipe, model: Model, written: dict[str, Any], training: dict[str, Any] | None, progress: Progress
+) -> dict[str, Any]:
+    """What needs the data again: panels, what the means to doubt the model are worth, its cost, slices, cases.
+    `written` are the run's scores, `training` what it wrote of its time."""
     try:
         data = stages.load_data(recipe)
     except UserError as error:
@@ -110,10 +126,17 @@ def _answers(recipe: Recipe, model: Model, progress: Progress) -> dict[str, Any]
     held = _held_out(recipe, data, model, progress)
     if held is None:
         return {"without_data": "the run held no records out"}
-    target = model.task.target
+    target, exact = model.task.target, Precision(kind="fp32", device=model.device)
+    scores = {name: evaluation.Score(**score) for name, score in written.get(held.split, {}).items()}
     panels = [panel.to_json() for panel in target.panels(held.columns)]
     cost_N = target.costs(held.columns)
+    judgement = judge(
+        model.task, model.network, model.trust, held.records, held.encoded, held.columns, scores, precision=exact
+    )
+    progress.begin("measure", 1)
+    cost = measure(model.task, model.network, held.encoded.examples, model.device, training=training)
     found: dict[str, Any] = {"split": held.split, "panels": panels}
+    found |= {"trust": judgement.to_json(), "cost": cost.to_json()}
     if cost_N is None or len(cost_N) != len(held.encoded.ids) or not _are_records(held):
         return found
     found["slices"] = [

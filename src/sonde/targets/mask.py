@@ -26,12 +26,14 @@ from sonde.base.volumes import read_volume, to_file, to_ras
 from sonde.contracts.augment import AugmentParams
 from sonde.contracts.batch import Batch
 from sonde.contracts.columns import Columns, EvalColumns, Ragged, Tensors
+from sonde.contracts.finding import Finding
 from sonde.contracts.input import Input
 from sonde.contracts.panel import Panel
 from sonde.contracts.part import agree
 from sonde.contracts.records import Record, Records
 from sonde.contracts.specs import Advice, InputSpec, OutputSpec
 from sonde.contracts.target import Prediction, Target
+from sonde.targets import _mask_audit
 from sonde.targets import _panels as panels
 from sonde.targets import _volume_masks as volumes
 from sonde.targets._classes import MOST, ClassWeights, check_classes, class_weights
@@ -243,6 +245,11 @@ class Mask(Target):
 
     def focus(self, truth: Tensors, rng: BatchRng) -> Tensor | None:
         return volumes.focus(truth["places"], rng) if "places" in truth else None
+
+    def audit(self, columns: Columns, ids: Sequence[str]) -> list[Finding]:
+        # Volumes keep their voxels as they are, of any size.
+        mask = columns.get("mask")
+        return [] if not isinstance(mask, torch.Tensor) else _mask_audit.audit(mask, self.classes, IGNORED, ids)
 
     def apply_augment(self, truth: Tensors, params: AugmentParams) -> Tensors:
         if params.mix_weight_B is not None:
