@@ -23,6 +23,7 @@ REAL = {
     "ag_news_small": ("table", {"text"}, "category"),
     "california_housing": ("table", {"table"}, "number"),
     "titanic": ("table", {"table"}, "category"),
+    "hippocampus3d": ("volumes", {"volume"}, "mask"),
     "camvid_small": ("masks", {"image"}, "mask"),
     "fashion_mnist": ("idx", {"image"}, "category"),
     "tinyshakespeare": ("text-files", {"text"}, "next-token"),
@@ -37,7 +38,7 @@ REAL = {
     "ud_english_partut/en_partut-ud-dev.conllu": ("tagged-text", {"text"}, "tags"),
 }
 # Formats that no source reads yet: none may claim them.
-OTHERS = ["hippocampus3d", "ucr_small"]
+OTHERS = ["ucr_small"]
 
 
 def recognising(path: Path) -> list[str]:

@@ -156,16 +156,18 @@ class Volume(Input):
         if window is not None:
             settings["window"] = [round(float(each)) for each in window]
             notes = (f"the volumes go down to {lowest:.0f}, as CT does: they are clipped to inputs.*.window",)
-        network = (
-            {"kind": "unet", "widths": [16, 32, 64, 128]} if dense else {"kind": "cnn", "widths": [16, 32, 64, 128]}
-        )
+        widths = [16, 32, 64, 128]
+        network: dict[str, Any] = {"kind": "cnn", "widths": widths}
+        if dense:
+            # With relu and Muon at 0.02 the last features of the foreground died, and its labels were not told apart.
+            network = {"kind": "unet", "activation": "leaky-relu", "widths": widths}
         return Advice(
             input=settings,
             network=network,
             training={
                 "epochs": int(np.clip(2400 / max(1, len(records)), 4, 100)),
                 "batch_size": 2 if dense else 8,
-                "optimizer": {"kind": "muon", "lr": 0.02},
+                "optimizer": {"kind": "adamw", "lr": 0.005} if dense else {"kind": "muon", "lr": 0.02},
                 "schedule": {"kind": "one-cycle"},
                 **({"ema_decay": 0.98} if dense else {}),
             },

@@ -17,6 +17,7 @@ from sonde.base.errors import RecordError
 from sonde.base.rng import BatchRng
 from sonde.base.volumes import Volume, as_in_file, read_volume, spacing_of
 from sonde.contracts.columns import Columns, Ragged, Tensors
+from sonde.contracts.panel import Panel
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 PLACES = 64
 # A mask lies off its volume where a corner is more than this many voxels away.
 OFF = 0.5
+# Cases that a panel has room for.
+MOST_CASES = 50
 # Scores of each case and label, and which of them are means over labels, too.
 CASE_SCORES = ("dice", "hd95", "nsd", "volume_error")
 LOWER_IS_BETTER = frozenset({"hd95", "volume_error"})
@@ -199,6 +202,41 @@ def scores(columns: Mapping[str, np.ndarray], weights_RN: np.ndarray, labels: La
         found[name] = metrics.mean_of_defined(by_label_RP)
         found |= {f"{name}/{label}": by_label_RP[:, number] for number, label in enumerate(names)}
     return found
+
+
+def mean_dice(columns: Mapping[str, np.ndarray]) -> np.ndarray:
+    """The mean Dice of the labels of each case, (N,); NaN where it has none."""
+    values_NP = columns["case_dice"]
+    return metrics.mean_of_defined(np.where(values_NP > NOTHING / 2, values_NP, np.nan))
+
+
+def table(columns: Mapping[str, np.ndarray]) -> Panel:
+    """The Dice of each case, the worst first: the mean of its labels, between the least and the most."""
+    mean_N = mean_dice(columns)
+    order = [
+        index for index in np.argsort(np.nan_to_num(mean_N, nan=1.0), kind="stable").tolist() if mean_N[index] >= 0
+    ]
+    rows = []
+    for index in order[:MOST_CASES]:
+        values = columns["case_dice"][index]
+        values = values[values > NOTHING / 2]
+        rows.append(
+            {
+                "x": f"case {index + 1}",
+                "value": round(float(mean_N[index]), 4),
+                "low": round(float(values.min()), 4),
+                "high": round(float(values.max()), 4),
+            }
+        )
+    return Panel(
+        kind="bars",
+        title="Dice, case by case",
+        note="Each bar is a case, by its place in the split, the worst first: the mean over its labels, and from the "
+        "worst label to the best.",
+        rows=rows,
+        x="case",
+        y="Dice",
+    )
 
 
 def answer(codes: np.ndarray, tensors: Tensors, index: int, labels: Labels) -> tuple[np.ndarray, dict[str, float]]:

@@ -45,6 +45,8 @@ if TYPE_CHECKING:
 
 # The code of a pixel without a class; also of what lies outside the picture.
 IGNORED = 255
+# Classes that a panel has room for.
+MOST_IN_PANELS = 50
 # How many training masks the classes are looked for in.
 SAMPLE = 2000
 
@@ -379,13 +381,18 @@ class Mask(Target):
         return {"confusion": confusion, **volumes.outputs(constant_B, batch["mask"], space, self.labels)}
 
     def costs(self, columns: EvalColumns) -> np.ndarray:
-        """The share of each picture's pixels that are wrong."""
+        """The share of each picture's pixels that are wrong; of volumes what the mean Dice of the labels lacks to 1."""
+        if self.of_volumes:
+            return 1 - np.nan_to_num(volumes.mean_dice(columns), nan=1.0)
         confusion_NKK = columns["confusion"]
         total_N = np.maximum(confusion_NKK.sum(axis=(1, 2)), 1)
         return 1 - np.trace(confusion_NKK, axis1=1, axis2=2) / total_N
 
     def panels(self, columns: EvalColumns) -> list[Panel]:
-        return [panels.heatmap(columns["confusion"].sum(0), self.classes, "pixels")] if len(self.classes) <= 50 else []
+        if len(self.classes) > MOST_IN_PANELS:
+            return []
+        found = [panels.heatmap(columns["confusion"].sum(0), self.classes, "voxels" if self.of_volumes else "pixels")]
+        return [*found, volumes.table(columns)] if self.of_volumes else found
 
     def metrics(self, columns: Mapping[str, np.ndarray], weights_RN: np.ndarray) -> dict[str, np.ndarray]:
         """miou and class_accuracy are means over the classes that occur; pixels of all pictures are thrown together."""
