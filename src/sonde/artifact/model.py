@@ -7,7 +7,7 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -24,31 +24,52 @@ from sonde.contracts.batch import Examples
 from sonde.contracts.records import Records
 from sonde.contracts.target import Prediction
 from sonde.contracts.task import Task
+from sonde.evaluation.observe import observe
+from sonde.evaluation.trust import Trust
 
 Settings = TypeVar("Settings", bound=Config)
 
 
+class Doubts(NamedTuple):
+    """What is laid beside answers: regions of this coverage, and whether a record is familiar."""
+
+    coverage: float | None
+    familiar: bool
+
+    def __bool__(self) -> bool:
+        return self.coverage is not None or self.familiar
+
+
 @dataclass(frozen=True, kw_only=True)
 class Model:
-    """A trained artifact in memory. `card` says what it is and how good."""
+    """A trained artifact in memory. `card` says what it is and how good; `trust` holds what its answers are doubted by,
+    where a validation split told that."""
 
     task: Task
     network: nn.Module
     card: dict[str, Any]
     device: torch.device
+    trust: Trust | None = None
 
-    def predict(self, inputs: Any, *, size: int = 64) -> list[Prediction]:
+    def predict(
+        self, inputs: Any, *, size: int = 64, coverage: float | None = None, familiar: bool = False
+    ) -> list[Prediction]:
         """The answers, one for each input in order. A bad input raises; see `answers` for one error each.
 
         `inputs` is a polars or pandas data frame with a record a row, or any number of inputs, of one kind or mixed: a
         mapping of fields, the one field's value (a path for files, a text, an array, bytes), or the values of all
         columns of a table in their order. A mapping, a path or a text that comes alone is one input.
 
+        With a `coverage` (the recipe's `decision.coverage`, if left out) an answer has the "set" of classes, or "low"
+        and "high", that holds the truth so often. `familiar` adds whether the record is like those of training
+        ("familiar"), and the share of validation records that are less strange ("unfamiliarity").
+
         Raises:
-            RecordError: an input cannot be read. UserError: it is not what the model answers for.
+            RecordError: an input cannot be read. UserError: it is not what the model answers for, or the model cannot
+                tell what is asked.
         """
         found: list[Prediction] = []
-        for answer in self.answers(inputs, size=size):
+        for answer in self.answers(inputs, size=size, coverage=coverage, familiar=familiar):
             if isinstance(answer, RecordError):
                 raise answer
             found.append(answer)
@@ -66,24 +87,53 @@ class Model:
         with reading(Path("card.json"), "recipe"):
             return settings(**{name: value for name, value in data.items() if name in settings.model_fields})
 
-    def answers(self, inputs: Any, *, size: int = 64) -> Iterator[Prediction | RecordError]:
-        """Answers as they come; an input that cannot be read gives its error in its place."""
+    def answers(
+        self, inputs: Any, *, size: int = 64, coverage: float | None = None, familiar: bool = False
+    ) -> Iterator[Prediction | RecordError]:
+        """Answers as they come, see `predict`; an input that cannot be read gives its error in its place."""
+        doubts = self._doubts(coverage, familiar)
         for records in given.records_in(inputs, self.task.inputs, size):
-            yield from self._batch(records)
+            yield from self._batch(records, doubts)
 
-    def _batch(self, records: Records) -> list[Prediction | RecordError]:
+    def _doubts(self, coverage: float | None, familiar: bool) -> Doubts:
+        """What is laid beside answers.
+
+        Raises:
+            UserError: the artifact cannot tell.
+        """
+        trust = self.trust
+        if coverage is not None:
+            if not 0 < coverage < 1:
+                raise UserError(f"the coverage {coverage:g} is no share", expected="a number between 0 and 1: 0.9")
+            if trust is None or not trust.has_regions:
+                raise UserError(
+                    "this model has no sets or intervals of a stated coverage",
+                    expected="a model of a category or of numbers that was fitted with a validation split",
+                    hint="set data.split.validation and fit again",
+                )
+        elif trust is not None and trust.has_regions:
+            coverage = trust.config.coverage
+        if familiar and (trust is None or trust.measure is None):
+            raise UserError(
+                "this model cannot tell what is familiar",
+                expected="a network that was fitted with a validation split, and decision.familiar other than off",
+                hint="set data.split.validation and fit again",
+            )
+        return Doubts(coverage=coverage, familiar=familiar)
+
+    def _batch(self, records: Records, doubts: Doubts) -> list[Prediction | RecordError]:
         """The answers for these rows at once or, where memory does not allow it, for one half after the other."""
         try:
-            return self._answer(records)
+            return self._answer(records, doubts)
         except (MemoryError, RuntimeError) as error:
             if not out_of_memory(error):
                 raise
             if len(records) == 1:
                 raise UserError("memory ran out over one input alone", hint="use a machine with more memory") from error
         half = len(records) // 2
-        return [*self._batch(records.part(0, half)), *self._batch(records.part(half, len(records)))]
+        return [*self._batch(records.part(0, half), doubts), *self._batch(records.part(half, len(records)), doubts)]
 
-    def _answer(self, records: Records) -> list[Prediction | RecordError]:
+    def _answer(self, records: Records, doubts: Doubts) -> list[Prediction | RecordError]:
         columns, good, errors = self.task.encode_inputs(records)
         answers: dict[int, Prediction] = {}
         if good:
@@ -91,7 +141,17 @@ class Model:
             batch = self.task.collate(examples, torch.arange(len(good))).to(self.device)
             with torch.inference_mode():
                 readable = records.take(np.array(good))
-                predictions = self.task.predict(self.network.eval(), self.task.preprocess(batch), readable)
+                ready = self.task.preprocess(batch)
+                predictions = self.task.predict(self.network.eval(), ready, readable)
+                if self.trust is not None and doubts:
+                    beside = self.trust.beside(
+                        self.task.target,
+                        observe(self.task, self.network, ready),
+                        readable,
+                        coverage=doubts.coverage,
+                        told_familiar=doubts.familiar,
+                    )
+                    predictions = [{**answer, **more} for answer, more in zip(predictions, beside, strict=True)]
             answers = dict(zip(good, predictions, strict=True))
             errors |= {index: _not_finite() for index, answer in answers.items() if not _is_finite(answer)}
         return [errors[index] if index in errors else answers[index] for index in range(len(records))]
@@ -126,7 +186,7 @@ def load(path: str | Path, *, network: nn.Module | None = None) -> Model:
     if (within / "MANIFEST.json").is_file():
         folder = within
     verify(folder)
-    task, backbones = read_task(folder)
+    task, backbones, trust = read_task(folder)
     whole = read_network(folder, task, backbones, network)
     device = choose_device()
-    return Model(task=task, network=whole.to(device).eval(), card=read_card(folder), device=device)
+    return Model(task=task, network=whole.to(device).eval(), card=read_card(folder), device=device, trust=trust)

@@ -195,16 +195,31 @@ def evaluate(
     corrupt: Annotated[
         bool, typer.Option("--corrupt", help="Score corrupted inputs, too, at five severities.")
     ] = False,
+    attack: Annotated[
+        bool, typer.Option("--attack", help="Change the inputs by a little, as an adversary would: FGSM, PGD.")
+    ] = False,
+    watts: Annotated[
+        float | None, typer.Option(min=0, help="The power that the energy of the training is counted at.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Scores with intervals, where errors gather, and whether one model is better than another."""
+    """Scores with intervals, what they cost, where errors gather, and whether one model is better than another."""
     from sonde.cli.progress import terminal
 
     with terminal() as progress:
         progress.begin("start", 1)
         from sonde.commands.evaluate import evaluate as run_evaluate
 
-        found = run_evaluate(model, data=data, split=split, against=against, corrupt=corrupt, progress=progress)
+        found = run_evaluate(
+            model,
+            data=data,
+            split=split,
+            against=against,
+            corrupt=corrupt,
+            attack=attack,
+            watts=watts,
+            progress=progress,
+        )
     _print(found.to_json() if as_json else found.to_text())
 
 
@@ -222,6 +237,13 @@ def predict(
         typer.Option("--id", help="The column of a table that goes with the answers (default: the recipe's data.id)."),
     ] = None,
     draw: Annotated[Path | None, typer.Option(help="Draw the answers into this folder: boxes, masks.")] = None,
+    coverage: Annotated[
+        float | None,
+        typer.Option(help="Add the set of classes, or the interval, that holds the truth so often: 0.9."),
+    ] = None,
+    familiar: Annotated[
+        bool, typer.Option("--familiar", help="Add whether the record is like those of training.")
+    ] = False,
 ) -> None:
     """Answer for any number of inputs, one line of JSON each.
 
@@ -239,7 +261,10 @@ def predict(
         from sonde.commands.predict import predict as run_predict
 
         answers = []
-        for answer in run_predict(load(artifact), inputs, progress, id_field=id_field, draw=draw):
+        found = run_predict(
+            load(artifact), inputs, progress, id_field=id_field, draw=draw, coverage=coverage, familiar=familiar
+        )
+        for answer in found:
             answers.append(answer)
             if out is None:
                 _print(answer)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,13 @@ from sonde.base.progress import NoProgress, Progress
 from sonde.contracts.columns import EvalColumns
 from sonde.contracts.finding import NAMED
 from sonde.contracts.records import Records
+from sonde.contracts.task import Task
 from sonde.data.store import Encoded, check_unreadable, encode
+from sonde.evaluation.attacks import Attacked, falls
+from sonde.evaluation.attacks import attack as attack_with
 from sonde.evaluation.compare import Compared, compare
+from sonde.evaluation.cost import Cost, measure
+from sonde.evaluation.judged import Judgement, judge
 from sonde.evaluation.robustness import Corrupted, robustness
 from sonde.evaluation.robustness import panels as robustness_panels
 from sonde.evaluation.robustness import table as robustness_table
@@ -45,6 +50,11 @@ class Evaluated:
     corrupted: list[Corrupted] | None = None
     # The folder of the run, where what the report shows was kept.
     kept: Path | None = None
+    judgement: Judgement = field(default_factory=Judgement)
+    cost: Cost | None = None
+    attacked: list[Attacked] = field(default_factory=list)
+    # Whether the strongest attack leaves nothing of the score; None where that cannot be said.
+    falls: bool | None = None
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -53,6 +63,9 @@ class Evaluated:
             "scores": evaluation.to_json({self.data: self.scores})[self.data],
             "slices": [one.to_json() for one in self.slices],
             "skipped": dict(list(self.skipped.items())[:NAMED]),
+            "trust": self.judgement.to_json(),
+            "cost": None if self.cost is None else self.cost.to_json(),
+            "attacks": [one.to_json() for one in self.attacked],
             "against": None if self.against is None else str(self.against),
             "compared": None if self.compared is None else {name: one.to_json() for name, one in self.compared.items()},
             "robustness": None if self.corrupted is None else [one.to_json() for one in self.corrupted],
@@ -63,7 +76,9 @@ class Evaluated:
         shown = {name: score for name, score in self.scores.items() if "/" not in name}
         wide = max(18, *map(len, shown))
         for name, score in shown.items():
-            beside = "" if score.baseline is None else f"{self.baseline} {score.baseline:.4g}"
+            parts = [] if score.before is None else [f"before {score.before:.4g}"]
+            parts += [] if score.baseline is None else [f"{self.baseline} {score.baseline:.4g}"]
+            beside = ", ".join(parts)
             lines.append(f"  {name:<{wide}} {score!s:<30} {beside}".rstrip())
         lines += [f"skipped {len(self.skipped)} records: {next(iter(self.skipped.items()))}"] if self.skipped else []
         worse = [one for one in self.slices if one.worse]
@@ -72,6 +87,10 @@ class Evaluated:
             lines.append(
                 f"  {one.name}: {one.count:,} records, mean cost {one.cost:.3g} [{one.low:.3g}, {one.high:.3g}]"
             )
+        told = self.judgement.to_text()
+        lines += ["trust", told] if told else []
+        lines += ["cost", self.cost.to_text()] if self.cost is not None else []
+        lines += self._attacks()
         if self.compared is not None:
             lines.append(f"against {self.against} on the same records")
             for name, one in self.compared.items():
@@ -83,6 +102,20 @@ class Evaluated:
         lines += [f"kept in {self.kept}: `sonde report` shows it"] if self.kept is not None else []
         return "\n".join(lines)
 
+    def _attacks(self) -> list[str]:
+        if not self.attacked:
+            return []
+        clean = self.attacked[0]
+        lines = [f"attacks ({clean.metric} of {clean.score.count:,} records; {clean.score.value:.4g} without)"]
+        for one in self.attacked[1:]:
+            lines.append(f"  {one.method:<5} {100 * one.strength:>4g} % of the range   {one.score!s}")
+        if self.falls is False:
+            lines.append(
+                "  something is left at the largest strength: unless the network was trained against attacks, its "
+                "gradients hide"
+            )
+        return lines
+
 
 def evaluate(
     path: Path,
@@ -91,12 +124,15 @@ def evaluate(
     split: str | None = None,
     against: Path | None = None,
     corrupt: bool = False,
+    attack: bool = False,
+    watts: float | None = None,
     progress: Progress | None = None,
 ) -> Evaluated:
     """Judge the model of a run or an artifact on its held-out split, or on all records of `data`.
 
-    `against` is another model of the same question, compared on the records that both can read. `corrupt`: how the
-    score that counts holds under common corruptions of the inputs, on up to 500 records.
+    `against` is another model of the same question, compared on the records that both can read. `corrupt` scores up to
+    500 records after common corruptions. `attack` changes the inputs by FGSM and PGD; `watts` is the power that the
+    energy of the training is counted at.
 
     Raises:
         UserError: a model or data cannot be read, the models answer different questions, or a split is not there.
@@ -118,11 +154,22 @@ def evaluate(
         truth=held.examples.truth or None,
         groups=held.groups,
     )
-    exact = Precision(kind="fp32", device=model.device)
     seed = recipe.training.seed
     corrupted = None
     if corrupt:
+        exact = Precision(kind="fp32", device=model.device)
         corrupted = robustness(model.task, model.network, records, exact, seed=seed, progress=progress)
+    before = model.task.target.before_calibration(columns)
+    plain = Task(inputs=model.task.inputs, target=model.task.target.uncalibrated())
+    scores = stages.beside_before(scores, evaluation.values(plain, dict(before), held.weight))
+    exact = Precision(kind="fp32", device=model.device)
+    judgement = judge(model.task, model.network, model.trust, records, held, columns, scores, precision=exact)
+    progress.begin("measure", 1)
+    cost = measure(model.task, model.network, held.examples, model.device, watts=watts, training=time_of(path))
+    attacked = []
+    if attack:
+        progress.begin("attack", 1)
+        attacked = attack_with(model.task, model.network, held.examples, precision=exact, seed=recipe.training.seed)
     cost_N = model.task.target.costs(columns)
     whole = cost_N is not None and len(cost_N) == len(held.ids) and not held.ids[0].startswith("window ")
     return Evaluated(
@@ -136,6 +183,10 @@ def evaluate(
         compared=compared,
         corrupted=corrupted,
         kept=path if _keep(path, corrupted) else None,
+        judgement=judgement,
+        cost=cost,
+        attacked=attacked,
+        falls=falls(attacked, model.task.target.monitor[1] == "min") if attacked else None,
     )
 
 
@@ -150,6 +201,15 @@ def _keep(path: Path, corrupted: list[Corrupted] | None) -> bool:
 def recipe_of(model: Model) -> Recipe:
     """The recipe that an artifact was made by, as its card holds it."""
     return Recipe.of(tomllib.loads(model.card["recipe"]))
+
+
+def time_of(path: Path) -> dict[str, Any] | None:
+    """What the run that a path belongs to wrote down of its time."""
+    for folder in (path, path.parent):
+        place = RunFolder(folder).time
+        if place.is_file():
+            return files.read_json(place)
+    return None
 
 
 def _records(recipe: Recipe, data: Path | None, split: str | None) -> tuple[str, Records]:
