@@ -192,15 +192,15 @@ def evaluate(
     data: Annotated[Path | None, typer.Option(help="New records to judge it on, all of them.")] = None,
     split: Annotated[str | None, typer.Option(help="A split of the recipe's data (default: test).")] = None,
     against: Annotated[Path | None, typer.Option(help="Another model, on the same records.")] = None,
-    corrupt: Annotated[
-        bool, typer.Option("--corrupt", help="Score corrupted inputs, too, at five severities.")
-    ] = False,
     attack: Annotated[
         bool, typer.Option("--attack", help="Change the inputs by a little, as an adversary would: FGSM, PGD.")
     ] = False,
     watts: Annotated[
         float | None, typer.Option(min=0, help="The power that the energy of the training is counted at.")
     ] = None,
+    corrupt: Annotated[
+        bool, typer.Option("--corrupt", help="Score corrupted inputs, too, at five severities.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Scores with intervals, what they cost, where errors gather, and whether one model is better than another."""
@@ -215,8 +215,8 @@ def evaluate(
             data=data,
             split=split,
             against=against,
-            corrupt=corrupt,
             attack=attack,
+            corrupt=corrupt,
             watts=watts,
             progress=progress,
         )
@@ -244,6 +244,9 @@ def predict(
     familiar: Annotated[
         bool, typer.Option("--familiar", help="Add whether the record is like those of training.")
     ] = False,
+    files: Annotated[
+        Path | None, typer.Option(help="Write the answers as files into this folder: masks as NIfTI or PNG.")
+    ] = None,
 ) -> None:
     """Answer for any number of inputs, one line of JSON each.
 
@@ -262,7 +265,14 @@ def predict(
 
         answers = []
         found = run_predict(
-            load(artifact), inputs, progress, id_field=id_field, draw=draw, coverage=coverage, familiar=familiar
+            load(artifact),
+            inputs,
+            progress,
+            id_field=id_field,
+            draw=draw,
+            files=files,
+            coverage=coverage,
+            familiar=familiar,
         )
         for answer in found:
             answers.append(answer)

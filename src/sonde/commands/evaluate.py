@@ -47,14 +47,14 @@ class Evaluated:
     baseline: str = ""
     against: Path | None = None
     compared: Mapping[str, Compared] | None = None
-    corrupted: list[Corrupted] | None = None
-    # The folder of the run, where what the report shows was kept.
-    kept: Path | None = None
     judgement: Judgement = field(default_factory=Judgement)
     cost: Cost | None = None
     attacked: list[Attacked] = field(default_factory=list)
     # Whether the strongest attack leaves nothing of the score; None where that cannot be said.
     falls: bool | None = None
+    corrupted: list[Corrupted] | None = None
+    # The folder of the run, where what the report shows was kept.
+    kept: Path | None = None
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -123,16 +123,16 @@ def evaluate(
     data: Path | None = None,
     split: str | None = None,
     against: Path | None = None,
-    corrupt: bool = False,
     attack: bool = False,
     watts: float | None = None,
+    corrupt: bool = False,
     progress: Progress | None = None,
 ) -> Evaluated:
     """Judge the model of a run or an artifact on its held-out split, or on all records of `data`.
 
-    `against` is another model of the same question, compared on the records that both can read. `corrupt` scores up to
-    500 records after common corruptions. `attack` changes the inputs by FGSM and PGD; `watts` is the power that the
-    energy of the training is counted at.
+    `against` is another model of the same question, compared on the records that both can read. `attack` changes the
+    inputs by FGSM and PGD; `watts` is the power that the energy of the training is counted at. `corrupt`: how the
+    score that counts holds under common corruptions of the inputs, on up to 500 records.
 
     Raises:
         UserError: a model or data cannot be read, the models answer different questions, or a split is not there.
@@ -154,22 +154,21 @@ def evaluate(
         truth=held.examples.truth or None,
         groups=held.groups,
     )
-    seed = recipe.training.seed
-    corrupted = None
-    if corrupt:
-        exact = Precision(kind="fp32", device=model.device)
-        corrupted = robustness(model.task, model.network, records, exact, seed=seed, progress=progress)
     before = model.task.target.before_calibration(columns)
     plain = Task(inputs=model.task.inputs, target=model.task.target.uncalibrated())
     scores = stages.beside_before(scores, evaluation.values(plain, dict(before), held.weight))
     exact = Precision(kind="fp32", device=model.device)
+    seed = recipe.training.seed
     judgement = judge(model.task, model.network, model.trust, records, held, columns, scores, precision=exact)
     progress.begin("measure", 1)
     cost = measure(model.task, model.network, held.examples, model.device, watts=watts, training=time_of(path))
     attacked = []
     if attack:
         progress.begin("attack", 1)
-        attacked = attack_with(model.task, model.network, held.examples, precision=exact, seed=recipe.training.seed)
+        attacked = attack_with(model.task, model.network, held.examples, precision=exact, seed=seed)
+    corrupted = None
+    if corrupt:
+        corrupted = robustness(model.task, model.network, records, exact, seed=seed, progress=progress)
     cost_N = model.task.target.costs(columns)
     whole = cost_N is not None and len(cost_N) == len(held.ids) and not held.ids[0].startswith("window ")
     return Evaluated(
@@ -181,12 +180,12 @@ def evaluate(
         baseline=model.task.target.baseline_name,
         against=against,
         compared=compared,
-        corrupted=corrupted,
-        kept=path if _keep(path, corrupted) else None,
         judgement=judgement,
         cost=cost,
         attacked=attacked,
         falls=falls(attacked, model.task.target.monitor[1] == "min") if attacked else None,
+        corrupted=corrupted,
+        kept=path if _keep(path, corrupted) else None,
     )
 
 

@@ -15,10 +15,11 @@ from sonde.base.threads import each
 from sonde.contracts.at_hand import WeightsAtHand
 from sonde.contracts.augment import AugmentParams
 from sonde.contracts.columns import Columns, Tensors, stack
+from sonde.contracts.layouts import LAYOUTS
 from sonde.contracts.part import Part
 from sonde.contracts.preprocessing import Preprocessing
 from sonde.contracts.records import Record, Records
-from sonde.contracts.specs import Advice, InputSpec, OutputSpec
+from sonde.contracts.specs import Advice, InputSpec, OutputSpec, Per
 
 if TYPE_CHECKING:
     from sonde.contracts.classical import FeatureMap
@@ -73,6 +74,11 @@ class Input(Part):
     @abc.abstractmethod
     def spec(self) -> InputSpec:
         """What a backbone has to accept."""
+
+    @property
+    def gives(self) -> tuple[Per, ...]:
+        """What can be answered for, where that is less than its layout gives: of a clip no single pixels."""
+        return LAYOUTS[self.spec.layout].gives
 
     def feature_map(self) -> FeatureMap:
         """The features that classical models are given of this input: those of its layout, unless the field uses others
@@ -132,7 +138,10 @@ class Input(Part):
         return {}
 
     def augment(self, tensors: Tensors, rng: BatchRng) -> tuple[Tensors, AugmentParams]:
-        """Change a training batch at random, all of it at once, on its device. Never called outside training."""
+        """Change a training batch at random, all of it at once, on its device. Never called outside training.
+
+        "focus" (B, D), where a target has it, is a place of each example that deserves to be seen (see `Target.focus`).
+        """
         return tensors, AugmentParams()
 
     @property

@@ -359,8 +359,8 @@
   curves();
   vitals();
   pictures();
-  robustness();
   doubts();
+  robustness();
   sliceTable();
   cases();
   if (facts.without_data) main.append(el("p", { class: "lead" }, `Answers and cases are left out: ${facts.without_data}`));

@@ -114,6 +114,7 @@ class Boxes(Target):
     loss_reaches_zero: ClassVar = False
     asks: ClassVar = OutputSpec(per=("pixel",))
     accepts: ClassVar = ("grid",)
+    dimensions: ClassVar = (2,)
     lower_is_better: ClassVar = frozenset({"error"})
 
     config: BoxesConfig
