@@ -155,7 +155,9 @@ def _fit(subject: checks.Subject, made: Setup, heard: Heard) -> list[Finding]:
         if not ended:
             heard.last.clear()
         stages.use_best(recipe, folder, state)
-        scores = stages.score(recipe, stages.remember(task, state, sets["train"], heard), state, sets, heard)
+        ready = stages.remember(task, state, sets["train"], heard)
+        judged = stages.learn_trust(recipe, ready, state, subject.data, sets, heard)
+        scores = stages.score(recipe, judged, state, sets, heard)
         return checks.after_training(recipe, task, folder.log, scores, lambda step: [])
 
 
