@@ -123,7 +123,7 @@ def test_the_changes_are_found_out_by_a_faulty_reader(faults, tmp_path, monkeypa
         ("task.json", lambda path: path.write_text("[" * 100_000), "RecursionError"),
         ("task.json", lambda path: path.write_text("[]"), "it holds list, not an object"),
         ("task.json", setting("format", value=99), "has format 99. Expected format 2"),
-        ("task.json", setting("parts", value={}), "have to be inputs.NAME and target"),
+        ("task.json", setting("parts", value={}), "have to be inputs.NAME, target and trust"),
         ("task.json", setting("parts", "target", "fitted", "classes", value=[1]), "target: classes.0: Input should be"),
         ("task.json", setting("parts", "target", "fitted", "class_counts", value=[1]), "1 counts for 10 classes"),
         ("task.json", setting("parts", "inputs.image", "fitted", "size", value=[10**6] * 2), "more than 16,777,216"),
@@ -219,15 +219,15 @@ def test_memory_that_runs_out_halves_the_batch(whole, monkeypatch):
     answers = model.predict([PICTURE] * 5)
     real, seen = type(model)._answer, []
 
-    def small(self, rows):
+    def small(self, rows, *doubts):
         seen.append(len(rows))
         if len(rows) > 1:
             raise MemoryError
-        return real(self, rows)
+        return real(self, rows, *doubts)
 
     monkeypatch.setattr(type(model), "_answer", small)
     assert [each["label"] for each in model.predict([PICTURE] * 5)] == [each["label"] for each in answers]
     assert max(seen) == 5
-    monkeypatch.setattr(type(model), "_answer", lambda self, rows: (_ for _ in ()).throw(MemoryError()))
+    monkeypatch.setattr(type(model), "_answer", lambda self, *rows: (_ for _ in ()).throw(MemoryError()))
     with pytest.raises(UserError, match="memory ran out over one input alone"):
         model.predict([PICTURE])

@@ -19,8 +19,13 @@ def test_a_ready_recipe_runs(path, shared, tmp_path):
     if '"../../shared/data/' in text:
         name = text.split('"../../shared/data/')[1].split('"')[0]
         changes.append(f"data.source={shared / name}")
+    if "node-graph" in text:
+        # Every batch computes the whole graph.
+        changes.append("training.batch_size=140")
     if "next-token" in text:
         changes += ["inputs.text.window=32", "network.layers=1"]
+    if 'kind = "future"' in text:
+        changes += ["data.validation=100", "data.test=100"]
     if '"sequence"' in text:
         changes += ["target.length=3", "target.generate={}", "target.decoder.layers=1"]
     if '"noise"' in text:

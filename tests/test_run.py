@@ -55,7 +55,7 @@ def test_digits_are_learnt_and_scored_with_intervals(tmp_path):
     assert set(line) == {"run", "artifact", "scores", "seconds"}
     assert json.loads((tmp_path / "run" / "scores.json").read_text()) == line["scores"]
     fields = {"value", "low", "high", "count", "baseline", "unit", "units", "chose_checkpoint"}
-    fields |= {"reference", "reference_name", "signature"}
+    fields |= {"reference", "reference_name", "signature", "chose_decision", "out_of_fold", "before"}
     assert set(line["scores"]["test"]["accuracy"]) == fields
     assert line["scores"]["validation"]["accuracy"]["chose_checkpoint"]
     assert not line["scores"]["test"]["accuracy"]["chose_checkpoint"]

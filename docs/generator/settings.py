@@ -14,6 +14,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from generator import text
+from sonde.contracts.decision import DecisionConfig
 from sonde.data.settings import DataConfig
 from sonde.training.ladder_settings import LadderConfig
 from sonde.training.settings import TrainingConfig
@@ -53,6 +54,7 @@ def page() -> str:
             *tables(TrainingConfig, "training"),
             "## ladder",
             *tables(LadderConfig, "ladder"),
+            *tables(DecisionConfig, "decision"),
         ]
     )
 

@@ -16,15 +16,16 @@ from sonde.base.config import Config
 from sonde.base.errors import UserError
 from sonde.contracts.backbone import Backbone, BackboneConfig
 from sonde.contracts.classical import Estimator, EstimatorConfig
+from sonde.contracts.decision import DecisionConfig
 from sonde.contracts.input import Input
 from sonde.contracts.target import Target
 from sonde.data.settings import DataConfig
 from sonde.training.ladder_settings import LadderConfig
 from sonde.training.settings import TrainingConfig
 
-SECTIONS = ("data", "inputs", "target", "network", "training", "classical", "ladder")
+SECTIONS = ("data", "inputs", "target", "network", "training", "classical", "ladder", "decision")
 # Sections that a recipe can leave out.
-OPTIONAL = ("training", "ladder")
+OPTIONAL = ("training", "ladder", "decision")
 
 
 class Recipe(Config):
@@ -39,6 +40,7 @@ class Recipe(Config):
     classical: SerializeAsAny[EstimatorConfig] | None = None
     training: TrainingConfig
     ladder: LadderConfig = LadderConfig()
+    decision: DecisionConfig = DecisionConfig()
 
     @classmethod
     def read(cls, path: str | Path, *, changes: Sequence[str] = ()) -> Recipe:
@@ -114,6 +116,7 @@ class Recipe(Config):
             network=networks,
             classical=classical,
             ladder=_validated(LadderConfig, tables.get("ladder", {}), ("ladder",), where),
+            decision=_validated(DecisionConfig, tables.get("decision", {}), ("decision",), where),
             training=_validated(TrainingConfig, _with_length(tables.get("training", {})), ("training",), where),
         )
 

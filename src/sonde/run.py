@@ -12,6 +12,7 @@ from torch import nn
 
 from sonde import artifact, checks, evaluation, loop, stages
 from sonde.base import dist, files, rng
+from sonde.base.device import choose_device
 from sonde.base.errors import UserError
 from sonde.base.progress import NoProgress, Progress
 from sonde.contracts.finding import Finding
@@ -55,7 +56,11 @@ class Run:
         return "\n".join([*lines, "made", f"  run        {self.folder}", f"  artifact   {self.artifact}"])
 
     def _beside(self, score: evaluation.Score) -> str:
-        beside = {self.baseline: score.baseline, score.reference_name: score.reference}
+        beside = {
+            "before": score.before,
+            self.baseline: score.baseline,
+            score.reference_name: score.reference,
+        }
         parts = [", ".join(f"{name} {value:.4g}" for name, value in beside.items() if name and value is not None)]
         return "   ".join(part for part in (*parts, score.signature) if part)
 
@@ -115,10 +120,12 @@ def fit(
                 stages.write_adapters(recipe, state.network, folder.adapters, progress)
             stages.merge_adapters(recipe, ready, state, seen, progress)
         ready = stages.remember(ready, state, seen["train"], progress)
-        scores = stages.score(recipe, ready, state, seen, progress)
-        task = Task(inputs=task.inputs, target=ready.target)
+        judged = stages.learn_trust(recipe, ready, state, data, seen, progress)
+        scores = stages.score(recipe, judged, state, seen, progress)
         weights = checkpoint.weights_of(state.network)
-        scores = stages.beside_reference(recipe, task, sets, scores, progress)
+        # A reference is told as it is, without the network's calibration.
+        scores = stages.beside_reference(recipe, Task(inputs=task.inputs, target=ready.target), sets, scores, progress)
+        task = Task(inputs=task.inputs, target=judged.task.target)
         if dist.is_main():
             files.write_json(folder.scores, evaluation.to_json(scores))
             if net is not None:
@@ -126,7 +133,11 @@ def fit(
             files.write_json(folder.findings, [one.to_json() for one in findings])
             own = network is not None
             described = recipe.classical or (None if own else stages.resolved_networks(recipe, state.network))
-            artifact.write(folder.model, task, described, weights, stages.card(recipe, data, scores, state))
+            card = stages.card(recipe, data, scores, state)
+            artifact.write(folder.model, task, described, weights, card, judged.trust)
+            # Of a resumed run the last part only.
+            spent = {"seconds": round(time.perf_counter() - started, 3), "resumed": resume}
+            files.write_json(folder.time, {**spent, "device": str(choose_device()), "processes": dist.world_size()})
         dist.barrier()
     return Run(
         folder=folder.path,

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import math
 import time
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,10 +19,11 @@ from sonde.base.config import Config, kind_of
 from sonde.base.device import Precision, choose_device
 from sonde.base.errors import Diverged, UserError, unknown
 from sonde.base.progress import Progress
-from sonde.base.rng import BatchRng, initial_weights, key
+from sonde.base.rng import BatchRng, generator, initial_weights, key
 from sonde.contracts.backbone import Backbone, BackboneConfig
 from sonde.contracts.batch import Examples
 from sonde.contracts.classical import EstimatorConfig, Unsuitable
+from sonde.contracts.columns import EvalColumns
 from sonde.contracts.input import Input
 from sonde.contracts.part import Part
 from sonde.contracts.records import Records
@@ -29,6 +32,11 @@ from sonde.contracts.task import Task
 from sonde.data.batches import Batches
 from sonde.data.load import Dataset, load
 from sonde.data.store import Encoded, encode
+from sonde.evaluation import familiar
+from sonde.evaluation import trust as doubts
+from sonde.evaluation.calibration import Calibrated, calibrate
+from sonde.evaluation.observe import Observed, observe_all
+from sonde.evaluation.trust import Trust
 from sonde.recipe import Recipe
 from sonde.training import autotune, checkpoint, frozen, optimizers, parallel
 from sonde.training.ema import EMA
@@ -45,6 +53,9 @@ CHOOSING = 50
 # What a classical model is given that has to be there within seconds: so many training records, and so many numbers
 # (records times answers times columns).
 QUICK_ROWS, QUICK_CELLS = 5000, 30_000_000
+
+# A score that calibration moves by less is the same: what is undone and done again differs by rounding.
+SAME = 1e-6
 
 Scores = dict[str, dict[str, evaluation.Score]]
 
@@ -64,11 +75,12 @@ def load_data(recipe: Recipe) -> Dataset:
         )
     files_in = [name for config, kind in parts if kind.reads_file for name in kind.fields(config)]
     answers = target.fields(recipe.target)
+    by = recipe.decision.coverage_by
     return load(
         recipe.data,
         recipe.source,
         files=files_in,
-        used=used,
+        used=[*used, *([by] if by is not None else [])],
         label=next(iter(answers), None),
         needed=answers if target.needs_truth else [],
         seed=recipe.training.seed,
@@ -91,7 +103,9 @@ def fit_task(recipe: Recipe, train: Records, own: nn.Module | None = None) -> Ta
             backbone = lookup.find("networks", kind_of(network), Backbone)  # type: ignore[type-abstract]
             wanted = backbone.preprocessing(network)
         inputs[name] = kind.fit(config, train) if wanted is None else kind.fit_to(config, train, wanted)
-    return Task(inputs=inputs, target=_kind("targets", recipe.target, Target).fit(recipe.target, train, inputs))
+    target = _kind("targets", recipe.target, Target).fit(recipe.target, train, inputs)
+    target.check_decision(recipe.decision)
+    return Task(inputs=inputs, target=target)
 
 
 def build_network(recipe: Recipe, task: Task, own: nn.Module | None = None) -> nn.Module:
@@ -328,7 +342,7 @@ def beside_reference(
         columns = evaluation.eval_outputs(task, model, sets[split].examples, precision=exact)
         values = evaluation.values(task, columns, sets[split].weight)
         found[split] = {
-            metric: replace(score, reference=evaluation.finite(values[metric]), reference_name=name)
+            metric: replace(score, reference=evaluation.finite(values.get(metric, math.nan)), reference_name=name)
             for metric, score in each.items()
         }
     return found
@@ -403,36 +417,152 @@ def remember(task: Task, state: loop.State, train: Encoded, progress: Progress) 
     return Task(inputs=task.inputs, target=task.target.remember(columns, train.ids))
 
 
-def score(recipe: Recipe, task: Task, state: loop.State, sets: dict[str, Encoded], progress: Progress) -> Scores:
-    """Every held-out split under the artifact's weights, in float32: what serving computes."""
+@dataclass(frozen=True, kw_only=True)
+class Judged:
+    """The task as it leaves, and what the validation split said for that: its columns without calibration, and with it,
+    each record calibrated without itself; both empty without such a split."""
+
+    task: Task
+    trust: Trust | None = None
+    raw: EvalColumns = field(default_factory=dict)
+    columns: EvalColumns = field(default_factory=dict)
+
+
+def learn_trust(
+    recipe: Recipe, task: Task, state: loop.State, data: Dataset, sets: dict[str, Encoded], progress: Progress
+) -> Judged:
+    """What held-out answers teach: calibration, the recipe's decision, conformal scores, what is familiar."""
+    if "validation" not in sets:
+        return Judged(task=task)
+    held = sets["validation"]
+    judged = learn_decision(recipe, task, state, held, progress)
+    some, validation = _observed(recipe, judged.task, state, sets, progress)
+    by = recipe.decision.coverage_by
+    values = None
+    if by is not None:
+        places = {name: place for place, name in enumerate(data.splits["validation"].ids)}
+        column = data.splits["validation"].fields[by]
+        values = [column[places[name]] for name in held.ids]
+    trust = doubts.fit(
+        recipe.decision,
+        judged.task.target,
+        judged.columns,
+        train=some,
+        validation=validation,
+        values_N=values,
+        seed=recipe.training.seed,
+    )
+    return replace(judged, trust=trust if trust.has_regions or trust.measures else None)
+
+
+def learn_decision(recipe: Recipe, task: Task, state: loop.State, held: Encoded, progress: Progress) -> Judged:
+    """The task calibrated by a held-out split, and deciding as the recipe asks."""
+    raw = _outputs(task, state, held, "answer validation", progress)
+    _require_finite(raw, "validation")
+    calibrated = calibrate_by(recipe, task.target, raw, held)
+    if calibrated.method:
+        progress.message(calibrated.to_text())
+    target, notes = calibrated.target.decide(recipe.decision, calibrated.columns)
+    for note in notes:
+        progress.message(note)
+    return Judged(task=Task(inputs=task.inputs, target=target), raw=raw, columns=calibrated.columns)
+
+
+def calibrate_by(recipe: Recipe, target: Target, raw: EvalColumns, held: Encoded) -> Calibrated:
+    """The target calibrated on the outputs of a split, as the recipe wants it."""
+    wanted = recipe.decision.calibrate
+    if wanted is False:
+        return Calibrated(target=target, columns=raw)
+    return calibrate(
+        target, raw, seed=recipe.training.seed, weight_N=held.weight, groups=held.groups, always=wanted is True
+    )
+
+
+def _observed(
+    recipe: Recipe, task: Task, state: loop.State, sets: dict[str, Encoded], progress: Progress
+) -> tuple[Observed, Observed]:
+    """What the network makes of some training records and of the validation split."""
+    nothing = Observed(features=None, answers=None)
+    # The parts of a sharded network are together only while it is called as a whole.
+    if dist.world_size() > 1 and recipe.training.parallel == "fsdp":
+        progress.message("no references of familiar records under fsdp")
+        return nothing, nothing
+    # What is made out of nothing cannot be like training or unlike it.
+    if recipe.decision.familiar == "off" or task.target.makes:
+        return nothing, nothing
     exact = Precision(kind="fp32", device=choose_device())
-    scores: Scores = {}
+    train = sets["train"].examples
+    chosen = torch.arange(len(train))
+    if len(train) > familiar.REFERENCES:
+        order = torch.randperm(len(train), generator=generator(recipe.training.seed, "references"))
+        chosen = order[: familiar.REFERENCES].sort().values
+    progress.begin("references", len(chosen))
+    some = observe_all(task, state.network, train.take(chosen), precision=exact, on_progress=progress.at)
+    return some, observe_all(task, state.network, sets["validation"].examples, precision=exact)
+
+
+def score(recipe: Recipe, judged: Judged, state: loop.State, sets: dict[str, Encoded], progress: Progress) -> Scores:
+    """Every held-out split under the artifact's weights, in float32: what serving computes. The validation split's
+    records are calibrated without themselves."""
+    task, scores = judged.task, Scores()
     for split in ("validation", "test"):
-        if split in sets:
-            progress.begin(f"score {split}", len(sets[split].examples))
-            columns = evaluation.eval_outputs(
-                task,
-                state.network,
-                sets[split].examples,
-                precision=exact,
-                size=state.micro_batch,
-                on_progress=progress.at,
-            )
-            if not evaluation.all_finite(columns):
-                raise Diverged(
-                    f"the trained network's answers for the {split} split are NaN or infinite; no artifact was made",
-                    hint="lower training.optimizer.lr",
-                )
-            scores[split] = evaluation.scores(
-                task,
-                columns,
-                seed=recipe.training.seed,
-                weight=sets[split].weight,
-                truth=sets[split].examples.truth or None,
-                groups=sets[split].groups,
-                chose_checkpoint=split == "validation" and chosen_by_validation(recipe, state),
-            )
+        if split not in sets:
+            continue
+        fitted = split == "validation"
+        columns = judged.columns if fitted else _outputs(task, state, sets[split], f"score {split}", progress)
+        _require_finite(columns, split)
+        found = evaluation.scores(
+            task,
+            columns,
+            seed=recipe.training.seed,
+            weight=sets[split].weight,
+            truth=sets[split].examples.truth or None,
+            groups=sets[split].groups,
+            chose_checkpoint=fitted and chosen_by_validation(recipe, state),
+        )
+        raw = judged.raw if fitted else task.target.before_calibration(columns)
+        plain = Task(inputs=task.inputs, target=task.target.uncalibrated())
+        scores[split] = beside_before(
+            found,
+            evaluation.values(plain, dict(raw), sets[split].weight),
+            chose_decision=fitted and recipe.decision.decides,
+            out_of_fold=fitted and judged.columns is not judged.raw,
+        )
     return scores
+
+
+def beside_before(
+    found: dict[str, evaluation.Score],
+    before: Mapping[str, float],
+    *,
+    chose_decision: bool = False,
+    out_of_fold: bool = False,
+) -> dict[str, evaluation.Score]:
+    """Scores, and beside each what it was before calibration and decision, where that is another number."""
+    marked: dict[str, evaluation.Score] = {}
+    for name, one in found.items():
+        plain = evaluation.finite(before.get(name, math.nan))
+        differs = plain is not None and one.value is not None and abs(plain - one.value) > SAME
+        marked[name] = replace(
+            one, before=plain if differs else None, chose_decision=chose_decision, out_of_fold=out_of_fold
+        )
+    return marked
+
+
+def _outputs(task: Task, state: loop.State, held: Encoded, words: str, progress: Progress) -> EvalColumns:
+    progress.begin(words, len(held.examples))
+    exact = Precision(kind="fp32", device=choose_device())
+    return evaluation.eval_outputs(
+        task, state.network, held.examples, precision=exact, size=state.micro_batch, on_progress=progress.at
+    )
+
+
+def _require_finite(columns: EvalColumns, split: str) -> None:
+    if not evaluation.all_finite(columns):
+        raise Diverged(
+            f"the trained network's answers for the {split} split are NaN or infinite; no artifact was made",
+            hint="lower training.optimizer.lr",
+        )
 
 
 def card(recipe: Recipe, data: Dataset, scores: Scores, state: loop.State) -> dict[str, Any]:

@@ -261,7 +261,7 @@ def _check_part(part: Input, records: Records) -> None:
     again, _ = restored.encode_many(records)
     for name, column in columns.items():
         for index in range(len(records)):
-            assert torch.equal(_row(column, index), _row(again[name], index)), "saving and restoring changes encode"
+            assert _same(_row(column, index), _row(again[name], index)), "saving and restoring changes encode"
 
 
 def _restored(part: Any) -> Any:
@@ -283,7 +283,7 @@ def _check_rows(part: Part, columns: Columns) -> None:
             row = together[name][index]
             for axis in range(1, tensor.ndim):
                 row = row.narrow(axis - 1, 0, tensor.shape[axis])
-            assert torch.equal(tensor[0], row), f"{name} of an example depends on its batch"
+            assert _same(tensor[0], row), f"{name} of an example depends on its batch"
 
 
 def _check_sums(task: Task, network: nn.Module, whole: Batch, parts: list[Batch]) -> None:
@@ -369,8 +369,11 @@ def _check_backbone(backbone: Backbone, spec: InputSpec, output: OutputSpec, ten
     for grid, width in zip(grids, widths, strict=True):
         expected = len(tensors["nodes"]) if output.chosen == "node" else 3 * backbone.members
         assert grid.shape[0] == expected, "not one answer per example (or node)"
-        assert grid.shape[2 if output.chosen == "position" else 1] == width, "other channels than `width` says"
-    torch.stack([(grid**2).sum() for grid in grids]).sum().backward()
+        axis = 2 if output.chosen in ("position", "channel") else 1
+        assert grid.shape[axis] == width, "other channels than `width` says"
+    total = torch.stack([(grid**2).sum() for grid in grids]).sum()
+    if any(value.requires_grad for value in backbone.parameters()):
+        total.backward()
     missing = [name for name, value in backbone.named_parameters() if value.requires_grad and value.grad is None]
     assert not missing, f"no gradient reaches {missing}"
     backbone.eval()
@@ -379,7 +382,12 @@ def _check_backbone(backbone: Backbone, spec: InputSpec, output: OutputSpec, ten
         for index in range(3):
             alone = _grids(backbone(_one(layout.alone, tensors, index)))
             _near(alone, together, index, tensors, output, "alone and in a batch", backbone.members)
-        if "length" in tensors and spec.layout != "graph" and not backbone.fixed_length and output.chosen == "example":
+        if (
+            "length" in tensors
+            and spec.layout != "graph"
+            and not backbone.fixed_length
+            and output.chosen in ("example", "channel")
+        ):
             short = {**tensors, "length": torch.tensor([7, spec.size[0], 9]).clamp(max=spec.size[0])}
             padded = _grids(backbone(_copy(short)))
             for index in range(3):
@@ -469,7 +477,14 @@ def _equal(one: Tensors, other: Tensors, message: str) -> None:
     assert one.keys() == other.keys(), message
     for name, tensor in one.items():
         assert tensor.dtype == other[name].dtype, f"{message} ({name}: {tensor.dtype} and {other[name].dtype})"
-        assert torch.equal(tensor, other[name]), f"{message} ({name})"
+        assert _same(tensor, other[name]), f"{message} ({name})"
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    """Whether two tensors are equal; NaN, which stands for a missing value, equals NaN."""
+    if not one.is_floating_point():
+        return torch.equal(one, other)
+    return torch.equal(one.isnan(), other.isnan()) and torch.equal(one.nan_to_num(), other.nan_to_num())
 
 
 def _near(

@@ -158,6 +158,7 @@ def test_what_stands_behind_a_score_is_said() -> None:
     found = evaluation.scores(NUMBER, errors(values), seed=0, groups=blocks(64), chose_checkpoint=True)
     line = json.loads(json.dumps(evaluation.to_json({"validation": found})))["validation"]["mae"]
     told = {"value", "low", "high", "count", "unit", "units", "chose_checkpoint", "signature"}
+    told |= {"chose_decision", "out_of_fold", "before"}
     assert told | {"baseline", "reference", "reference_name"} == set(line)
     assert (line["unit"], line["units"], line["count"], line["chose_checkpoint"]) == ("blocks", 16, 64, True)
     assert evaluation.about(found["mae"]) == (

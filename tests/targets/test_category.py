@@ -257,11 +257,13 @@ def test_metrics():
     assert p.dtype == np.float32
     answered = p.argmax(1)
     assert list(found) == [
-        *("accuracy", "balanced_accuracy", "macro_f1", "roc_auc", "log_loss", "rms_calibration_error"),
+        *("accuracy", "balanced_accuracy", "macro_f1", "roc_auc", "log_loss", "brier", "ece"),
+        "rms_calibration_error",
         *("recall/a", "recall/b", "recall/c", "precision/a", "precision/b", "precision/c"),
     ]
     assert target.best[0] in found
-    assert target.lower_is_better <= set(found)
+    assert target.lower_is_better - {"cost", "alarms"} <= set(found)
+    assert found["brier"][0] == pytest.approx(oracle.brier_score_loss(true, p, scale_by_half=False))
     assert found["accuracy"].tolist() == [oracle.accuracy_score(true, answered)] * 2
     assert found["balanced_accuracy"][0] == pytest.approx(oracle.balanced_accuracy_score(true, answered))
     assert found["macro_f1"][0] == pytest.approx(oracle.f1_score(true, answered, average="macro"))

@@ -216,6 +216,7 @@ def test_metrics():
         "macro_f1": oracle.f1_score(true, answered, average="macro"),
         "roc_auc": oracle.roc_auc_score(true, scores),
         "subset_accuracy": oracle.accuracy_score(true, answered),
+        "log_loss": np.mean([oracle.log_loss(true[:, k], scores[:, k], labels=[0, 1]) for k in range(3)]),
         **{
             f"f1/{name}": f1
             for name, f1 in zip(target.classes, oracle.f1_score(true, answered, average=None), strict=True)

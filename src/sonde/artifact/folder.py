@@ -12,7 +12,9 @@ from torch import Tensor
 from sonde.base import files, tensors
 from sonde.base.config import Config
 from sonde.base.errors import UserError
+from sonde.contracts.part import Part
 from sonde.contracts.task import Task
+from sonde.evaluation.trust import Trust
 
 # 2: names of weights and settings changed.
 FORMAT = 2
@@ -25,13 +27,18 @@ def write(
     network: Mapping[str, Config] | Config | None,
     weights: Mapping[str, Tensor],
     card: Mapping[str, Any],
+    trust: Trust | None = None,
 ) -> None:
     """Write an artifact folder, whole or not at all.
 
     `network` holds the settings of each backbone, or those of a classical model; None for someone's own module.
+    `trust` is what its answers are doubted by, where a validation split told.
     """
     described, fitted = {}, {}
-    for name, part in {**{f"inputs.{key}": value for key, value in task.inputs.items()}, "target": task.target}.items():
+    parts: dict[str, Part] = {**{f"inputs.{key}": value for key, value in task.inputs.items()}, "target": task.target}
+    if trust is not None:
+        parts["trust"] = trust
+    for name, part in parts.items():
         values, held = part.save()
         described[name] = {"config": part.config.model_dump(mode="json"), "fitted": values}
         fitted |= {f"{name}.{key}": value.contiguous() for key, value in held.items()}

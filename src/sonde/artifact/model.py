@@ -8,7 +8,7 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -26,30 +26,51 @@ from sonde.contracts.batch import Examples
 from sonde.contracts.records import Record, Records
 from sonde.contracts.target import Prediction
 from sonde.contracts.task import Task
+from sonde.evaluation.observe import observe
+from sonde.evaluation.trust import Trust
 
 Settings = TypeVar("Settings", bound=Config)
 
 
+class Doubts(NamedTuple):
+    """What is laid beside answers: regions of this coverage, and whether a record is familiar."""
+
+    coverage: float | None
+    familiar: bool
+
+    def __bool__(self) -> bool:
+        return self.coverage is not None or self.familiar
+
+
 @dataclass(frozen=True, kw_only=True)
 class Model:
-    """A trained artifact in memory. `card` says what it is and how good."""
+    """A trained artifact in memory. `card` says what it is and how good; `trust` holds what its answers are doubted by,
+    where a validation split told that."""
 
     task: Task
     network: nn.Module
     card: dict[str, Any]
     device: torch.device
+    trust: Trust | None = None
 
-    def predict(self, inputs: Any, *, size: int = 64) -> list[Prediction]:
+    def predict(
+        self, inputs: Any, *, size: int = 64, coverage: float | None = None, familiar: bool = False
+    ) -> list[Prediction]:
         """The answers, one for each input in order. A bad input raises; see `answers` for one error each.
 
         `inputs` is a polars or pandas data frame with a record a row, or any number of inputs, of one kind or mixed: a
         mapping of fields, the one field's value (a path for files, a text, an array, bytes), or the values of all
         columns of a table in their order. A mapping, a path or a text that comes alone is one input.
 
+        With a `coverage` (the recipe's `decision.coverage`, if left out) an answer has the "set" of classes, or "low"
+        and "high", that holds the truth so often. `familiar` adds whether the record is like those of training
+        ("familiar"), and the share of validation records that are less strange ("unfamiliarity").
+
         Raises:
-            RecordError: an input cannot be read. UserError: it is not what the model answers for.
+            RecordError: an input cannot be read. UserError: it is not what the model answers for, or the model cannot
+                tell what is asked.
         """
-        return _sound(self.answers(inputs, size=size))
+        return _sound(self.answers(inputs, size=size, coverage=coverage, familiar=familiar))
 
     def make(self, count: int, given: Record | None = None, *, first: int = 0, size: int = 64) -> list[Prediction]:
         """So many answers of a model that makes something (pictures out of noise), for the fields `given`; without
@@ -119,19 +140,48 @@ class Model:
         with reading(Path("card.json"), "recipe"):
             return settings(**{name: value for name, value in data.items() if name in settings.model_fields})
 
-    def answers(self, inputs: Any, *, size: int = 64, first: int = 0) -> Iterator[Prediction | RecordError]:
-        """Answers as they come; an input that cannot be read gives its error in its place.
+    def answers(
+        self, inputs: Any, *, size: int = 64, coverage: float | None = None, familiar: bool = False, first: int = 0
+    ) -> Iterator[Prediction | RecordError]:
+        """Answers as they come, see `predict`; an input that cannot be read gives its error in its place.
 
         The inputs are numbered from `first` on, for answers that are drawn at random.
         """
+        doubts = self._doubts(coverage, familiar)
         for records in given.records_in(inputs, self.task.for_answers.inputs, size):
-            yield from self._batch(records, first)
+            yield from self._batch(records, doubts, first)
             first += len(records)
 
-    def _batch(self, records: Records, first: int) -> list[Prediction | RecordError]:
+    def _doubts(self, coverage: float | None, familiar: bool) -> Doubts:
+        """What is laid beside answers.
+
+        Raises:
+            UserError: the artifact cannot tell.
+        """
+        trust = self.trust
+        if coverage is not None:
+            if not 0 < coverage < 1:
+                raise UserError(f"the coverage {coverage:g} is no share", expected="a number between 0 and 1: 0.9")
+            if trust is None or not trust.has_regions:
+                raise UserError(
+                    "this model has no sets or intervals of a stated coverage",
+                    expected="a model of a category or of numbers that was fitted with a validation split",
+                    hint="set data.split.validation and fit again",
+                )
+        elif trust is not None and trust.has_regions:
+            coverage = trust.config.coverage
+        if familiar and (trust is None or trust.measure is None):
+            raise UserError(
+                "this model cannot tell what is familiar",
+                expected="a network that was fitted with a validation split, and decision.familiar other than off",
+                hint="set data.split.validation and fit again",
+            )
+        return Doubts(coverage=coverage, familiar=familiar)
+
+    def _batch(self, records: Records, doubts: Doubts, first: int) -> list[Prediction | RecordError]:
         """The answers for these rows at once or, where memory does not allow it, for one half after the other."""
         try:
-            return self._answer(records, first)
+            return self._answer(records, doubts, first)
         except (MemoryError, RuntimeError) as error:
             if not out_of_memory(error):
                 raise
@@ -139,11 +189,11 @@ class Model:
                 raise UserError("memory ran out over one input alone", hint="use a machine with more memory") from error
         half = len(records) // 2
         return [
-            *self._batch(records.part(0, half), first),
-            *self._batch(records.part(half, len(records)), first + half),
+            *self._batch(records.part(0, half), doubts, first),
+            *self._batch(records.part(half, len(records)), doubts, first + half),
         ]
 
-    def _answer(self, records: Records, first: int) -> list[Prediction | RecordError]:
+    def _answer(self, records: Records, doubts: Doubts, first: int) -> list[Prediction | RecordError]:
         task = self.task.for_answers
         columns, good, errors = task.encode_inputs(records)
         answers: dict[int, Prediction] = {}
@@ -152,7 +202,17 @@ class Model:
             batch = task.collate(examples, first + torch.tensor(good)).to(self.device)
             with torch.inference_mode():
                 readable = records.take(np.array(good))
-                predictions = self.task.predict(self.network.eval(), task.preprocess(batch), readable)
+                ready = task.preprocess(batch)
+                predictions = self.task.predict(self.network.eval(), ready, readable)
+                if self.trust is not None and doubts:
+                    beside = self.trust.beside(
+                        self.task.target,
+                        observe(self.task, self.network, ready),
+                        readable,
+                        coverage=doubts.coverage,
+                        told_familiar=doubts.familiar,
+                    )
+                    predictions = [{**answer, **more} for answer, more in zip(predictions, beside, strict=True)]
             answers = dict(zip(good, predictions, strict=True))
             errors |= {index: _not_finite() for index, answer in answers.items() if not _is_finite(answer)}
         return [errors[index] if index in errors else answers[index] for index in range(len(records))]
@@ -199,7 +259,7 @@ def load(path: str | Path, *, network: nn.Module | None = None) -> Model:
     if (within / "MANIFEST.json").is_file():
         folder = within
     verify(folder)
-    task, backbones = read_task(folder)
+    task, backbones, trust = read_task(folder)
     whole = read_network(folder, task, backbones, network)
     device = choose_device()
-    return Model(task=task, network=whole.to(device).eval(), card=read_card(folder), device=device)
+    return Model(task=task, network=whole.to(device).eval(), card=read_card(folder), device=device, trust=trust)

@@ -28,11 +28,13 @@ from sonde.base.config import Config
 from sonde.base.errors import SondeError, UserError
 from sonde.contracts.backbone import Backbone, BackboneConfig
 from sonde.contracts.classical import Estimator
+from sonde.contracts.decision import DecisionConfig
 from sonde.contracts.input import Input
 from sonde.contracts.part import Part
 from sonde.contracts.target import Target
 from sonde.contracts.task import Task
 from sonde.contracts.weights import listing, misfits
+from sonde.evaluation.trust import Trust
 
 Contract = TypeVar("Contract")
 
@@ -124,8 +126,8 @@ def _is_classical(network: Mapping[str, Any] | None) -> bool:
     return network is not None and isinstance(network.get("kind"), str)
 
 
-def read_task(folder: Path) -> tuple[Task, Mapping[str, Any] | None]:
-    """The task, and the settings of its network (see `SavedTask`).
+def read_task(folder: Path) -> tuple[Task, Mapping[str, Any] | None, Trust | None]:
+    """The task, the settings of its network (see `SavedTask`), and what its answers are doubted by, where there is any.
 
     Raises:
         UserError: the files say what no artifact of this format says.
@@ -140,9 +142,9 @@ def read_task(folder: Path) -> tuple[Task, Mapping[str, Any] | None]:
         )
     with reading(path):
         saved = SavedTask.model_validate(described)
-        names = [name.removeprefix("inputs.") for name in saved.parts if name != "target"]
+        names = [name.removeprefix("inputs.") for name in saved.parts if name not in ("target", "trust")]
         if "target" not in saved.parts or not names or any(f"inputs.{name}" not in saved.parts for name in names):
-            raise ValueError(f"its parts are {sorted(saved.parts)}, and have to be inputs.NAME and target")
+            raise ValueError(f"its parts are {sorted(saved.parts)}, and have to be inputs.NAME, target and trust")
         if saved.network is not None and not saved.is_classical and saved.network.keys() != set(names):
             raise ValueError(f"network has {sorted(saved.network)}, and the inputs are {sorted(names)}")
     tensors = read_tensors(folder / "task.safetensors", read_header(folder / "task.safetensors"))
@@ -158,7 +160,18 @@ def read_task(folder: Path) -> tuple[Task, Mapping[str, Any] | None]:
     with reading(path):
         if task.outputs.keys() != inputs.keys():
             raise ValueError("the target asks for other inputs")
-    return task, saved.network
+    return task, saved.network, _restore_trust(path, saved, tensors, task)
+
+
+def _restore_trust(path: Path, saved: SavedTask, tensors: Mapping[str, Tensor], task: Task) -> Trust | None:
+    part = saved.parts.get("trust")
+    if part is None:
+        return None
+    with reading(path, "trust"):
+        held = {name.removeprefix("trust."): value for name, value in tensors.items() if name.startswith("trust.")}
+        trust = Trust.restore(DecisionConfig.model_validate(part.config), part.fitted, held)
+        trust.check_fitted(task.inputs)
+        return trust
 
 
 Kind = TypeVar("Kind", Input, Target)

@@ -85,6 +85,12 @@ def _vector(tensors: Mapping[str, Tensor], spec: InputSpec) -> Tensor:
 def _graph(tensors: Mapping[str, Tensor], spec: InputSpec) -> Tensor:
     """Sums and means of the nodes' numbers, and how many nodes and edges there are."""
     nodes_MC, length_B = tensors["nodes"].float(), tensors["length"]
+    if "at" in tensors:
+        # Examples are nodes of one graph: each with the mean of those that lead to it.
+        source, target = tensors["edges"]
+        count = torch.bincount(target, minlength=len(nodes_MC)).clamp(min=1)[:, None]
+        around = torch.zeros_like(nodes_MC).index_add_(0, target, nodes_MC[source]) / count
+        return torch.cat([nodes_MC, around], dim=1)[tensors["at"]]
     graph_M = torch.repeat_interleave(torch.arange(len(length_B)), length_B)
     sums_BC = torch.zeros(len(length_B), nodes_MC.shape[1]).index_add_(0, graph_M, nodes_MC)
     edges_B = torch.bincount(graph_M[tensors["edges"][0]], minlength=len(length_B))[:, None]

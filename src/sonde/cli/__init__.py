@@ -192,16 +192,24 @@ def evaluate(
     data: Annotated[Path | None, typer.Option(help="New records to judge it on, all of them.")] = None,
     split: Annotated[str | None, typer.Option(help="A split of the recipe's data (default: test).")] = None,
     against: Annotated[Path | None, typer.Option(help="Another model, on the same records.")] = None,
+    attack: Annotated[
+        bool, typer.Option("--attack", help="Change the inputs by a little, as an adversary would: FGSM, PGD.")
+    ] = False,
+    watts: Annotated[
+        float | None, typer.Option(min=0, help="The power that the energy of the training is counted at.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Scores with intervals, where errors gather, and whether one model is better than another."""
+    """Scores with intervals, what they cost, where errors gather, and whether one model is better than another."""
     from sonde.cli.progress import terminal
 
     with terminal() as progress:
         progress.begin("start", 1)
         from sonde.commands.evaluate import evaluate as run_evaluate
 
-        found = run_evaluate(model, data=data, split=split, against=against, progress=progress)
+        found = run_evaluate(
+            model, data=data, split=split, against=against, attack=attack, watts=watts, progress=progress
+        )
     _print(found.to_json() if as_json else found.to_text())
 
 
@@ -231,6 +239,13 @@ def predict(
         list[str] | None,
         typer.Option("--set", metavar="NAME=VALUE", help="How answers are made: a setting of target.generate."),
     ] = None,
+    coverage: Annotated[
+        float | None,
+        typer.Option(help="Add the set of classes, or the interval, that holds the truth so often: 0.9."),
+    ] = None,
+    familiar: Annotated[
+        bool, typer.Option("--familiar", help="Add whether the record is like those of training.")
+    ] = False,
 ) -> None:
     """Answer for any number of inputs, one line of JSON each.
 
@@ -253,7 +268,15 @@ def predict(
         if asked.changes:
             model = model.with_settings(asked.changes)
         if count is None:
-            found = run_predict(model, inputs or [], progress, id_field=id_field, draw=draw)
+            found = run_predict(
+                model,
+                inputs or [],
+                progress,
+                id_field=id_field,
+                draw=draw,
+                coverage=coverage,
+                familiar=familiar,
+            )
         else:
             found = make(model, count, progress, first=first, given=asked.given, draw=draw)
         answers = []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +12,24 @@ import numpy as np
 
 from sonde import evaluation, stages
 from sonde.artifact import Model, load
+from sonde.base import files
 from sonde.base.device import Precision
 from sonde.base.errors import UserError
 from sonde.base.progress import NoProgress, Progress
 from sonde.contracts.columns import EvalColumns
 from sonde.contracts.finding import NAMED
 from sonde.contracts.records import Records
+from sonde.contracts.task import Task
 from sonde.data.store import Encoded, check_unreadable, encode
+from sonde.evaluation.attacks import Attacked, falls
+from sonde.evaluation.attacks import attack as attack_with
 from sonde.evaluation.compare import Compared, compare
+from sonde.evaluation.cost import Cost, measure
+from sonde.evaluation.judged import Judgement, judge
 from sonde.evaluation.slices import Slice, slices
 from sonde.recipe import Recipe
 from sonde.report.gather import facts_of_records
+from sonde.training.run_folder import RunFolder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +44,11 @@ class Evaluated:
     baseline: str = ""
     against: Path | None = None
     compared: Mapping[str, Compared] | None = None
+    judgement: Judgement = field(default_factory=Judgement)
+    cost: Cost | None = None
+    attacked: list[Attacked] = field(default_factory=list)
+    # Whether the strongest attack leaves nothing of the score; None where that cannot be said.
+    falls: bool | None = None
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -45,6 +57,9 @@ class Evaluated:
             "scores": evaluation.to_json({self.data: self.scores})[self.data],
             "slices": [one.to_json() for one in self.slices],
             "skipped": dict(list(self.skipped.items())[:NAMED]),
+            "trust": self.judgement.to_json(),
+            "cost": None if self.cost is None else self.cost.to_json(),
+            "attacks": [one.to_json() for one in self.attacked],
             "against": None if self.against is None else str(self.against),
             "compared": None if self.compared is None else {name: one.to_json() for name, one in self.compared.items()},
         }
@@ -54,7 +69,9 @@ class Evaluated:
         shown = {name: score for name, score in self.scores.items() if "/" not in name}
         wide = max(18, *map(len, shown))
         for name, score in shown.items():
-            beside = "" if score.baseline is None else f"{self.baseline} {score.baseline:.4g}"
+            parts = [] if score.before is None else [f"before {score.before:.4g}"]
+            parts += [] if score.baseline is None else [f"{self.baseline} {score.baseline:.4g}"]
+            beside = ", ".join(parts)
             lines.append(f"  {name:<{wide}} {score!s:<30} {beside}".rstrip())
         lines += [f"skipped {len(self.skipped)} records: {next(iter(self.skipped.items()))}"] if self.skipped else []
         worse = [one for one in self.slices if one.worse]
@@ -63,6 +80,10 @@ class Evaluated:
             lines.append(
                 f"  {one.name}: {one.count:,} records, mean cost {one.cost:.3g} [{one.low:.3g}, {one.high:.3g}]"
             )
+        told = self.judgement.to_text()
+        lines += ["trust", told] if told else []
+        lines += ["cost", self.cost.to_text()] if self.cost is not None else []
+        lines += self._attacks()
         if self.compared is not None:
             lines.append(f"against {self.against} on the same records")
             for name, one in self.compared.items():
@@ -72,6 +93,20 @@ class Evaluated:
                     lines.append(f"  {name:<{wide}} {one.other:.4g}, difference {apart:<34} {why}")
         return "\n".join(lines)
 
+    def _attacks(self) -> list[str]:
+        if not self.attacked:
+            return []
+        clean = self.attacked[0]
+        lines = [f"attacks ({clean.metric} of {clean.score.count:,} records; {clean.score.value:.4g} without)"]
+        for one in self.attacked[1:]:
+            lines.append(f"  {one.method:<5} {100 * one.strength:>4g} % of the range   {one.score!s}")
+        if self.falls is False:
+            lines.append(
+                "  something is left at the largest strength: unless the network was trained against attacks, its "
+                "gradients hide"
+            )
+        return lines
+
 
 def evaluate(
     path: Path,
@@ -79,11 +114,14 @@ def evaluate(
     data: Path | None = None,
     split: str | None = None,
     against: Path | None = None,
+    attack: bool = False,
+    watts: float | None = None,
     progress: Progress | None = None,
 ) -> Evaluated:
     """Judge the model of a run or an artifact on its held-out split, or on all records of `data`.
 
-    `against` is another model of the same question, compared on the records that both can read.
+    `against` is another model of the same question, compared on the records that both can read. `attack` changes the
+    inputs by FGSM and PGD; `watts` is the power that the energy of the training is counted at.
 
     Raises:
         UserError: a model or data cannot be read, the models answer different questions, or a split is not there.
@@ -105,6 +143,17 @@ def evaluate(
         truth=held.examples.truth or None,
         groups=held.groups,
     )
+    before = model.task.target.before_calibration(columns)
+    plain = Task(inputs=model.task.inputs, target=model.task.target.uncalibrated())
+    scores = stages.beside_before(scores, evaluation.values(plain, dict(before), held.weight))
+    exact = Precision(kind="fp32", device=model.device)
+    judgement = judge(model.task, model.network, model.trust, records, held, columns, scores, precision=exact)
+    progress.begin("measure", 1)
+    cost = measure(model.task, model.network, held.examples, model.device, watts=watts, training=time_of(path))
+    attacked = []
+    if attack:
+        progress.begin("attack", 1)
+        attacked = attack_with(model.task, model.network, held.examples, precision=exact, seed=recipe.training.seed)
     cost_N = model.task.target.costs(columns)
     whole = cost_N is not None and len(cost_N) == len(held.ids) and not held.ids[0].startswith("window ")
     return Evaluated(
@@ -116,12 +165,25 @@ def evaluate(
         baseline=model.task.target.baseline_name,
         against=against,
         compared=compared,
+        judgement=judgement,
+        cost=cost,
+        attacked=attacked,
+        falls=falls(attacked, model.task.target.monitor[1] == "min") if attacked else None,
     )
 
 
 def recipe_of(model: Model) -> Recipe:
     """The recipe that an artifact was made by, as its card holds it."""
     return Recipe.of(tomllib.loads(model.card["recipe"]))
+
+
+def time_of(path: Path) -> dict[str, Any] | None:
+    """What the run that a path belongs to wrote down of its time."""
+    for folder in (path, path.parent):
+        place = RunFolder(folder).time
+        if place.is_file():
+            return files.read_json(place)
+    return None
 
 
 def _records(recipe: Recipe, data: Path | None, split: str | None) -> tuple[str, Records]:

@@ -37,6 +37,8 @@ def predict(
     *,
     id_field: str | None = None,
     draw: Path | None = None,
+    coverage: float | None = None,
+    familiar: bool = False,
 ) -> Iterator[dict[str, Any]]:
     """One mapping an input, in order: {"input": name, ...answer} or {"input": name, "error": what}.
 
@@ -47,7 +49,7 @@ def predict(
     a row. A table is read as that of the training data was; the target's columns may be in it or not. Files named in
     a table are relative to it. What the source of the training data reads otherwise is read so here, too
     (`Source.inputs`): tagged words, or a text with a line for each translation. Into the folder `draw` goes a picture
-    of each answer, named after its input.
+    of each answer, named after its input. `coverage` and `familiar` are those of `Model.predict`.
 
     Raises:
         UserError: a path does not exist, a folder is empty, a table lacks a field or the column `id_field`.
@@ -61,7 +63,7 @@ def predict(
     done = 0
     written: set[Path] = set()
     while chunk := list(islice(rows, BATCH)):
-        answers = model.answers([record for _, record in chunk], size=BATCH)
+        answers = model.answers([record for _, record in chunk], size=BATCH, coverage=coverage, familiar=familiar)
         for (names, record), answer in zip(chunk, answers, strict=True):
             if isinstance(answer, RecordError):
                 yield {**names, "error": str(answer)}

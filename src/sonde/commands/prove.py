@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from sonde.base.errors import SondeError, UserError
 from sonde.base.progress import NoProgress, Progress
 from sonde.contracts.backbone import BackboneConfig
 from sonde.contracts.batch import Examples
+from sonde.contracts.columns import EvalColumns
 from sonde.contracts.records import Records
 from sonde.contracts.task import Task
 from sonde.data.batches import Batches
@@ -197,7 +198,7 @@ class Case:
 
 
 def _encode(recipe: Recipe, task: Task, records: Records) -> Encoded:
-    return encode(task, records, weight=recipe.data.weight)
+    return encode(task, records, weight=recipe.data.weight, group=recipe.data.group_field)
 
 
 def _still(network: nn.Module) -> None:
@@ -250,8 +251,15 @@ def _scored(case: Case) -> dict[str, Any]:
         return _empty("the run held nothing out")
     encoded = _encode(case.recipe, case.model.task, case.data.splits[case.split])
     exact = Precision(kind="fp32", device=case.model.device)
-    columns = evaluation.eval_outputs(case.model.task, case.model.network, encoded.examples, precision=exact)
-    found = evaluation.values(case.model.task, columns, encoded.weight)
+    columns: EvalColumns = evaluation.eval_outputs(
+        case.model.task, case.model.network, encoded.examples, precision=exact
+    )
+    if case.split == "validation":
+        # Its records were calibrated without themselves.
+        plain = Task(inputs=case.model.task.inputs, target=case.model.task.target.uncalibrated())
+        raw = evaluation.eval_outputs(plain, case.model.network, encoded.examples, precision=exact)
+        columns = stages.calibrate_by(case.recipe, plain.target, raw, encoded).columns
+    found = evaluation.values(case.model.task, dict(columns), encoded.weight)
     written = {name: score["value"] for name, score in files.read_json(case.folder.scores)[case.split].items()}
     again = {name: evaluation.finite(value) for name, value in found.items()}
     return _found(_unlike(written, again), ROUNDING, f"{len(encoded.examples)} examples of {case.split}")
@@ -268,6 +276,9 @@ def _served(case: Case) -> dict[str, Any]:
     if task.target.remembers:
         whole = _encode(case.recipe, task, case.data.splits["train"])
         task = stages.remember(task, state, whole, NoProgress())
+    if "validation" in case.data.splits:
+        validation = _encode(case.recipe, task, case.data.splits["validation"])
+        task = stages.learn_decision(case.recipe, task, state, validation, NoProgress()).task
     encoded = _encode(case.recipe, task, case.held_out)
     chosen = [
         number for number, name in enumerate(case.held_out.ids) if name not in encoded.unreadable | encoded.unseen
@@ -281,7 +292,8 @@ def _served(case: Case) -> dict[str, Any]:
     with torch.inference_mode():
         batch = answering.collate(examples, torch.arange(len(chosen))).to(choose_device())
         evaluated = task.predict(state.network, answering.preprocess(batch), held_out)
-    served = case.model.predict([_bytes(task, record) for record in records], size=len(records))
+    model = replace(case.model, trust=None)
+    served = model.predict([_bytes(task, record) for record in records], size=len(records))
     return _found(_unlike(evaluated, served), ROUNDING, f"{len(served)} records")
 
 

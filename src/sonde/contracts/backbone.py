@@ -50,7 +50,7 @@ class BackboneConfig(Config):
 
 class Backbone(nn.Module, abc.ABC):
     """Built for what is asked (`output.chosen`): `forward` gives (B, width) per example, (B, T, width) per position,
-    (M, width) per node; per pixel a tuple of grids (B, width[i], *size_i), finest first.
+    (B, C, width) per channel, (M, width) per node; per pixel a tuple of grids (B, width[i], *size_i), finest first.
 
     Where its positions are not those of the input (patches of a picture, every fourth frame), it gives `Features`.
     """

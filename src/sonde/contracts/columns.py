@@ -55,6 +55,12 @@ class Ragged:
         outside = outside_BT.reshape(*outside_BT.shape, *[1] * (gathered.ndim - 2))
         return gathered.masked_fill_(outside.to(device, non_blocking=True), fill)
 
+    def joined(self) -> Tensor:
+        """All examples laid end to end, without padding: (sum of lengths, ...)."""
+        before = self.lengths.cumsum(0) - self.lengths
+        place = torch.arange(int(self.lengths.sum())) + (self.starts - before).repeat_interleave(self.lengths)
+        return self.values.index_select(0, place.to(self.values.device, non_blocking=True))
+
     def to(self, device: torch.device) -> Ragged:
         """The same examples with their values on a device."""
         return Ragged(values=self.values.to(device), starts=self.starts, lengths=self.lengths)

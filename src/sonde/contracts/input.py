@@ -28,6 +28,8 @@ class Input(Part):
 
     # Whether a file alone is a record to answer for (a picture is, a row of a table is not).
     takes_file: ClassVar[bool] = False
+    # Whether its ragged columns are padded in a batch (graphs are laid end to end): then examples of like length meet.
+    pads: ClassVar[bool] = True
 
     @classmethod
     @abc.abstractmethod
@@ -118,6 +120,11 @@ class Input(Part):
         """A record as a report can show it: {"picture": data URI}, {"sound": data URI}, {"text": str} or {"values":
         {name: value}}."""
         return {"values": {name: str(record.get(name)) for name in self.fields(self.config)}}
+
+    def annotate(self, tensors: Tensors) -> list[dict[str, Any]]:
+        """What every answer says of its input, whatever the target: how far a molecule is from those of training. One
+        mapping that JSON can hold for each example of a preprocessed batch; an empty list: nothing."""
+        return []
 
     def named(self, columns: Columns) -> dict[str, np.ndarray]:
         """The parts of encoded examples that people have a name for, (N,) each: the columns of a table."""

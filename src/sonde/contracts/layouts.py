@@ -14,7 +14,9 @@ A layout is a word of the language that inputs, targets and networks share. This
 | columns | "numbers" float (B, channels), "categories" int64 (B, len(categories))              | -, channels        |
 | graph   | "nodes" float (M, channels), "edges" int64 (2, E), "length" int64 (B,): the nodes   | most nodes,        |
 |         | of all graphs end to end, and how many belong to each; "edge_values" (E,           | channels           |
-|         | edge_channels) where edges have values                                             |                    |
+|         | edge_channels) where edges have values. "at" int64 (B,) where the examples are      |                    |
+|         | nodes of one graph: which ones; then "length" is (1,). Where "nodes" are mostly 0,  |                    |
+|         | "entries" (2, S), row and column, and "entry_values" (S,) are the others, too       |                    |
 | set     | "set" float (B, N, channels), "length" int64 (B,): elements without an order        | most, channels     |
 """
 
@@ -72,7 +74,8 @@ def _graph(tensors: Tensors, index: int) -> Tensors:
     }
     if "edge_values" in tensors:
         alone["edge_values"] = tensors["edge_values"][own]
-    return alone
+    # What else there is, is by example: the fingerprint of a molecule.
+    return {**_row({name: value for name, value in tensors.items() if name not in alone}, index), **alone}
 
 
 def _random_values(main: str, spec: InputSpec, count: int, generator: Generator) -> Tensors:
@@ -180,13 +183,17 @@ def _check_columns(spec: InputSpec, tensors: Tensors, count: int) -> None:
 def _check_graph(spec: InputSpec, tensors: Tensors, count: int) -> None:
     nodes, edges, length = tensors["nodes"], tensors["edges"], tensors["length"]
     _check_numbers(nodes, (None, spec.channels), "nodes")
-    assert length.shape == (count,), "not one length per example"
+    graphs = 1 if "at" in tensors else count
+    assert length.shape == (graphs,), "not one length per graph"
+    if "at" in tensors:
+        assert tensors["at"].shape == (count,), "not one node per example"
+        assert 0 <= int(tensors["at"].min()) <= int(tensors["at"].max()) < len(nodes), "a node that is not there"
     assert int(length.sum()) == len(nodes), "the lengths do not add up to the nodes"
     assert int(length.max()) <= spec.size[0], "more nodes than the spec promises"
     assert edges.dtype == torch.int64
     assert edges.ndim == 2
     assert len(edges) == 2
-    graph_M = torch.arange(count).repeat_interleave(length)
+    graph_M = torch.arange(graphs).repeat_interleave(length)
     assert torch.equal(graph_M[edges[0]], graph_M[edges[1]]), "an edge leads from one graph to another"
     if spec.edge_channels:
         _check_numbers(tensors["edge_values"], (edges.shape[1], spec.edge_channels), "edge_values")
@@ -211,7 +218,7 @@ LAYOUTS: dict[LayoutName, Layout] = {
     ),
     "frames": Layout(
         main="frames",
-        gives=("example", "position"),
+        gives=("example", "position", "channel"),
         sample=InputSpec(layout="frames", channels=32, size=(32,)),
         random=partial(_random_values, "frames"),
         check=partial(_check_sequence, "frames"),

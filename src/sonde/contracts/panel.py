@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-# heatmap: rows {x, y, value, count}; lines: {x, y, series}; points: {x, y, id}; bars: {x, value, low, high}.
-PanelKind = Literal["heatmap", "lines", "points", "bars"]
+# heatmap: rows {x, y, value, count}; lines: {x, y, series}; points: {x, y, id}; bars: {x, value, low, high};
+# grouped (bars): {x, value, series}.
+PanelKind = Literal["heatmap", "lines", "points", "bars", "grouped"]
 
 
 @dataclass(frozen=True, kw_only=True)

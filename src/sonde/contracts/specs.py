@@ -11,8 +11,9 @@ if TYPE_CHECKING:
 
 
 LayoutName = Literal["grid", "tokens", "frames", "vector", "columns", "graph", "set"]
-# What there is an answer for: a whole example, a position of a sequence, a pixel (or voxel), a node of a graph.
-Per = Literal["example", "position", "pixel", "node"]
+# What there is an answer for: a whole example, a position of a sequence, a pixel (or voxel), a node of a graph, a
+# channel of a sequence (each of several series that were measured together).
+Per = Literal["example", "position", "pixel", "node", "channel"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +23,7 @@ class InputSpec:
     `channels` are numbers per pixel, frame, node or element; `size` is that of a grid, or the largest length of a
     sequence or set; `vocabulary` the number of tokens, `subwords` the number of parts that tokens are made of (0: they
     are not taken apart); `categories` how many values each categorical column has; `edge_channels` the numbers per edge
-    of a graph.
+    of a graph. `node_examples`: all examples are nodes of one graph, which every batch holds.
     """
 
     layout: LayoutName
@@ -32,6 +33,7 @@ class InputSpec:
     subwords: int = 0
     categories: tuple[int, ...] = ()
     edge_channels: int = 0
+    node_examples: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,9 +65,10 @@ class OutputSpec:
 class Features:
     """What a backbone made of one input.
 
-    `values`: (B, W) per example, (B, T, W) per position, (M, W) per node, or grids (B, W_i, *size_i) per pixel, finest
-    first. `inside_BT` says which positions are real (None: all of them), `length_B` how many nodes each example has,
-    `size` is that of the grid that went in. Each position stands for `stride` positions of the input.
+    `values`: (B, W) per example, (B, T, W) per position, (B, C, W) per channel, (M, W) per node, or grids
+    (B, W_i, *size_i) per pixel, finest first. `inside_BT` says which positions are real (None: all of them), `length_B`
+    how many nodes each example has, `size` is that of the grid that went in. Each position stands for
+    `stride` positions of the input.
     """
 
     values: Tensor | tuple[Tensor, ...]

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 import numpy as np
 
 from sonde.base.config import Config
-from sonde.base.errors import RecordError
+from sonde.base.errors import RecordError, UserError
 from sonde.base.rng import BatchRng
 from sonde.contracts.augment import AugmentParams
 from sonde.contracts.batch import Batch
 from sonde.contracts.columns import Columns, EvalColumns, Tensors, stack
+from sonde.contracts.decision import DecisionConfig
 from sonde.contracts.input import Input
 from sonde.contracts.panel import Panel
 from sonde.contracts.part import Part
@@ -56,6 +57,8 @@ class Target(Part):
     steered: ClassVar[bool] = False
     # Whether `remember` wants the outputs of the training split.
     remembers: ClassVar[bool] = False
+    # The ways in which `calibrate` can bring its probabilities to what is observed, the plainest first.
+    calibrations: ClassVar[tuple[str, ...]] = ()
 
     @classmethod
     @abc.abstractmethod
@@ -155,6 +158,12 @@ class Target(Part):
     def loss(self, network: nn.Module, batch: Batch, rng: BatchRng) -> Tensors:
         """The loss of a batch as SUMS, one 0-d tensor per term; loss(A + B) = loss(A) + loss(B)."""
 
+    def attack_loss(self, network: nn.Module, batch: Batch) -> Tensor:
+        """What an adversary makes large by changing the inputs, 0-d. The loss of training does where it is large only
+        if answers are wrong; smoothed labels, say, make it large for answers that are too sure."""
+        terms = self.loss(network, batch, BatchRng(seed=0, epoch=0, records_B=batch.records_B, progress=0.0))
+        return sum(list(terms.values())[1:], next(iter(terms.values())))
+
     @abc.abstractmethod
     def predict(self, network: nn.Module, batch: Batch) -> list[Prediction]:
         """The answers for a batch, one per example. The batch has no truth, and none of the inputs in `makes`."""
@@ -228,6 +237,71 @@ class Target(Part):
         """The target with what it keeps of the trained network's outputs for the training split (see `remembers`):
         it goes into the artifact."""
         return self
+
+    def calibrate(self, columns: EvalColumns, method: str, weight_N: np.ndarray | None = None) -> Self:
+        """The target whose probabilities are brought to what was observed, by one of its `calibrations`; `columns` are
+        those of the target without any, on records that training did not see. No example's order of answers changes.
+
+        `costs` says whether it pays (see `sonde.evaluation.calibration`): that is not decided here.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no probabilities to calibrate")
+
+    def calibrated(self, columns: EvalColumns) -> EvalColumns:
+        """What `eval_outputs` gives for a network of which the target without calibration gives `columns`."""
+        return columns
+
+    def before_calibration(self, columns: EvalColumns) -> EvalColumns:
+        """The columns that `calibrated` would make these of."""
+        return columns
+
+    def uncalibrated(self) -> Self:
+        """The target as it was before `calibrate` and `decide`."""
+        return self
+
+    def check_decision(self, config: DecisionConfig) -> None:
+        """Whether the target can decide so, known before training.
+
+        Raises:
+            UserError: it cannot, or a class does not exist.
+        """
+        if config.decides:
+            raise UserError(
+                f"decision: a {type(self).__name__.lower()} is not chosen by costs or a wish for recall",
+                expected="a target that gives probabilities of classes, such as category",
+                hint="leave out decision.costs and decision.recall",
+            )
+
+    def decide(self, config: DecisionConfig, columns: EvalColumns) -> tuple[Self, list[str]]:
+        """The target that chooses its answers by the recipe's `[decision]`, with what it learns for that of held-out
+        answers (calibrated ones); and what people should know of it."""
+        return self, []
+
+    def decision_in_words(self, columns: EvalColumns) -> str | None:
+        """What the decision does on held-out answers: what is found and what it costs; None without one."""
+        return None
+
+    def nonconformity(self, columns: EvalColumns) -> np.ndarray | None:
+        """How far each truth is from what was answered, (N,) or (N, F) for F numbers an example: the scores of split
+        conformal prediction (Vovk et al. 2005). None where answers have no such regions."""
+        return None
+
+    def regions(self, answers: Tensor, limits: np.ndarray) -> list[Prediction]:
+        """For each example all answers whose nonconformity is at most its limit, (B, F) for F numbers an example, else
+        (B, 1); a limit may be infinite. `answers` are the network's. They are laid beside the prediction."""
+        raise NotImplementedError(f"{type(self).__name__} has no regions")
+
+    def region_sizes(self, regions: Sequence[Prediction]) -> list[float]:
+        """How large each region is: the number of classes in a set, the width of an interval (the mean of several)."""
+        raise NotImplementedError(f"{type(self).__name__} has no regions")
+
+    def unsureness(self, answers: Tensor) -> Mapping[str, Tensor]:
+        """How unsure the network's answers (B, ...) are, (B,) by the name of the measure ("max-softmax", "energy"):
+        higher where a record is more likely of another world. Empty where answers do not tell."""
+        return {}
+
+    def right(self, columns: EvalColumns) -> np.ndarray | None:
+        """Which answers are right, bool (N,); None where they are not right or wrong."""
+        return None
 
 
 class PairwiseTarget(Target):

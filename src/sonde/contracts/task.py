@@ -105,8 +105,20 @@ class Task:
         return batch.with_inputs(**{name: part.preprocess(batch.inputs[name]) for name, part in self.inputs.items()})
 
     def predict(self, network: nn.Module, batch: Batch, records: Records | None = None) -> list[Prediction]:
-        """The answers for a preprocessed batch; `records` are what it was made from, for answers that quote them."""
-        return self.target.decode(self.target.predict(network, batch), self.inputs, records)
+        """The answers for a preprocessed batch, with what the inputs say of themselves (`Input.annotate`).
+
+        `records` are what it was made from, for answers that quote them.
+        """
+        answers = self.target.decode(self.target.predict(network, batch), self.inputs, records)
+        # What is itself made is not in the batch.
+        said = {name: self.inputs[name].annotate(tensors) for name, tensors in batch.inputs.items()}
+        said = {name: each for name, each in said.items() if each}
+        for name, each in said.items():
+            # Several inputs may say the same sort of thing: then each says it under its name.
+            answers = [
+                answer | (more if len(said) == 1 else {name: more}) for answer, more in zip(answers, each, strict=True)
+            ]
+        return answers
 
 
 def _without(columns: Columns, bad: Mapping[int, RecordError], good: list[int], count: int) -> Columns:

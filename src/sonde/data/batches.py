@@ -213,7 +213,7 @@ def _neighbourhood(lengths: np.ndarray, size: int, per_epoch: int, seed: int) ->
 
 def _lengths(task: Task, examples: Examples) -> np.ndarray | None:
     """The lengths that padding would bring together, (N,), or None where all examples are of one size."""
-    columns = [column for part in examples.inputs.values() for column in part.values()]
+    columns = [column for name, part in examples.inputs.items() if task.inputs[name].pads for column in part.values()]
     columns += [examples.truth[name] for name in task.target.padded if name in examples.truth]
     ragged = [column.lengths for column in columns if isinstance(column, Ragged)]
     if not ragged or all(bool((lengths == lengths[0]).all()) for lengths in ragged):

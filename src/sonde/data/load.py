@@ -15,11 +15,11 @@ from sonde.base import lookup
 from sonde.base.config import Config
 from sonde.base.errors import UserError, near
 from sonde.contracts.records import Records, is_missing
-from sonde.data.settings import DataConfig
+from sonde.data.settings import SCAFFOLD, DataConfig
 from sonde.data.snapshot import Snapshot, snapshot
 from sonde.data.source import Source
 from sonde.data.sources import _folders
-from sonde.data.split import assign
+from sonde.data.split import assign, scaffolds
 
 SPLITS = ("train", "validation", "test")
 
@@ -56,7 +56,7 @@ def source_of(kind: str | None, path: Path) -> tuple[str, type[Source]]:
         f"{path} is not a data set that sonde recognises: {_holdings(path)}",
         expected="class folders, a table (CSV, TSV, JSON, JSONL, Parquet, xlsx), pictures and masks, pictures and "
         "boxes (VOC, COCO, YOLO, CSV), idx files, text files, tagged words (CoNLL, CoNLL-U, JSONL), parallel texts "
-        "(train.en, train.de; TMX), recordings with transcripts",
+        "(train.en, train.de; TMX), recordings with transcripts, series (a column of time stamps, .tsf, .ts)",
         hint=_suggestion(path) or "`sonde kinds` lists what is read; data.kind in a recipe chooses one",
     )
 
@@ -114,6 +114,13 @@ def load(
     if ":" not in data.source and not path.exists():
         raise missing(path)
     _, reader = source_of(data.kind, path)
+    if reader.splits_itself and (data.split.by != "given" or data.split.validation or data.split.test):
+        raise UserError(
+            "the records of this data set overlap (windows of series): any other split than its own would put what "
+            "training saw into the test",
+            expected='split = { by = "given", validation = 0, test = 0 }',
+            hint="data.validation and data.test say how much of each series is held out",
+        )
     records = reader.read(path, source)
     if not len(records):
         raise UserError(f"the data set {path} has no records")
@@ -129,13 +136,16 @@ def load(
     records, notes = _labelled(records, needed, drop=data.drop_unlabelled)
     root = path if path.is_dir() else path.parent
     records = records.with_fields(**{name: as_paths(records.fields[name], root) for name in files})
+    if data.split.by == "scaffold" and data.split.field is not None:
+        # Scores are resampled by scaffold, too: such molecules are alike.
+        records = records.with_fields(**{SCAFFOLD: scaffolds(records, data.split.field)})
     splits = assign(records, data.split, label=None if label is None else records.fields[label], seed=seed)
     parts = {name: np.flatnonzero(splits == name) for name in SPLITS}
     if not len(parts["train"]):
         raise UserError(f"the training split of {path} is empty", hint="look at data.split")
     return Dataset(
         splits={name: records.take(indices) for name, indices in parts.items() if len(indices)},
-        snapshot=snapshot(records, splits, used=wanted),
+        snapshot=snapshot(records, splits, used=wanted, split_by=data.split.function),
         notes=(*told, *notes),
     )
 

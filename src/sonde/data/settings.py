@@ -7,6 +7,9 @@ from pydantic import Field
 from sonde.base.config import Config
 from sonde.data.split import Split
 
+# The field that a split by scaffold adds to the records.
+SCAFFOLD = "scaffold"
+
 
 class DataConfig(Config):
     source: str = Field(description="a folder or a file, relative to this recipe; or a built-in such as sklearn:digits")
@@ -35,4 +38,5 @@ class DataConfig(Config):
     @property
     def group_field(self) -> str | None:
         """The column that says which records hang together, where the recipe knows one."""
-        return self.group or (self.split.field if self.split.by == "group" else None)
+        own = {"group": self.split.field, "scaffold": SCAFFOLD}
+        return self.group or own.get(self.split.by)

@@ -33,19 +33,22 @@ _EXACT = 1 << 53
 
 @dataclass(frozen=True, kw_only=True)
 class Snapshot:
-    """What a run was trained on. `hashes` are 16 hex digits a record, over the `fields` that the task reads."""
+    """What a run was trained on. `hashes` are 16 hex digits a record, over the `fields` that the task reads; `split_by`
+    names the function that the groups of its split come from, where they are not in the data."""
 
     fields: Sequence[str]
     ids: Sequence[str]
     hashes: Sequence[str]
     splits: Sequence[str]
     fingerprint: str
+    split_by: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Columns, not records: hashes joined to one text, splits to one digit each (0 is a record not used)."""
         codes = {name: str(code) for code, name in enumerate(_SPLITS)}
         return {
             "fingerprint": self.fingerprint,
+            **({"split_by": self.split_by} if self.split_by else {}),
             "fields": list(self.fields),
             "splits": "".join(codes[split] for split in self.splits),
             "hashes": "".join(self.hashes),
@@ -60,10 +63,11 @@ class Snapshot:
             hashes=_pieces(value["hashes"]),
             splits=[_SPLITS[int(code)] for code in value["splits"]],
             fingerprint=value["fingerprint"],
+            split_by=value.get("split_by", ""),
         )
 
 
-def snapshot(records: Records, splits: np.ndarray, *, used: AbstractSet[str]) -> Snapshot:
+def snapshot(records: Records, splits: np.ndarray, *, used: AbstractSet[str], split_by: str = "") -> Snapshot:
     """The snapshot of records, their splits (as `assign` gives them) and the fields that the task reads."""
     fields = sorted(used)
     hashes = np.zeros(len(records), dtype=np.uint64)
@@ -73,7 +77,12 @@ def snapshot(records: Records, splits: np.ndarray, *, used: AbstractSet[str]) ->
     parts = splits.tolist()
     digest = hashlib.sha256(json.dumps([fields, list(records.ids), parts]).encode() + packed)
     return Snapshot(
-        fields=fields, ids=records.ids, hashes=_pieces(packed.hex()), splits=parts, fingerprint=digest.hexdigest()
+        fields=fields,
+        ids=records.ids,
+        hashes=_pieces(packed.hex()),
+        splits=parts,
+        fingerprint=digest.hexdigest(),
+        split_by=split_by,
     )
 
 

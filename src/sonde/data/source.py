@@ -42,6 +42,8 @@ class Source(abc.ABC):
     # Whether what it recognises is written in a form that has one meaning only: such sources are asked before those
     # that a folder of other things may look like.
     distinct: ClassVar[bool] = False
+    # Whether its records overlap (windows of series), so that only the split that it gives itself keeps them apart.
+    splits_itself: ClassVar[bool] = False
 
     @staticmethod
     @abc.abstractmethod

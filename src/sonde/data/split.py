@@ -1,4 +1,5 @@
-"""Which records train, validate and test: given by the data, drawn at random, by class, by group, or by time."""
+"""Which records train, validate and test: given by the data, drawn at random, by class, by group, by the
+scaffold of molecules, or by time."""
 
 from __future__ import annotations
 
@@ -7,6 +8,7 @@ from typing import Literal, Self
 import numpy as np
 from pydantic import Field, model_validator
 
+from sonde.base import molecules
 from sonde.base.config import Config
 from sonde.base.errors import UserError, near, unknown
 from sonde.contracts.records import Records, is_missing
@@ -29,10 +31,11 @@ _RECORDS_PER_CLASS = 10
 
 
 class Split(Config):
-    by: Literal["given", "random", "stratified", "group", "time", "order"] = Field(
+    by: Literal["given", "random", "stratified", "group", "scaffold", "time", "order"] = Field(
         default="random",
         description="given: by a column or by folders; stratified: every class keeps its share; "
-        "group: no group is in two parts; time: the newest records test; order: the last records test",
+        "group: no group is in two parts; scaffold: no Bemis-Murcko scaffold is, and the commonest train; "
+        "time: the newest records test; order: the last records test",
     )
     field: str | None = Field(
         default=None,
@@ -44,6 +47,11 @@ class Split(Config):
     )
     validation: float = Field(default=0.1, ge=0, lt=1, description="share of the records that pick the best checkpoint")
     test: float = Field(default=0.1, ge=0, lt=1, description="share of the records that give the final scores")
+
+    @property
+    def function(self) -> str:
+        """What computed the groups of a split that are not written in the data: a snapshot keeps that."""
+        return f"{molecules.SCAFFOLD} of {self.field!r}, largest groups first" if self.by == "scaffold" else ""
 
     @model_validator(mode="after")
     def _leaves_training(self) -> Self:
@@ -100,6 +108,8 @@ def assign(records: Records, split: Split, *, label: np.ndarray | None, seed: in
     values = _column(records, split.field)
     if split.by == "group":
         return _grouped(records, split.field, values, shares, rng)
+    if split.by == "scaffold":
+        return _by_scaffold(scaffolds(records, split.field), shares)
     return _timed(records, split.field, values, shares)
 
 
@@ -258,6 +268,51 @@ def _grouped(
     place = np.empty_like(order)
     place[order] = np.arange(len(order))
     return _cut(place[codes], counts[order], shares)
+
+
+def scaffolds(records: Records, field: str) -> np.ndarray:
+    """The Bemis-Murcko scaffold of every record's molecule, as texts; an unreadable molecule has one of its own.
+
+    Raises:
+        UserError: there is no such column, or no molecule in it; RDKit is not installed.
+    """
+    values = _column(records, field)
+    found = {value: molecules.scaffold(value, field) for value in set(values.tolist())}
+    if all(each is None for each in found.values()):
+        raise UserError(
+            f"a split by scaffold needs molecules, and the column {field!r} has none, but {values[0]!r}",
+            expected="SMILES",
+        )
+    names = np.empty(len(values), dtype=object)
+    names[:] = [
+        f"unreadable: {name}" if found[value] is None else found[value]
+        for value, name in zip(values.tolist(), records.ids, strict=True)
+    ]
+    return names
+
+
+def _by_scaffold(names: np.ndarray, shares: dict[str, float]) -> np.ndarray:
+    """Whole scaffolds fill the training split, then validation, then test; those with most molecules first, as in
+    MoleculeNet (Wu et al. 2018): what is rare is held out."""
+    codes, counts = codes_of(names)
+    if len(counts) < len(shares):
+        raise UserError(
+            f"the molecules have {len(counts)} scaffolds, too few for {_parts(shares)}",
+            expected="at least one scaffold for each part",
+        )
+    # Scaffolds of one size: the one that comes first in the data is last, as there.
+    order = np.lexsort((-np.arange(len(counts)), -counts))
+    limits = np.cumsum(list(shares.values())) * len(names)
+    filled = np.zeros(len(shares), dtype=np.int64)
+    part = np.empty(len(counts), dtype=np.int64)
+    for code in order:
+        fits = [place for place in range(len(shares) - 1) if filled[: place + 1].sum() + counts[code] <= limits[place]]
+        part[code] = fits[0] if fits else len(shares) - 1
+        filled[part[code]] += counts[code]
+    for place in np.flatnonzero(filled == 0):
+        # A share so small that no scaffold fits gets the last one all the same.
+        part[order[-1 - (len(shares) - 1 - int(place))]] = place
+    return np.array(list(shares))[part[codes]]
 
 
 def _timed(records: Records, name: str, values: np.ndarray, shares: dict[str, float]) -> np.ndarray:

@@ -188,6 +188,7 @@ class _ColumnWriter:
         self.name = name
         self.chunks: dict[str, list[Tensor]] = {}
         self.lengths: dict[str, list[Tensor]] = {}
+        self.starts: dict[str, list[Tensor]] = {}
         self.total: dict[str, int] = {}
         self.like: dict[str, Tensor] = {}
 
@@ -196,10 +197,12 @@ class _ColumnWriter:
             values = column
             if isinstance(column, Ragged):
                 self.lengths.setdefault(name, []).append(column.lengths)
-                # Only what was taken apart (records skipped) has to be put together again.
-                whole = len(column.values) == int(column.lengths.sum())
+                # Only what was taken apart (records skipped) is put together again; windows that overlap stay so.
+                whole = len(column.values) <= int(column.lengths.sum())
                 pieces = (column[index] for index in range(len(column)))
                 values = column.values if whole else torch.cat([column.values[:0], *pieces])
+                starts = column.starts if whole else column.lengths.cumsum(0) - column.lengths
+                self.starts.setdefault(name, []).append(starts + self.total.get(name, 0))
             assert isinstance(values, Tensor)
             self.like.setdefault(name, values[:0])
             self.total[name] = self.total.get(name, 0) + len(values)
@@ -228,8 +231,8 @@ class _ColumnWriter:
                 )
                 values = flat.reshape(shape)
             if name in self.lengths:
-                lengths = torch.cat(self.lengths[name])
-                columns[name] = Ragged(values=values, starts=lengths.cumsum(0) - lengths, lengths=lengths)
+                starts, lengths = torch.cat(self.starts[name]), torch.cat(self.lengths[name])
+                columns[name] = Ragged(values=values, starts=starts, lengths=lengths)
             else:
                 columns[name] = values
         return columns

@@ -67,7 +67,7 @@ def compare(
             lower=name.partition("/")[0] in one[0].target.lower_is_better,
         )
     if weight is None and groups is None and _same_truth(one[1], other[1]):
-        found |= _of_the_field(one[1], other[1], found)
+        found |= _of_the_field(one, other, found)
     return found
 
 
@@ -107,15 +107,17 @@ def _same_truth(one: EvalColumns, other: EvalColumns) -> bool:
     )
 
 
-def _of_the_field(one: EvalColumns, other: EvalColumns, found: Mapping[str, Compared]) -> dict[str, Compared]:
+def _of_the_field(
+    one: tuple[Task, EvalColumns], other: tuple[Task, EvalColumns], found: Mapping[str, Compared]
+) -> dict[str, Compared]:
     """Accuracy and the area under the ROC with the p of the tests that are made for them."""
-    true_N = one["class"]
+    true_N = one[1]["class"]
     better: dict[str, Compared] = {}
-    if "accuracy" in found:
-        right = [columns["probabilities"].argmax(1) == true_N for columns in (one, other)]
-        better["accuracy"] = _with(found["accuracy"], mcnemar(right[0], right[1]), "McNemar, exact")
-    if "roc_auc" in found and one["probabilities"].shape[1] == 2 and 0 < true_N.sum() < len(true_N):
-        scores = [columns["probabilities"][:, 1] for columns in (one, other)]
+    ours, theirs = (task.target.right(columns) for task, columns in (one, other))
+    if "accuracy" in found and ours is not None and theirs is not None:
+        better["accuracy"] = _with(found["accuracy"], mcnemar(ours, theirs), "McNemar, exact")
+    if "roc_auc" in found and one[1]["probabilities"].shape[1] == 2 and 0 < true_N.sum() < len(true_N):
+        scores = [columns["probabilities"][:, 1] for _, columns in (one, other)]
         better["roc_auc"] = _with(found["roc_auc"], delong(scores[0], scores[1], true_N == 1), "DeLong")
     return better
 

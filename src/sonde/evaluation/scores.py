@@ -41,8 +41,10 @@ class Score:
     `reference` that of a quick classical model, which `reference_name` names, where there is one. `unit`
     is what the interval resamples, and `units` how many there are: "examples", "blocks" of a stream's windows, or a
     column whose records hang together. `chose_checkpoint` marks the split by which the weights were chosen: its scores
-    are optimistic, and the interval does not say how much. `signature` tells how exactly it was computed, where a field
-    knows several ways.
+    are optimistic, and the interval does not say how much; `chose_decision` that by which a threshold was.
+    `out_of_fold`: the split fitted the calibration, and each of its records was calibrated by the others, so that the
+    scores are not better for it. `before` is the score without calibration and decision, where they change it.
+    `signature` tells how exactly it was computed, where a field knows several ways.
     """
 
     value: float | None
@@ -56,6 +58,9 @@ class Score:
     units: int = 0
     chose_checkpoint: bool = False
     signature: str | None = None
+    chose_decision: bool = False
+    out_of_fold: bool = False
+    before: float | None = None
 
     def __str__(self) -> str:
         if self.value is None:
@@ -92,6 +97,10 @@ def about(score: Score) -> str:
         parts.append(f"intervals by {score.unit}: {score.units:,} groups")
     if score.chose_checkpoint:
         parts.append("chose the checkpoint: optimistic")
+    if score.chose_decision:
+        parts.append("chose the threshold: optimistic")
+    if score.out_of_fold:
+        parts.append("fitted the calibration: each record calibrated without itself")
     return "; ".join(parts)
 
 
@@ -305,7 +314,11 @@ def _baseline(task: Task, truth: Columns | None, weight: np.ndarray | None) -> d
     columns = None if truth is None else task.target.baseline(truth)
     if columns is None:
         return {}
-    found = values(task, {name: to_numpy(column) for name, column in columns.items()}, weight)
+    given = {name: to_numpy(column) for name, column in columns.items()}
+    # A decision by costs has a constant answer of its own, that is told by what it costs; other scores are those of the
+    # target's.
+    plain = Task(inputs=task.inputs, target=task.target.uncalibrated())
+    found = {**values(task, given, weight), **values(plain, given, weight)}
     return {name: finite(value) for name, value in found.items()}
 
 

@@ -15,7 +15,9 @@ from sonde.metrics.classes import (
     Tally,
     accuracy,
     balanced_accuracy,
+    brier,
     calibration_error,
+    debiased_calibration_error,
     f1,
     log_loss,
     macro_f1,
@@ -63,6 +65,7 @@ from sonde.metrics.sequences import (
     spans,
     tally_words,
 )
+from sonde.metrics.series import seasonal_differences
 from sonde.metrics.shifts import shift_edits
 from sonde.metrics.translation import (
     Tokenize,
@@ -97,6 +100,7 @@ __all__ = [
     "bleu_statistics",
     "box_overlaps",
     "box_scores",
+    "brier",
     "calibration_error",
     "caption_words",
     "character_errors",
@@ -104,6 +108,7 @@ __all__ = [
     "chrf_statistics",
     "cider_d",
     "confusion_of_pixels",
+    "debiased_calibration_error",
     "detect_scheme",
     "distinct_share",
     "draw_supports",
@@ -136,6 +141,7 @@ __all__ = [
     "rmse",
     "roc_auc",
     "roc_auc_macro",
+    "seasonal_differences",
     "shift_edits",
     "spans",
     "tally",

@@ -18,7 +18,7 @@ from sonde.contracts.columns import Tensors
 from sonde.contracts.layouts import LAYOUTS
 from sonde.contracts.specs import Features, FeatureWidth, InputSpec, OutputSpec, Per
 from sonde.contracts.task import Task
-from sonde.networks import _features, _fit, _lora, _weights
+from sonde.networks import _channels, _features, _fit, _lora, _weights
 from sonde.networks._heads import StandardHead
 from sonde.networks._sequences import inside
 
@@ -194,7 +194,9 @@ def assemble(
                 per=output.per, width=output.width, causal=output.causal, condition=output.condition + steering
             )
         outputs[name] = output
-        backbones[name] = kinds[name](configs[name], specs[name], output)
+        by_channel = output.chosen == "channel" and "channel" not in kinds[name].gives
+        make = _channels.ByChannel.of(kinds[name]) if by_channel else kinds[name]
+        backbones[name] = make(configs[name], specs[name], output)
     backbones = {name: backbones[name] for name in specs}
     for name, backbone in backbones.items():
         _weights.start(backbone, configs[name], restoring=restoring)

@@ -16,9 +16,16 @@ WORDS: dict[Per, str] = {
     "position": "an answer per position",
     "pixel": "an answer per pixel",
     "node": "an answer per node",
+    "channel": "an answer per channel",
 }
 # A target that asks for it, for the hint.
-TARGETS: dict[Per, str] = {"example": "category", "position": "tags", "pixel": "mask", "node": "category"}
+TARGETS: dict[Per, str] = {
+    "example": "category",
+    "position": "tags",
+    "pixel": "mask",
+    "node": "category",
+    "channel": "future",
+}
 
 
 def resolve(task: Task, names: Mapping[str, str], kinds: Mapping[str, type[Backbone]]) -> dict[str, OutputSpec]:
@@ -39,7 +46,7 @@ def resolve(task: Task, names: Mapping[str, str], kinds: Mapping[str, type[Backb
                 hint=f"use a target of {WORDS['example']}, such as '{TARGETS['example']}'",
             )
         _check_backbone(name, names[name], kind, spec, output, answerable)
-        chosen[name] = output.choose(next(per for per in answerable if per in kind.gives))
+        chosen[name] = output.choose(next(per for per in answerable if per in gives(kind)))
         if part.resizes and (chosen[name].chosen == "pixel" or not kind.any_size):
             pixel = chosen[name].chosen == "pixel"
             why = "masks keep their size" if pixel else f"network {names[name]!r} takes one size"
@@ -83,7 +90,7 @@ def _check_backbone(
             f"input {name!r} offers {len(spec.size)}",
             hint=_instead(spec, output),
         )
-    if not set(answerable) & set(backbone.gives):
+    if not set(answerable) & set(gives(backbone)):
         others = " or ".join(repr(TARGETS[per]) for per in backbone.gives if per in LAYOUTS[spec.layout].gives)
         raise UserError(
             f"network {kind!r} answers per {' or '.join(backbone.gives)}; the target needs {_words(output.per)}",
@@ -105,9 +112,15 @@ def _check_backbone(
         raise UserError(f"network {kind!r} cannot be steered by a condition", hint=_instead(spec, output))
 
 
+def gives(backbone: type[Backbone]) -> tuple[Per, ...]:
+    """What a backbone answers for: one for whole examples can be given each channel as an example (see `_channels`)."""
+    folded = "frames" in backbone.accepts and "example" in backbone.gives and "channel" not in backbone.gives
+    return (*backbone.gives, "channel") if folded else backbone.gives
+
+
 def fits(spec: InputSpec, output: OutputSpec, backbone: type[Backbone]) -> bool:
     """Whether a backbone can take an input and give what a target asks of it."""
-    answerable = set(output.per) & set(LAYOUTS[spec.layout].gives) & set(backbone.gives)
+    answerable = set(output.per) & set(LAYOUTS[spec.layout].gives) & set(gives(backbone))
     return (
         spec.layout in backbone.accepts
         and (spec.layout != "grid" or len(spec.size) in backbone.dimensions)

@@ -15,6 +15,7 @@ from torch.nn import functional
 from sonde.contracts.backbone import Backbone, BackboneConfig
 from sonde.contracts.columns import Tensors
 from sonde.contracts.specs import Features, InputSpec, LayoutName, OutputSpec, Per
+from sonde.networks._channels import ChannelPatches, ChannelTokens
 from sonde.networks._grids import picture_shape
 from sonde.networks._layers import Activation, activation
 from sonde.networks._packing import Group, Layout, packed, padded
@@ -43,7 +44,14 @@ class TransformerConfig(BackboneConfig):
     packing: bool = Field(True, description="leave padding out of the computation (on CPUs); the answers are the same")
     subsample: Stride = Field(1, description="sounds and series: frames that become one position: 1, 2, 4 or 8")
     patch: Annotated[int, Field(ge=1)] | None = Field(
-        None, description="pictures: side of a patch in pixels; an eighth of the shorter side if left out"
+        None,
+        description="pictures: side of a patch in pixels; an eighth of the shorter side if left out. Forecasts: steps "
+        "of a patch; 16 if left out",
+    )
+    attend: Literal["patches", "channels"] = Field(
+        "patches",
+        description="forecasts: attention over the patches of each channel alone (PatchTST), or over channels, each "
+        "whole past a token (iTransformer)",
     )
 
     @model_validator(mode="after")
@@ -56,7 +64,8 @@ class TransformerConfig(BackboneConfig):
 
 
 class Transformer(Backbone):
-    """(B, T) tokens, (B, T, C) frames or (B, C, H, W) pictures to (B, width) or (B, T, width).
+    """(B, T) tokens, (B, T, C) frames or (B, C, H, W) pictures to (B, width) or (B, T, width); or each channel of
+    frames to (B, C, width), by its patches or whole.
 
     Pre-norm blocks and first weights of GPT-2 (Radford et al. 2019); pictures as patches (Dosovitskiy et al. 2021).
     Its layers work on rows (N, width), one for each position: with `packing`, one for each that is not padding.
@@ -64,24 +73,26 @@ class Transformer(Backbone):
 
     Config = TransformerConfig
     accepts: ClassVar[tuple[LayoutName, ...]] = ("tokens", "frames", "grid")
-    gives: ClassVar[tuple[Per, ...]] = ("example", "position")
+    gives: ClassVar[tuple[Per, ...]] = ("example", "position", "channel")
     causal: ClassVar[bool] = True
     tiny: ClassVar[Mapping[str, Any]] = {"width": 16, "layers": 2, "heads": 2}
 
     def __init__(self, config: TransformerConfig, spec: InputSpec, output: OutputSpec) -> None:
         super().__init__(config, spec, output)
-        self.width = config.width
         self.config = config
         self.is_causal = output.causal
+        self.by_channel = output.chosen == "channel"
         check_stride(config.subsample, config.kind, spec, output)
         self.subsample = Subsample(spec, config.width, config.subsample) if config.subsample > 1 else None
         if self.subsample is not None:
             spec = replace(spec, channels=config.width, size=(-(-spec.size[0] // config.subsample),))
-        self.entry = Patches(config, spec) if spec.layout == "grid" else Entry(spec, config.width)
+        self.entry = self._entry(config, spec)
+        # Of a channel the features of all its patches.
+        self.width = config.width * (self.entry.steps if isinstance(self.entry, ChannelPatches) else 1)
         self.pool: Pool | None = config.pool if output.chosen == "example" else None
         # A vector, as optimizers decay and orthogonalize matrices only.
         self.cls_token = nn.Parameter(torch.zeros(config.width)) if self.pool == "class" else None
-        steps = self.entry.steps if isinstance(self.entry, Patches) else spec.size[0] + (spec.layout == "tokens")
+        steps = spec.size[0] + (spec.layout == "tokens") if isinstance(self.entry, Entry) else self.entry.steps
         self.steps = steps + (self.cls_token is not None)
         self.position_embedding = nn.Embedding(self.steps, config.width) if config.positions == "learned" else None
         # Sinusoids start as large as the embeddings of tokens; frames and patches are of size one already.
@@ -91,6 +102,13 @@ class Transformer(Backbone):
         self.norm = _norm(config)
         self.tied = config.tie and answers_in_tokens(spec, output)
         self._initialize(config)
+
+    def _entry(self, config: TransformerConfig, spec: InputSpec) -> Entry | Patches | ChannelPatches | ChannelTokens:
+        if self.by_channel and config.attend == "channels":
+            return ChannelTokens(spec, config.width)
+        if self.by_channel:
+            return ChannelPatches(spec, config.width, config.patch or 16)
+        return Patches(config, spec) if spec.layout == "grid" else Entry(spec, config.width)
 
     def _initialize(self, config: TransformerConfig) -> None:
         for name, weights in self.named_parameters():
@@ -124,7 +142,7 @@ class Transformer(Backbone):
         if self.subsample is not None:
             tensors = self.subsample(tensors)
         x_BTW = self.entry(tensors)
-        inside_BT = inside(tensors, x_BTW.shape[1])
+        inside_BT = None if self.by_channel else inside(tensors, x_BTW.shape[1])
         if self.cls_token is not None:
             x_BTW = torch.cat([self.cls_token.to(x_BTW.dtype).expand(len(x_BTW), 1, -1), x_BTW], dim=1)
             inside_BT = None if inside_BT is None else functional.pad(inside_BT, (1, 0), value=True)
@@ -136,6 +154,8 @@ class Transformer(Backbone):
         for block in self.blocks:
             x_NW, _ = block(x_NW, rope, layout, self.is_causal, None)
         x_BTW = layout.unpack(self.norm(x_NW), count)
+        if isinstance(self.entry, ChannelPatches):
+            return x_BTW.flatten(1).unflatten(0, (len(tensors["length"]), -1))
         if self.pool is None:
             if self.subsample is not None:
                 return Features(values=x_BTW, inside_BT=inside_BT, stride=self.subsample.stride)

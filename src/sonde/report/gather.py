@@ -24,6 +24,8 @@ from sonde.contracts.records import Records
 from sonde.contracts.task import Task
 from sonde.data.load import Dataset
 from sonde.data.store import Encoded, encode
+from sonde.evaluation.cost import measure
+from sonde.evaluation.judged import judge
 from sonde.evaluation.slices import VALUES, slices
 from sonde.recipe import Recipe
 from sonde.training.run_folder import RunFolder
@@ -70,7 +72,8 @@ def gather(folder: Path, progress: Progress | None = None) -> dict[str, Any]:
         return page
     page["monitor"] = list(model.task.target.monitor)
     page["made"] = _made(model)
-    return page | _answers(recipe, model, progress or NoProgress())
+    training = files.read_json(run.time) if run.time.is_file() else None
+    return page | _answers(recipe, model, page["scores"], training, progress or NoProgress())
 
 
 def _made(model: Model) -> list[dict[str, Any]]:
@@ -121,8 +124,11 @@ class _Held:
     columns: EvalColumns
 
 
-def _answers(recipe: Recipe, model: Model, progress: Progress) -> dict[str, Any]:
-    """What needs the data again: panels, slices, cases."""
+def _answers(
+    recipe: Recipe, model: Model, written: dict[str, Any], training: dict[str, Any] | None, progress: Progress
+) -> dict[str, Any]:
+    """What needs the data again: panels, what the means to doubt the model are worth, its cost, slices, cases.
+    `written` are the run's scores, `training` what it wrote of its time."""
     try:
         data = stages.load_data(recipe)
     except UserError as error:
@@ -130,10 +136,17 @@ def _answers(recipe: Recipe, model: Model, progress: Progress) -> dict[str, Any]
     held = _held_out(recipe, data, model, progress)
     if held is None:
         return {"without_data": "the run held no records out"}
-    target = model.task.target
+    target, exact = model.task.target, Precision(kind="fp32", device=model.device)
+    scores = {name: evaluation.Score(**score) for name, score in written.get(held.split, {}).items()}
     panels = [panel.to_json() for panel in target.panels(held.columns)]
     cost_N = target.costs(held.columns)
+    judgement = judge(
+        model.task, model.network, model.trust, held.records, held.encoded, held.columns, scores, precision=exact
+    )
+    progress.begin("measure", 1)
+    cost = measure(model.task, model.network, held.encoded.examples, model.device, training=training)
     found: dict[str, Any] = {"split": held.split, "panels": panels}
+    found |= {"trust": judgement.to_json(), "cost": cost.to_json()}
     if cost_N is None or len(cost_N) != len(held.encoded.ids) or not _are_records(held):
         return found
     found["slices"] = [

@@ -65,7 +65,7 @@
     if (gap && gap.value !== null) {
       const fine = gap.low <= 0.02 || gap.value < 0.05;
       cards.push(card("Can its confidence be trusted?", el("p", { class: `words ${fine ? "good" : "warn"}` }, fine ? "Yes, within what can be seen" : "Not as it stands"),
-        `confidence is off by ${number(gap.value, 2)} (root mean square) [${number(gap.low, 2)}, ${number(gap.high, 2)}]`));
+        `confidence is off by ${number(gap.value, 2)} (root mean square) [${number(gap.low, 2)}, ${number(gap.high, 2)}]` + (gap.before === null || gap.before === undefined ? "" : `; ${number(gap.before, 2)} before calibration`)));
     }
     const failed = troubles.find((one) => one.verdict === "fail") || (training && training.verdict !== "pass" ? training : null) || troubles[0];
     cards.push(card("What next?", el("p", { class: `words ${failed ? (failed.verdict === "fail" ? "bad" : "warn") : "good"}` }, failed ? failed.check : "Nothing is in the way"),
@@ -159,6 +159,11 @@
     });
   }
   const drawn = {
+    grouped: (spec) => (width) => Plot.plot({
+      width, height: Math.round(width * 0.62), style, marginLeft: 60, marginBottom: 44, x: { axis: null }, fx: { label: spec.x, domain: [...new Set(spec.rows.map((row) => row.x))] }, y: { label: spec.y, grid: true },
+      color: { range: colours, legend: true },
+      marks: [Plot.barY(spec.rows, { fx: "x", x: "series", y: "value", fill: "series", tip: true }), Plot.ruleY([0])],
+    }),
     lines: (spec) => lines({ ...spec, domainX: [0, 1], domainY: [0, 1] }),
     heatmap: (spec) => (width) => {
       const longest = Math.max(...spec.domain.map((name) => name.length));
@@ -195,6 +200,46 @@
       marks: [Plot.rectY(spec.rows.map((row, place) => ({ ...row, x2: spec.rows[place + 1] ? spec.rows[place + 1].x : row.x + (place ? row.x - spec.rows[place - 1].x : 1) })), { x1: "x", x2: "x2", y: "value", fill: colours[0], insetLeft: 0.5, insetRight: 0.5, tip: true }), Plot.ruleY([0])],
     }),
   };
+
+  // What the means to doubt the model are worth.
+  const trust = facts.trust || {};
+  const within = (share) => `${number(share.value, 3)} [${number(share.low, 3)}, ${number(share.high, 3)}] of ${count(share.total)}`;
+  function table(heads, rows) {
+    return el("div", { class: "scroll" }, el("table", {}, el("thead", {}, el("tr", {}, heads.map((head, place) => el("th", { scope: "col", class: place ? "n" : null }, head)))),
+      el("tbody", {}, rows.map((row) => el("tr", {}, row.map((cell, place) => el(place ? "td" : "th", { class: place ? "n" : null, scope: place ? null : "row" }, cell)))))));
+  }
+  const box = (title, note, ...children) => el("div", { class: "panel" }, el("h3", {}, title), el("p", {}, note), ...children);
+  function doubts() {
+    const boxes = [];
+    const changed = Object.entries(scores).filter(([name, one]) => !name.includes("/") && one.before !== null && one.before !== undefined && one.value !== null);
+    if (changed.length) boxes.push(box("Before and after", `Calibration${trust.decision ? " and decision" : ""}, learned on the validation split, judged on ${split}.`,
+      table(["Score", "Before", "After"], changed.map(([name, one]) => [name.replaceAll("_", " "), number(one.before, 3), number(one.value, 3)]))));
+    if (trust.decision) boxes.push(box("Decision", "How answers are chosen, and what that did here.", el("p", { class: "said" }, trust.decision.replace(/^decision: /, ""))));
+    if (trust.coverage) {
+      const held = trust.coverage;
+      boxes.push(box("Sets and intervals", `\u201csonde predict --coverage ${held.stated}\u201d adds what holds the truth in ${percent(held.stated)} of records like those of the validation split.`,
+        table(["Records", "Held the truth", "Of"], [["all", held.share], ...Object.entries(held.groups)].map(([name, share]) => [name, `${number(share.value, 3)} [${number(share.low, 3)}, ${number(share.high, 3)}]`, count(share.total)])),
+        el("p", { class: "after" }, held.size === null ? "Some have no end: there are too few validation records." : `Mean size: ${number(held.size, 3)}.`)));
+    }
+    if (trust.unfamiliar) {
+      const strange = trust.unfamiliar, total = d3.sum(strange.bins), wide = 1 / strange.bins.length;
+      const rows = strange.bins.map((value, place) => ({ x1: place * wide, x2: (place + 1) * wide, value: value / total }));
+      boxes.push(panel("Familiar or not", `How strange records of ${split} are by ${strange.measure}, beside the validation split: level on the dashed line where they are alike. Unfamiliar: ${within(strange.share)}; ${percent(strange.expected)} is expected.`, (width) => Plot.plot({
+        width, height: Math.round(width * 0.5), style, marginLeft: 52, marginBottom: 40, grid: true, x: { label: "share of validation records that are less strange", domain: [0, 1] }, y: { label: "share of records" },
+        marks: [Plot.rectY(rows, { x1: "x1", x2: "x2", y: "value", fill: (row) => (row.x1 >= 1 - strange.expected - 1e-9 ? colours[1] : colours[0]), insetLeft: 0.5, insetRight: 0.5, tip: true }),
+          Plot.ruleY([wide], { stroke: "currentColor", strokeOpacity: 0.6, strokeDasharray: "4 4" }), Plot.ruleY([0])],
+      })));
+    }
+    if (facts.cost) {
+      const cost = facts.cost, rows = [["Parameters", count(cost.parameters)], ["Weights", `${number(cost.memory / 1e6, 3)} MB`]];
+      if (cost.flops) rows.push(["Operations for an answer", `${number(cost.flops / 1e6, 3)} MFLOP`]);
+      rows.push(["Latency, one alone", `${number(1000 * cost.latency, 3)} ms`], [`Throughput, ${cost.batch} at once`, `${count(Math.round(cost.throughput))} a second`]);
+      if (cost.peak !== null) rows.push(["Memory of the accelerator", `${number(cost.peak / 1e6, 3)} MB`]);
+      if (cost.training_seconds !== null) rows.push(["The whole run", `${count(Math.round(cost.training_seconds))} s`], ["Energy", `about ${number(cost.energy, 3)} Wh`]);
+      boxes.push(box("Cost", `Measured where this page was written (${cost.device}, ${cost.threads} threads). ${cost.energy === null ? "" : `Energy: time times ${cost.watts} W, which is assumed.`}`, table(["", ""], rows)));
+    }
+    if (boxes.length) section("trust", "Trust and cost", "Whether probabilities mean what they say, what answers may be doubted by, and what an answer costs.", el("div", { class: "panels" }, boxes));
+  }
 
   function curves() {
     const panels = [];
@@ -313,6 +358,7 @@
   curves();
   pictures();
   made();
+  doubts();
   sliceTable();
   cases();
   if (facts.without_data) main.append(el("p", { class: "lead" }, `Answers and cases are left out: ${facts.without_data}`));

@@ -37,22 +37,11 @@ def heatmap(counts_KK: np.ndarray, names: Sequence[str], what: str) -> Panel:
     )
 
 
-def reliability(confidence_N: np.ndarray, right_N: np.ndarray) -> Panel:
-    """How often answers of a given confidence are right."""
-    edges = np.unique(np.quantile(confidence_N, np.linspace(0, 1, BINS + 1)))
-    bins_N = np.clip(np.searchsorted(edges, confidence_N, side="right") - 1, 0, max(0, len(edges) - 2))
-    rows = []
-    for number in range(max(1, len(edges) - 1)):
-        chosen = bins_N == number
-        if chosen.any():
-            rows.append(
-                {
-                    "x": round(float(confidence_N[chosen].mean()), 4),
-                    "y": round(float(right_N[chosen].mean()), 4),
-                    "series": "answers",
-                    "count": int(chosen.sum()),
-                }
-            )
+def reliability(confidence_N: np.ndarray, right_N: np.ndarray, before_N: np.ndarray | None = None) -> Panel:
+    """How often answers of a given confidence are right; with `before_N` also by that before calibration."""
+    rows = _binned("answers" if before_N is None else "calibrated", confidence_N, right_N)
+    if before_N is not None:
+        rows += _binned("before calibration", before_N, right_N)
     return Panel(
         kind="lines",
         title="Reliability",
@@ -63,6 +52,24 @@ def reliability(confidence_N: np.ndarray, right_N: np.ndarray) -> Panel:
         y="right",
         diagonal=True,
     )
+
+
+def _binned(series: str, confidence_N: np.ndarray, right_N: np.ndarray) -> list[dict[str, object]]:
+    edges = np.unique(np.quantile(confidence_N, np.linspace(0, 1, BINS + 1)))
+    bins_N = np.clip(np.searchsorted(edges, confidence_N, side="right") - 1, 0, max(0, len(edges) - 2))
+    rows: list[dict[str, object]] = []
+    for number in range(max(1, len(edges) - 1)):
+        chosen = bins_N == number
+        if chosen.any():
+            rows.append(
+                {
+                    "x": round(float(confidence_N[chosen].mean()), 4),
+                    "y": round(float(right_N[chosen].mean()), 4),
+                    "series": series,
+                    "count": int(chosen.sum()),
+                }
+            )
+    return rows
 
 
 def curves(classes: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> list[Panel]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 import numpy as np
@@ -19,10 +19,13 @@ from sonde.base.rng import BatchRng
 from sonde.contracts.augment import AugmentParams, partner
 from sonde.contracts.batch import Batch
 from sonde.contracts.columns import Columns, EvalColumns, Tensors
+from sonde.contracts.decision import DecisionConfig
 from sonde.contracts.input import Input
 from sonde.contracts.panel import Panel
+from sonde.contracts.part import agree
 from sonde.contracts.records import Record, Records
 from sonde.contracts.target import Prediction, Target
+from sonde.targets import _decisions, _temperature
 from sonde.targets import _panels as panels
 from sonde.targets._classes import (
     MOST,
@@ -37,6 +40,7 @@ from sonde.targets._classes import (
     value_of,
     wrong_label,
 )
+from sonde.targets._decisions import Decision
 from sonde.targets._sums import examples, weighted_sum
 
 if TYPE_CHECKING:
@@ -66,7 +70,9 @@ class Category(Target):
     """Truth: "class" int64 (B,); after mixing also "partner" int64 (B,) and "share" float32 (B,).
 
     Classes are sorted by name; `class_counts` are their training records, `weights` what each counts in the loss;
-    `label_type` is what they were in the data, and are in answers.
+    `label_type` is what they were in the data, and are in answers. `temperatures` bring probabilities to what was
+    observed on the validation split (none, one, or one a class); `decision` is how the answered class is chosen, where
+    that is not the likeliest.
     Losses: cross-entropy with label smoothing (Szegedy et al. 2016) and class weights as
     `torch.nn.functional.cross_entropy` has them, or focal (Lin et al. 2017). Shape suffixes: B example, K class.
     """
@@ -75,13 +81,17 @@ class Category(Target):
     best: ClassVar = ("accuracy", "max")
     baseline_name: ClassVar = "majority class"
     tie_break: ClassVar = ("log_loss", "min")
-    lower_is_better: ClassVar = frozenset({"log_loss", "rms_calibration_error"})
+    lower_is_better: ClassVar = frozenset({"log_loss", "brier", "ece", "rms_calibration_error", "cost", "alarms"})
+    no_shares: ClassVar = frozenset({"cost"})
+    calibrations: ClassVar = _temperature.METHODS
 
     config: CategoryConfig
     classes: list[str]
     class_counts: list[int]
     weights: list[float] | None
     label_type: LabelType = "text"
+    temperatures: list[float] = field(default_factory=list)
+    decision: Decision | None = None
 
     @classmethod
     def fit(cls, config: CategoryConfig, records: Records, inputs: Mapping[str, Input]) -> Self:
@@ -101,6 +111,11 @@ class Category(Target):
 
     def check_fitted(self, inputs: Mapping[str, Input]) -> None:
         check_classes(self.classes, self.class_counts, self.weights)
+        count = len(self.classes)
+        agree(len(self.temperatures) in (0, 1, count), f"{len(self.temperatures)} temperatures for {count} classes")
+        agree(all(each > 0 for each in self.temperatures), "a temperature is not above 0")
+        if self.decision is not None:
+            _decisions.agrees(self.decision, count)
 
     @classmethod
     def sample(cls, count: int, rng: np.random.Generator, given: Records) -> tuple[CategoryConfig, Records]:
@@ -157,6 +172,11 @@ class Category(Target):
             cost_B = torch.lerp(self._cost(logits_BK, batch.truth["partner"]), cost_B, batch.truth["share"])
         return {self._term: weighted_sum(cost_B, batch.weight_B)}
 
+    def attack_loss(self, network: nn.Module, batch: Batch) -> Tensor:
+        """Plain cross-entropy."""
+        logits_BK = network(batch.inputs).float()
+        return torch.nn.functional.cross_entropy(logits_BK, batch.truth["class"], reduction="sum")
+
     def _cost(self, logits_BK: Tensor, class_B: Tensor) -> Tensor:
         smoothing = self.config.smoothing
         weights_K = None if self.weights is None else constant(self.weights, logits_BK.device)
@@ -179,8 +199,8 @@ class Category(Target):
 
         The label is a text, a whole number or a boolean, as in the data; JSON's keys are texts.
         """
-        probabilities_BK = network(batch.inputs).float().softmax(1)
-        best_B = probabilities_BK.argmax(1).tolist()
+        probabilities_BK = self._probabilities(network(batch.inputs))
+        best_B = _decisions.choose(self.decision, probabilities_BK.cpu().numpy()).tolist()
         rows = probabilities_BK.tolist()
         if len(self.classes) > MOST:
             tops = probabilities_BK.topk(MOST, dim=1).indices.tolist()
@@ -197,7 +217,65 @@ class Category(Target):
 
     @without_gradient
     def eval_outputs(self, network: nn.Module, batch: Batch) -> Columns:
-        return {"probabilities": network(batch.inputs).float().softmax(1), "class": batch.truth["class"]}
+        return {"probabilities": self._probabilities(network(batch.inputs)), "class": batch.truth["class"]}
+
+    def _probabilities(self, logits_BK: Tensor) -> Tensor:
+        return _temperature.softmax_at(self.temperatures, logits_BK.float())
+
+    def calibrate(self, columns: EvalColumns, method: str, weight_N: np.ndarray | None = None) -> Self:
+        """By the temperature, or one for each answered class."""
+        found = _temperature.fit_softmax(columns["probabilities"], columns["class"], method, weight_N)
+        return replace(self, temperatures=found)
+
+    def calibrated(self, columns: EvalColumns) -> EvalColumns:
+        scales = [1 / each for each in self.temperatures]
+        return {**columns, "probabilities": _temperature.rescale_softmax(columns["probabilities"], scales)}
+
+    def before_calibration(self, columns: EvalColumns) -> EvalColumns:
+        return {**columns, "probabilities": _temperature.rescale_softmax(columns["probabilities"], self.temperatures)}
+
+    def uncalibrated(self) -> Self:
+        return replace(self, temperatures=[], decision=None)
+
+    def check_decision(self, config: DecisionConfig) -> None:
+        _decisions.check(config, self.classes)
+
+    def decide(self, config: DecisionConfig, columns: EvalColumns) -> tuple[Self, list[str]]:
+        if not config.decides:
+            return self, []
+        decision, notes = _decisions.learn(config, columns["probabilities"], columns["class"], self.classes)
+        return replace(self, decision=decision), notes
+
+    def decision_in_words(self, columns: EvalColumns) -> str | None:
+        if self.decision is None:
+            return None
+        return _decisions.in_words(self.decision, columns["probabilities"], columns["class"], self.classes)
+
+    def nonconformity(self, columns: EvalColumns) -> np.ndarray:
+        """One minus the probability of the truth: least ambiguous sets (Sadinle et al. 2019)."""
+        return 1 - columns["probabilities"][np.arange(len(columns["class"])), columns["class"]].astype(np.float64)
+
+    def regions(self, answers: Tensor, limits: np.ndarray) -> list[Prediction]:
+        """{"set": [labels]}, the likeliest first; the answer is always among them, so that no set is empty."""
+        probabilities_BK = self._probabilities(answers).cpu().numpy()
+        inside_BK = 1 - probabilities_BK.astype(np.float64) <= limits
+        inside_BK[np.arange(len(inside_BK)), _decisions.choose(self.decision, probabilities_BK)] = True
+        order_BK = np.argsort(-probabilities_BK, axis=1, kind="stable")
+        return [
+            {"set": [value_of(self.classes[code], self.label_type) for code in order_K if inside_K[code]]}
+            for order_K, inside_K in zip(order_BK.tolist(), inside_BK, strict=True)
+        ]
+
+    def region_sizes(self, regions: Sequence[Prediction]) -> list[float]:
+        return [float(len(each["set"])) for each in regions]
+
+    def unsureness(self, answers: Tensor) -> Mapping[str, Tensor]:
+        """One minus the largest probability (Hendrycks and Gimpel 2017), and the energy (Liu et al. 2020)."""
+        logits_BK = answers.float()
+        return {"max-softmax": 1 - logits_BK.softmax(1).max(1).values, "energy": -logits_BK.logsumexp(1)}
+
+    def right(self, columns: EvalColumns) -> np.ndarray:
+        return _decisions.choose(self.decision, columns["probabilities"]) == columns["class"]
 
     def baseline(self, truth: Columns) -> Columns:
         """The shares of the classes in training: the majority class is predicted."""
@@ -212,9 +290,13 @@ class Category(Target):
 
     def panels(self, columns: EvalColumns) -> list[Panel]:
         probabilities_NK, true_N = columns["probabilities"], columns["class"]
-        found = [panels.confusion(true_N, probabilities_NK.argmax(1), self.classes)] if len(self.classes) <= 50 else []
+        answered_N = _decisions.choose(self.decision, probabilities_NK)
+        found = [panels.confusion(true_N, answered_N, self.classes)] if len(self.classes) <= 50 else []
         right_N = probabilities_NK.argmax(1) == true_N
-        found.append(panels.reliability(probabilities_NK.max(1), right_N))
+        before = self.before_calibration(columns)["probabilities"].max(1) if self.temperatures else None
+        found.append(panels.reliability(probabilities_NK.max(1), right_N, before))
+        if self.decision is not None:
+            found.append(_decisions.panel(self.decision, probabilities_NK, true_N, self.classes))
         if len(self.classes) == 2:
             found += panels.curves({self.classes[1]: (probabilities_NK[:, 1], true_N == 1)})
         elif len(self.classes) <= 10:
@@ -235,7 +317,8 @@ class Category(Target):
     def metrics(self, columns: Mapping[str, np.ndarray], weights_RN: np.ndarray) -> dict[str, np.ndarray]:
         probabilities_NK, true_N = columns["probabilities"], columns["class"]
         num_classes = len(self.classes)
-        predicted_N = probabilities_NK.argmax(axis=1)
+        predicted_N = _decisions.choose(self.decision, probabilities_NK)
+        confidence_N, likeliest_N = probabilities_NK.max(axis=1), probabilities_NK.argmax(axis=1) == true_N
         counts = metrics.tally(true_N, predicted_N, num_classes, weights_RN)
         scores = {
             "accuracy": metrics.accuracy(counts),
@@ -243,10 +326,14 @@ class Category(Target):
             "macro_f1": metrics.macro_f1(counts),
             "roc_auc": _roc_auc(probabilities_NK, true_N, weights_RN),
             "log_loss": metrics.log_loss(probabilities_NK, true_N, weights_RN),
-            "rms_calibration_error": metrics.rms_calibration_error(
-                probabilities_NK.max(axis=1), predicted_N == true_N, weights_RN
-            ),
+            "brier": metrics.brier(probabilities_NK, true_N, weights_RN),
+            "ece": metrics.debiased_calibration_error(confidence_N, likeliest_N, weights_RN),
+            "rms_calibration_error": metrics.rms_calibration_error(confidence_N, likeliest_N, weights_RN),
         }
+        if self.decision is not None and self.decision["costs"]:
+            scores["cost"] = metrics.mean(_decisions.costs_of(self.decision, true_N, predicted_N), weights_RN)
+        elif self.decision is not None:
+            scores["alarms"] = metrics.mean(predicted_N == self.decision["wanted"], weights_RN)
         if num_classes > 10:
             scores["top5_accuracy"] = metrics.top_accuracy(probabilities_NK, true_N, weights_RN, most=5)
         if num_classes <= MOST:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
@@ -25,6 +25,7 @@ from sonde.contracts.part import agree
 from sonde.contracts.records import Record, Records, numbers_of
 from sonde.contracts.target import Prediction, Target
 from sonde.targets import _panels as panels
+from sonde.targets import _temperature
 from sonde.targets._classes import (
     MOST,
     LabelType,
@@ -78,6 +79,8 @@ class Labels(Target):
     needs_truth: ClassVar = False
     baseline_name: ClassVar = "label frequencies"
     best: ClassVar = ("mean_average_precision", "max")
+    lower_is_better: ClassVar = frozenset({"log_loss"})
+    calibrations: ClassVar = _temperature.METHODS
 
     config: LabelsConfig
     classes: list[str]
@@ -85,6 +88,7 @@ class Labels(Target):
     num_records: int
     weights: list[float] | None
     label_type: LabelType = "text"
+    temperatures: list[float] = field(default_factory=list)
 
     @classmethod
     def fit(cls, config: LabelsConfig, records: Records, inputs: Mapping[str, Input]) -> Self:
@@ -121,6 +125,9 @@ class Labels(Target):
     def check_fitted(self, inputs: Mapping[str, Input]) -> None:
         check_classes(self.classes, self.class_counts, self.weights)
         agree(self.config.fields in ([], self.classes), "the labels are not the fields of the settings")
+        count = len(self.classes)
+        agree(len(self.temperatures) in (0, 1, count), f"{len(self.temperatures)} temperatures for {count} labels")
+        agree(all(each > 0 for each in self.temperatures), "a temperature is not above 0")
 
     @classmethod
     def sample(cls, count: int, rng: np.random.Generator, given: Records) -> tuple[LabelsConfig, Records]:
@@ -198,7 +205,7 @@ class Labels(Target):
     @without_gradient
     def predict(self, network: nn.Module, batch: Batch) -> list[Prediction]:
         """{"labels": [...], "probabilities": {label: p}}; of many labels the 20 likeliest, best first."""
-        logits_BK = network(batch.inputs).float()
+        logits_BK = _temperature.divided(self.temperatures, network(batch.inputs).float())
         rows = logits_BK.sigmoid().tolist()
         if len(self.classes) > MOST:
             tops = logits_BK.topk(MOST, dim=1).indices.tolist()
@@ -218,7 +225,30 @@ class Labels(Target):
 
     @without_gradient
     def eval_outputs(self, network: nn.Module, batch: Batch) -> Columns:
-        return {"probabilities": network(batch.inputs).float().sigmoid(), "labels": batch.truth["labels"]}
+        return {"probabilities": self._probabilities(network(batch.inputs)), "labels": batch.truth["labels"]}
+
+    def _probabilities(self, logits_BK: Tensor) -> Tensor:
+        return _temperature.divided(self.temperatures, logits_BK.float()).sigmoid()
+
+    def calibrate(self, columns: EvalColumns, method: str, weight_N: np.ndarray | None = None) -> Self:
+        """By the temperature, or one for each label: the order of records within a label stays."""
+        found = _temperature.fit_sigmoid(columns["probabilities"], columns["labels"], method, weight_N)
+        return replace(self, temperatures=found)
+
+    def calibrated(self, columns: EvalColumns) -> EvalColumns:
+        scales = [1 / each for each in self.temperatures]
+        return {**columns, "probabilities": _temperature.rescale_sigmoid(columns["probabilities"], scales)}
+
+    def before_calibration(self, columns: EvalColumns) -> EvalColumns:
+        return {**columns, "probabilities": _temperature.rescale_sigmoid(columns["probabilities"], self.temperatures)}
+
+    def uncalibrated(self) -> Self:
+        return replace(self, temperatures=[])
+
+    def unsureness(self, answers: Tensor) -> Mapping[str, Tensor]:
+        """The energy, summed over labels (Wang et al. 2021, "Can multi-label classification networks know what they
+        don't know?")."""
+        return {"energy": -torch.nn.functional.softplus(answers.float()).sum(1)}
 
     def baseline(self, truth: Columns) -> Columns:
         """The share of the training records that have each label."""
@@ -236,8 +266,12 @@ class Labels(Target):
         right_NK = (probabilities_NK >= 0.5) == true_NK
         sure_NK = np.maximum(probabilities_NK, 1 - probabilities_NK)
         most = np.argsort(-true_NK.sum(0))[:10].tolist()
+        before = None
+        if self.temperatures:
+            before = self.before_calibration(columns)["probabilities"].ravel()
+            before = np.maximum(before, 1 - before)
         return [
-            panels.reliability(sure_NK.ravel(), right_NK.ravel()),
+            panels.reliability(sure_NK.ravel(), right_NK.ravel(), before),
             *panels.curves({self.classes[code]: (probabilities_NK[:, code], true_NK[:, code]) for code in most}),
         ]
 
@@ -258,6 +292,7 @@ class Labels(Target):
             "macro_f1": metrics.macro_f1(counts),
             "roc_auc": metrics.roc_auc_macro(probabilities_NK, true_NK, weights_RN),
             "subset_accuracy": metrics.mean((true_NK == predicted_NK).all(axis=1), weights_RN),
+            "log_loss": metrics.mean(self.costs(columns) / max(1, len(self.classes)), weights_RN),
         }
         if len(self.classes) <= MOST:
             f1_RK = metrics.f1(counts)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
@@ -29,7 +29,7 @@ from sonde.targets._classes import objects, text_of
 from sonde.targets._sums import examples, weighted_sum
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
     from sonde.contracts.classical import Problem
 
@@ -176,6 +176,30 @@ class Number(Target):
     def costs(self, columns: EvalColumns) -> np.ndarray:
         """The mean absolute error, on the scale of the loss."""
         return np.abs(columns["answer"] - columns["value"]).mean(axis=1)
+
+    def nonconformity(self, columns: EvalColumns) -> np.ndarray:
+        """The absolute errors (N, F), on the scale of the loss."""
+        return np.abs(columns["answer"].astype(np.float64) - columns["value"])
+
+    def regions(self, answers: Tensor, limits: np.ndarray) -> list[Prediction]:
+        """{"low", "high"}, or {"intervals": {field: [low, high]}} of several fields; none where a limit is infinite."""
+        answer_BF = answers.float().cpu().numpy().astype(np.float64)
+        low_BF, high_BF = self._in_units(answer_BF - limits), self._in_units(answer_BF + limits)
+        ends = [
+            [None if np.isinf(limit) else [low, high] for low, high, limit in zip(*row, strict=True)]
+            for row in zip(low_BF.tolist(), high_BF.tolist(), limits.tolist(), strict=True)
+        ]
+        if not self.config.fields:
+            return [{"low": one[0] if one else None, "high": one[1] if one else None} for (one,) in ends]
+        return [{"intervals": dict(zip(self.names, row, strict=True))} for row in ends]
+
+    def region_sizes(self, regions: Sequence[Prediction]) -> list[float]:
+        sizes = []
+        for each in regions:
+            pairs = list(each["intervals"].values()) if "intervals" in each else [(each["low"], each["high"])]
+            widths = [np.inf if pair is None or pair[0] is None else pair[1] - pair[0] for pair in pairs]
+            sizes.append(float(np.mean(widths)))
+        return sizes
 
     def panels(self, columns: EvalColumns) -> list[Panel]:
         true_NF, answer_NF = self._in_units(columns["value"]), self._in_units(columns["answer"])

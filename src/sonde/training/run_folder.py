@@ -45,6 +45,8 @@ class RunFolder:
         self.findings = path / "check.json"
         self.model = path / "model"
         self.adapters = path / "adapter"
+        # Not in the log: that is the same for two runs of one recipe.
+        self.time = path / "time.json"
 
     @classmethod
     @contextlib.contextmanager

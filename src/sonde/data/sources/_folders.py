@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Literal
 
@@ -199,6 +199,19 @@ def objects(values: list) -> np.ndarray:
     field = np.empty(len(values), dtype=object)
     field[:] = values
     return field
+
+
+def arrays(values: Sequence[np.ndarray]) -> np.ndarray:
+    """A field of arrays, which may all be of one shape."""
+    field = np.empty(len(values), dtype=object)
+    for place, value in enumerate(values):
+        field[place] = value
+    return field
+
+
+def plain(value: object) -> object:
+    """A value as Python has it."""
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def given_split(splits: Set[str]) -> tuple[dict[str, object], str | None]:

@@ -21,10 +21,11 @@ from sonde.contracts.records import MISSING_NUMBERS, Records, is_missing
 from sonde.data.sources import _folders
 from sonde.data.sources._folders import Medium
 from sonde.data.sources._leaks import gives_away, sample, tells_of
+from sonde.data.sources._smiles import is_smiles, varies
 from sonde.data.sources._written import source_of, written
 from sonde.data.split import part_of
 
-Role = Literal["feature", "text", "image", "audio", "document", "id", "time", "constant", "list", "unclear"]
+Role = Literal["feature", "text", "image", "audio", "document", "molecule", "id", "time", "constant", "list", "unclear"]
 
 
 _SPLIT_NAMES = frozenset({"split", "fold", "subset", "set", "partition"})
@@ -67,7 +68,14 @@ _ABOUT_FILES = re.compile(
 )
 # Texts whose words are counted.
 _SAMPLE = 1000
-_WHAT = {"time": "dates", "image": "picture files", "audio": "sound files", "document": "files", "unclear": "dates"}
+_WHAT = {
+    "molecule": "molecules",
+    "time": "dates",
+    "image": "picture files",
+    "audio": "sound files",
+    "document": "files",
+    "unclear": "dates",
+}
 NONE: Mapping[str, Medium] = MappingProxyType({})
 NO_REASONS: Mapping[str, str] = MappingProxyType({})
 
@@ -218,6 +226,8 @@ def _role(name: str, values: np.ndarray, present: list[Any], distinct: int) -> R
         return "image"
     if suffixes <= _folders.SOUNDS:
         return "audio"
+    if is_smiles(name, texts):
+        return "molecule"
     if named or (distinct > _MANY and distinct > _DIFFERENT * len(present)):
         if not named and _separator(texts, _LIST_SEPARATORS):
             return "list"
@@ -296,7 +306,10 @@ def _target(column: _Column, notes: dict[str, str]) -> dict[str, Any]:
     separator = _separator(values, _LIST_SEPARATORS if column.role == "feature" else (*_LIST_SEPARATORS, ","))
     if column.role == "list" or (separator and column.role in ("feature", "text", "id")):
         return _labels(name, values, separator, notes)
-    if column.role in ("time", "image", "audio", "document", "text", "id", "unclear") and values.dtype.kind not in "if":
+    if (
+        column.role in ("time", "image", "audio", "document", "molecule", "text", "id", "unclear")
+        and values.dtype.kind not in "if"
+    ):
         what = _WHAT.get(column.role, "texts")
         raise UserError(
             f"the column {name!r} has {column.distinct} different {what} in {len(values)} rows",
@@ -353,15 +366,17 @@ def _inputs(
     by_role: dict[str, list[_Column]] = {}
     for column in others:
         by_role.setdefault(column.role, []).append(column)
-    files = [by_role[role][0] for role in ("image", "audio", "document") if role in by_role]
+    files = [by_role[role][0] for role in ("image", "audio", "document", "molecule") if role in by_role]
     # Several columns of texts are read one after another; texts in files stand alone.
     texts = [] if "document" in by_role else by_role.get("text", [])
     if kind in ("sequence", "ctc"):
+        files = [column for column in files if column.role != "molecule"]
         return _to_write_from(files[:1] or [*texts, *by_role.get("id", [])], target, others, notes)
     features = [*by_role.get("feature", []), *by_role.get("time", [])]
     why: dict[str, str] = {}
     if files:
-        why = {column.name: reason for column in features if (reason := _adds_nothing(column, target))}
+        molecule = next((column for column in files if column.role == "molecule"), None)
+        why = {column.name: reason for column in features if (reason := _adds_nothing(column, target, molecule))}
         features = [column for column in features if column.name not in why]
     features = _without_leaks(features, target, kind, needed=not texts and not files, warnings=warnings)
     if not texts and not features and not files:
@@ -409,8 +424,10 @@ def _to_write_from(
     return {medium: {"kind": medium, "field": chosen.name}}
 
 
-def _adds_nothing(column: _Column, target: _Column) -> str | None:
-    """Why a feature beside files is not worth asking for, if it is not."""
+def _adds_nothing(column: _Column, target: _Column, molecule: _Column | None) -> str | None:
+    """Why a feature beside files or molecules is not worth asking for, if it is not."""
+    if molecule is not None and not varies(molecule.values, column.values):
+        return "never differs for one molecule"
     if _names_group(column):
         return "names a group"
     if _ABOUT_FILES.fullmatch(column.name):
@@ -462,6 +479,7 @@ def _listed(columns: Iterable[_Column], why: Mapping[str, str] = NO_REASONS) -> 
         "list": " (lists or objects)",
         "image": " (more pictures)",
         "audio": " (more sounds)",
+        "molecule": " (more molecules)",
         "text": " (texts beside those in files)",
         "unclear": " (dates: day or month first? say so with data.dates)",
     }
