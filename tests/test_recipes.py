@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import runpy
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,12 @@ def test_a_ready_recipe_runs(path, shared, tmp_path):
     if "node-graph" in text:
         # Every batch computes the whole graph.
         changes.append("training.batch_size=140")
+    if '"../moving_digits"' in text:
+        make = runpy.run_path(str(path.parents[1] / "benchmarks" / "moving_digits.py"))["make"]
+        make(tmp_path / "clips", 40, "direction")
+        changes.append(f"data.source={tmp_path / 'clips'}")
+    if '"volume"' in text:
+        changes += ["network.widths=[4,8]", "inputs.volume.size=[16,16,16]"]
     if "next-token" in text:
         changes += ["inputs.text.window=32", "network.layers=1"]
     if 'kind = "future"' in text:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,7 +52,8 @@ class Run:
             shown = {name: score for name, score in found.items() if "/" not in name}
             wide = max(18, *map(len, shown))
             lines += [f"  {name:<{wide}} {score!s:<30} {self._beside(score)}".rstrip() for name, score in shown.items()]
-        lines += [one.to_text() for one in self.findings if one.check == "training"]
+        told = [one for one in self.findings if one.check in checks.OF_TRAINING and one.verdict != "pass"]
+        lines += [one.to_text() for one in (*told, *(one for one in self.findings if one.check == "training"))]
         return "\n".join([*lines, "made", f"  run        {self.folder}", f"  artifact   {self.artifact}"])
 
     def _beside(self, score: evaluation.Score) -> str:
@@ -107,6 +108,7 @@ def fit(
         folder.record_inputs(recipe.to_toml(), data.snapshot)
         # What training sees: with the features of frozen backbones in place of their inputs.
         ready, seen = task, sets
+        records_of = _no_records
         if net is None:
             with Log(folder.log, 0) as log:
                 log.splits(sets)
@@ -115,7 +117,7 @@ def fit(
             for note in stages.about_network(net):
                 progress.message(note)
             ready, seen = stages.keep_features(recipe, task, net, sets, progress)
-            state = _train(recipe, ready, net, seen, folder, progress)
+            state, records_of = _train(recipe, ready, net, seen, folder, progress)
             if dist.is_main():
                 stages.write_adapters(recipe, state.network, folder.adapters, progress)
             stages.merge_adapters(recipe, ready, state, seen, progress)
@@ -129,7 +131,7 @@ def fit(
         if dist.is_main():
             files.write_json(folder.scores, evaluation.to_json(scores))
             if net is not None:
-                findings.append(checks.after_training(recipe, task, folder.log, scores))
+                findings += checks.after_training(recipe, task, folder.log, scores, records_of)
             files.write_json(folder.findings, [one.to_json() for one in findings])
             own = network is not None
             described = recipe.classical or (None if own else stages.resolved_networks(recipe, state.network))
@@ -149,6 +151,11 @@ def fit(
     )
 
 
+def _no_records(step: int) -> list[str]:
+    """A model that is fitted in one go has no batches."""
+    return []
+
+
 def _train(
     recipe: Recipe,
     task: Task,
@@ -156,8 +163,9 @@ def _train(
     sets: dict[str, Encoded],
     folder: RunFolder,
     progress: Progress,
-) -> loop.State:
-    """The network trained from where its last checkpoint stands, with the weights that become the artifact."""
+) -> tuple[loop.State, Callable[[int], list[str]]]:
+    """The network trained from where its last checkpoint stands, with the weights that become the artifact; and what
+    names the records of a step's batch."""
     state, plan, batches = stages.prepare(recipe, task, network, sets["train"], folder.precision_file, progress)
     stages.show_first_batch(task, batches, recipe.training.seed, folder)
     position = checkpoint.restore(folder.checkpoints, state, progress.message)
@@ -176,4 +184,5 @@ def _train(
             progress=progress,
         ).run()
     stages.use_best(recipe, folder, state)
-    return state
+    ids = sets["train"].ids
+    return state, lambda step: [ids[row] for row in batches.at(step - 1).batch.records_B.tolist()]

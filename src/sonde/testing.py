@@ -87,7 +87,7 @@ def check_input(kind: type[Input]) -> None:
     given = _copy(tensors)
     LAYOUTS[part.spec.layout].check(part.spec, part.preprocess(given), count)
     _equal(given, tensors, "preprocess changes what it is given")
-    for per in LAYOUTS[part.spec.layout].gives:
+    for per in part.gives:
         advice = kind.recommend(config, OutputSpec(per=(per,)), records)
         assert isinstance(advice, Advice)
         kind.Config.model_validate({**config.model_dump(), **advice.input})
@@ -169,9 +169,12 @@ def check_task(inputs: type[Input], target: type[Target], network: type[Backbone
 def belongs(target: type[Target], kind: type[Input]) -> bool:
     """Whether a target says that it can belong to an input of this kind."""
     config, records = kind.sample(COUNT, np.random.default_rng(0))
-    layout = kind.fit(config, records).spec.layout
-    answerable = bool(set(target.asks.per) & set(LAYOUTS[layout].gives))
-    return answerable and (not target.accepts or layout in target.accepts)
+    part = kind.fit(config, records)
+    spec = part.spec
+    answerable = bool(set(target.asks.per) & set(part.gives))
+    if spec.layout == "grid" and len(spec.size) not in target.dimensions:
+        return False
+    return answerable and (not target.accepts or spec.layout in target.accepts)
 
 
 def sample_task(kind: type[Input], target: type[Target], *, beside: str | None = None) -> tuple[Task, Examples]:
@@ -358,7 +361,9 @@ def _check_saving(task: Task, examples: Examples) -> None:
     """A target as an artifact gives it back asks the same."""
     restored = _restored(task.target)
     restored.check_fitted(task.inputs)
-    assert restored.outputs(task.specs) == task.outputs, "saving and restoring changes what a target asks"
+    assert Task(inputs=task.inputs, target=restored).outputs == task.outputs, (
+        "saving and restoring changes what a target asks"
+    )
 
 
 def _check_backbone(backbone: Backbone, spec: InputSpec, output: OutputSpec, tensors: Tensors) -> None:

@@ -100,7 +100,9 @@ def test_class_folders_errors(tmp_path: Path) -> None:
     )
     root = touch(tmp_path, "a/1.png", "b/1.npy")
     text = fails(ClassFolders, root)
-    assert text.startswith("the class folder ROOT/b has no pictures or sounds. Expected files ending in .bmp, .flac")
+    assert text.startswith(
+        "the class folder ROOT/b has no pictures, sounds, clips or scans. Expected files ending in .avi, .bmp"
+    )
     assert text.endswith("hint: fill it, or move it away if it is no class")
 
 

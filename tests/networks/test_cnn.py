@@ -33,11 +33,11 @@ def test_frames_are_a_picture_with_time_across():
     torch.testing.assert_close(as_frames({"frames": frames, "length": torch.tensor([7, 7])}), expected)
 
 
-def test_a_volume_is_refused():
+def test_a_grid_of_four_axes_is_refused():
     with pytest.raises(UserError) as caught:
-        Cnn(CONFIG, InputSpec(layout="grid", channels=1, size=(8, 8, 8)), OutputSpec(per=("example",), width=2))
+        Cnn(CONFIG, InputSpec(layout="grid", channels=1, size=(8, 8, 8, 8)), OutputSpec(per=("example",), width=2))
     assert str(caught.value) == (
-        "network 'cnn' takes pictures; the input's grid has 3 dimensions. Expected a grid of height and width."
+        "network 'cnn' takes pictures; the input's grid has 4 dimensions. Expected a grid of height and width."
     )
 
 

@@ -114,7 +114,7 @@ def test_patches_cut_the_picture_row_by_row():
 @pytest.mark.parametrize(("size", "patch"), [((28, 28), 4), ((64, 64), 8), ((5, 9), 1), ((224, 224), 28)])
 def test_a_patch_is_an_eighth_of_the_picture(size, patch):
     backbone = Transformer(TransformerConfig(**TINY), InputSpec(layout="grid", channels=1, size=size), EXAMPLE)
-    assert backbone.entry.patch == patch
+    assert backbone.entry.patch == (patch, patch)
 
 
 def test_more_positions_than_were_learnt():

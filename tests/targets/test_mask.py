@@ -344,7 +344,7 @@ def test_the_input_that_a_mask_belongs_to():
         ({"a": picture, "c": picture}, {}, r"can belong to several inputs: a, c.*choose one with target\.input"),
         ({"a": picture}, {"input": "aa"}, r"target\.input: the input 'aa' does not exist"),
         ({"b": row}, {"input": "b"}, r"target\.input is 'b', which offers vector.*an input that offers grid"),
-        ({"b": sound}, {}, "the input 'b' is no picture"),
+        ({"b": sound}, {}, "the input 'b' is neither a picture nor a volume"),
     ):
         with pytest.raises(UserError, match=text):
             mask(inputs=inputs, **settings)

@@ -14,7 +14,7 @@ from torch import nn
 
 from sonde.base.errors import CheckFailed, unknown
 from sonde.base.progress import NoProgress, Progress
-from sonde.checks import columns, duplicates, labels, preflight, shift, verdict
+from sonde.checks import annotators, answers, columns, duplicates, labels, near, preflight, shift, verdict, vitals
 from sonde.checks.preflight import Flight
 from sonde.checks.subject import Subject
 from sonde.contracts.finding import Finding
@@ -34,16 +34,28 @@ QUICK = (
     labels.class_sizes,
     columns.leaks,
     columns.owners,
+    columns.missing_columns,
 )
-THOROUGH = (labels.suspicious_labels, shift.splits_differ)
+THOROUGH = (
+    near.near_duplicates,
+    annotators.agreement,
+    labels.suspicious_labels,
+    shift.splits_differ,
+    shift.channel_order,
+)
 PREFLIGHT = (
     preflight.loss_at_the_start,
+    answers.logits,
+    answers.frozen,
     preflight.gradients,
     preflight.independence,
+    answers.causality,
     preflight.learns_by_heart,
     preflight.learning_rate,
     preflight.forecast,
 )
+# What is said of a training beside the verdict on its curves.
+OF_TRAINING = ("dead units", "saturated units", "gradients by depth", "update to weight", "clipping", "loss spikes")
 # Examples from which on `sonde fit` leaves its checks to `sonde check`: they would take more than a few seconds.
 LARGE = 200_000
 
@@ -85,20 +97,36 @@ def before_training(
     return findings
 
 
-def after_training(recipe: Recipe, task: Task, log: Path, scores: Mapping[str, Mapping[str, Score]]) -> Finding:
-    """How training went, by its curves and its scores."""
+def after_training(
+    recipe: Recipe,
+    task: Task,
+    log: Path,
+    scores: Mapping[str, Mapping[str, Score]],
+    records_of: Callable[[int], Sequence[str]],
+) -> list[Finding]:
+    """How training went, by its curves, its scores and the looks at units, gradients and updates; the verdict last.
+
+    `records_of` names the records of a step's batch.
+    """
     name, better = task.target.monitor
     if recipe.training.monitor:
         name = recipe.training.monitor
         better = "min" if name.partition("/")[0] in task.target.lower_is_better else "max"
     score = next((found[name] for split in ("test", "validation") if name in (found := scores.get(split, {}))), None)
-    return verdict.judge(
-        verdict.Curves.read(log),
+    curves, looks = verdict.Curves.read(log), vitals.Looks.read(log)
+    found = [] if looks is None else [*vitals.findings(looks)]
+    found += vitals.clipping(log, recipe.training.max_grad_norm)
+    found += vitals.spikes(curves.steps, curves.losses, records_of)
+    judged = verdict.judge(
+        curves,
         monitor=(name, better),
         proper=task.target.tie_break if recipe.training.monitor is None else None,
         baseline=None if score is None else score.baseline,
         interval=(None, None) if score is None else (score.low, score.high),
+        first=vitals.first_thing(found),
+        loss_tells=task.target.loss_reaches_zero,
     )
+    return [*found, judged]
 
 
 def fly(subject: Subject, own: nn.Module | None = None, progress: Progress | None = None) -> list[Finding]:

@@ -9,6 +9,7 @@ import numpy as np
 
 from sonde.checks.subject import Subject
 from sonde.contracts.finding import Finding, Verdict
+from sonde.contracts.records import is_missing
 
 # A column alone that is right so often on records it did not see, where the majority class is not: from here on it is
 # more often a copy of the answer, written down after it, than a good measurement.
@@ -132,3 +133,44 @@ def owners(subject: Subject) -> Iterator[Finding]:
                     fix=f'data.group = "{name}" keeps the records of one on one side, and makes the intervals honest',
                     numbers={"field": name, "split": split, "shared": len(both)},
                 )
+
+
+# A column that is missing in so many records, and one of which so many records share the value.
+MISSING, ALIKE = 0.5, 0.995
+
+
+def missing_columns(subject: Subject) -> Iterator[Finding]:
+    """Columns of a table that most records lack, and columns of which nearly all records have one value."""
+    train = subject.data.splits["train"]
+    named = {
+        name: values
+        for key, part in subject.task.inputs.items()
+        for name, values in part.named(subject.sets["train"].examples.inputs[key]).items()
+    }
+    if not named:
+        return
+    shares = {name: float(is_missing(train.fields[name]).mean()) for name in named if name in train.fields}
+    bad = {name: share for name, share in shares.items() if share >= MISSING}
+    yield Finding(
+        check="missing columns",
+        verdict="warn" if bad else "pass",
+        text=f"{len(bad)} of {len(named)} columns are missing in half of the records or more"
+        + (": " + ", ".join(f"{name!r} ({share:.0%})" for name, share in list(bad.items())[:5]) if bad else ""),
+        fix="was something lost on the way? if not, is it missing in use, too? else take it out of the fields",
+        numbers={"missing": {name: round(share, 4) for name, share in shares.items()}},
+    )
+    alike = {name: _commonest(values) for name, values in named.items() if len(values) >= 200}
+    near = [name for name, share in alike.items() if ALIKE <= share < 1]
+    yield Finding(
+        check="near-constant columns",
+        verdict="warn" if near else "pass",
+        text=f"{len(near)} of {len(named)} columns have one value in {ALIKE:.1%} of the records or more"
+        + (f": {', '.join(map(repr, near[:5]))}" if near else ""),
+        fix="a network can learn little from so few other records; take it out of the fields, or collect more of them",
+        numbers={"columns": near},
+    )
+
+
+def _commonest(values: np.ndarray) -> float:
+    """The share of the commonest value."""
+    return float(np.unique(values, return_counts=True)[1].max() / len(values))

@@ -15,6 +15,9 @@ from sonde.contracts.finding import Finding, judged
 FEW_TO_LEARN, FEW_TO_SCORE = 5, 10
 # Records that the cheap model is trained on, folds, and the fewest it can judge.
 MOST, FOLDS, FEWEST = 6000, 5, 50
+# Standard errors above the majority class that chance reaches once in a thousand sets; folds share their records, so
+# that two are reached too often.
+CHANCE = 3.0
 # The share of labels that confident learning finds wrong.
 WRONG_WARN, WRONG_FAIL = 0.03, 0.3
 
@@ -68,7 +71,7 @@ def suspicious_labels(subject: Subject) -> Iterator[Finding]:
     error = (right * (1 - right) / len(label)) ** 0.5
     yield Finding(
         check="signal",
-        verdict="warn" if right <= majority + 2 * error else "pass",
+        verdict="warn" if right <= majority + CHANCE * error else "pass",
         text=f"a cheap model over plain features is right on {right:.3f} of {len(label):,} training records that it "
         f"did not see; the majority class on {majority:.3f}",
         fix="if people can tell, look for shuffled labels or a wrong file; else a network may find what it does not",

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sonde import loop, stages
-from sonde.base.device import choose_device
+from sonde import evaluation, loop, stages
+from sonde.base.device import Precision, choose_device
 from sonde.base.progress import NoProgress
 from sonde.checks.subject import Subject
 from sonde.contracts.batch import Batch
@@ -29,10 +29,14 @@ FEW, SECONDS, STEPS = 100, 60.0, 1500
 ENOUGH = 100
 # Learned by heart: what is left of the loss's way from its start to its floor.
 LEARNED, HARDLY = 0.15, 0.6
+# The share of what a score could gain, where the loss does not end at zero.
+GAINED = 0.2
 # Steps of the range test, and the factors on the recipe's rate that it goes through.
 RANGE_STEPS, LOWEST, HIGHEST = 60, 1e-3, 1e3
 # So many times below where the loss falls fastest a rate wastes most of its steps.
 FAR = 300.0
+# A rate so many times above where the loss falls fastest learns by luck.
+NEAR_END = 0.2
 # Steps that the forecast is made of.
 TIMED = 8
 
@@ -108,12 +112,14 @@ def gradients(flight: Flight) -> Iterator[Finding]:
     """Every trainable parameter gets a finite gradient that is not zero throughout."""
     state, plan, batches = flight.started()
     reached: dict[str, bool] = {}
+    matrices: set[str] = set()
     finite = True
     for number in range(3):
         batch, epoch = batches.at(number)
         loop.gradients(flight.subject.task, batch.to(plan.precision.device), epoch, state, plan)
         for name, parameter in state.network.named_parameters():
             if parameter.requires_grad:
+                matrices |= {name} if parameter.ndim > 1 else set()
                 there = parameter.grad is not None and bool(parameter.grad.abs().max() > 0)
                 reached[name] = reached.get(name, False) or there
                 finite &= parameter.grad is None or bool(parameter.grad.isfinite().all())
@@ -124,7 +130,8 @@ def gradients(flight: Flight) -> Iterator[Finding]:
     verdict: Verdict = "pass"
     if not finite or not reached or share >= 0.5:
         verdict = "fail"
-    elif dead:
+    elif len(dead) == len(reached) or matrices & set(dead):
+        # A scale or a bias alone may wait for examples that reach it: a level of a pyramid for large objects.
         verdict = "warn"
     what = f"{len(reached) - len(dead)} of {len(reached)} trainable tensors get a gradient"
     what += f"; {frozen} are frozen" if frozen else ""
@@ -205,6 +212,9 @@ def learns_by_heart(flight: Flight) -> Iterator[Finding]:
             fix="lower training.optimizer.lr",
         )
         return
+    if not task.target.loss_reaches_zero:
+        yield _scores_by_heart(flight, task, some, state, len(losses))
+        return
     floor = _floor(task)
     left = (min(float(np.mean(losses[-5:])), losses[-1]) - floor) / max(1e-9, losses[0] - floor)
     enough = len(losses) >= ENOUGH
@@ -220,6 +230,27 @@ def learns_by_heart(flight: Flight) -> Iterator[Finding]:
         text=text,
         fix="look at inputs and truths side by side; try another rate; is anything frozen?",
         numbers={"start": losses[0], "end": losses[-1], "steps": len(losses), "left": left},
+    )
+
+
+def _scores_by_heart(flight: Flight, task: Task, some: Encoded, state: loop.State, steps: int) -> Finding:
+    """By the score that counts, where the loss does not say how much is learned: before and after, on the examples."""
+    exact = Precision(kind="fp32", device=choose_device())
+    name, better = task.target.monitor
+    before, after = (
+        evaluation.values(task, evaluation.eval_outputs(task, network, some.examples, precision=exact), None)[name]
+        for network in (flight.network(), state.network)
+    )
+    gained = after - before if better == "max" else before - after
+    whole = 1 - before if better == "max" and name not in task.target.no_shares else abs(before)
+    share = gained / max(1e-9, abs(whole))
+    verdict: Verdict = "pass" if share >= GAINED else "fail" if share <= 0 and steps >= ENOUGH else "warn"
+    return Finding(
+        check="learns by heart",
+        verdict=verdict,
+        text=f"{len(some.examples)} examples: {name} {before:.4g} to {after:.4g} in {steps} steps",
+        fix="look at inputs and truths side by side; try another rate; is anything frozen?",
+        numbers={"start": before, "end": after, "steps": steps, "left": 1 - share},
     )
 
 
@@ -263,13 +294,15 @@ def learning_rate(flight: Flight) -> Iterator[Finding]:
         )
         return
     smooth = np.convolve(losses, np.ones(5) / 5, mode="valid")
-    # The curve falls on by the steps made so far, so its lowest place is too far out: the steepest is where to be.
+    # The curve falls on by the steps made so far, so its lowest place is too far out: where half of the way is gone it
+    # is steepest, and unlike single differences that place does not hang on which examples a batch has.
     lowest = int(np.argmin(smooth))
-    steepest = float(factors[2 + (int(np.argmin(np.diff(smooth[: lowest + 1]))) if lowest else 0)])
+    halfway = int(np.argmax(smooth <= (smooth[0] + smooth[lowest]) / 2))
+    steepest = float(factors[2 + halfway])
     verdict: Verdict = "pass"
     if highest <= 1:
         verdict = "fail"
-    elif factors[lowest + 2] < 0.5 or steepest > FAR:
+    elif factors[lowest + 2] < 0.5 or steepest > FAR or steepest < NEAR_END:
         verdict = "warn"
     yield Finding(
         check="learning rate",
@@ -301,14 +334,19 @@ def forecast(flight: Flight) -> Iterator[Finding]:
 
     batches.at = timed  # type: ignore[method-assign,assignment]
     steps = loop.train(flight.subject.task, batches, state, plan)
-    for _ in range(2):
-        if next(steps, None) is None:
-            return
-    waited, started, made = 0.0, time.perf_counter(), 0
-    for _ in steps:
-        made += 1
-        if made >= TIMED or time.perf_counter() - started > 20:
-            break
+    started, made = time.perf_counter(), 0
+    try:
+        for _ in range(2):
+            if next(steps, None) is None:
+                return
+        waited, started = 0.0, time.perf_counter()
+        for _ in steps:
+            made += 1
+            if made >= TIMED or time.perf_counter() - started > 20:
+                break
+    except loop.DivergedAtStep:
+        # Told of by the checks before this one; the steps until then have their time.
+        pass
     if not made:
         return
     each = (time.perf_counter() - started) / made

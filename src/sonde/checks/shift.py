@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
+import torch
 
 from sonde.checks import features
 from sonde.checks.subject import Subject
@@ -50,3 +51,35 @@ def splits_differ(subject: Subject) -> Iterator[Finding]:
             fix="if the split is not meant to be another time or place, draw it at random: data.split",
             numbers={"split": split, "roc_auc": area},
         )
+
+
+# Pictures whose channels are swapped are so many times nearer to training in the other order.
+SWAPPED = 4.0
+
+
+def channel_order(subject: Subject) -> Iterator[Finding]:
+    """Whether the colours of a split are those of training read backwards: BGR for RGB."""
+    for name, spec in subject.task.specs.items():
+        if spec.layout != "grid" or spec.channels != 3:
+            continue
+        train = _colours(subject, "train", name)
+        for split in subject.held_out:
+            theirs = _colours(subject, split, name)
+            straight, back = float(np.abs(train - theirs).max()), float(np.abs(train - theirs[::-1]).max())
+            swapped = straight > SWAPPED * back and straight > 0.05
+            yield Finding(
+                check="channel order",
+                verdict="fail" if swapped else "pass",
+                text=f"mean colours of {split} are {straight:.3f} from those of training, and {back:.3f} in the other "
+                "order of channels",
+                fix="one of the two was written as BGR (OpenCV's order) and the other as RGB: write both as RGB",
+                numbers={"split": split, "straight": straight, "swapped": back},
+            )
+
+
+def _colours(subject: Subject, split: str, name: str) -> np.ndarray:
+    """The mean of each channel, from 0 to 1."""
+    grid = subject.sets[split].examples.inputs[name]["grid"]
+    assert isinstance(grid, torch.Tensor)
+    step = max(1, len(grid) // 1000)
+    return grid[::step].flatten(2).double().mean((0, 2)).numpy() / 255

@@ -61,11 +61,15 @@ def judge(
     proper: tuple[str, Better] | None,
     baseline: float | None = None,
     interval: tuple[float | None, float | None] = (None, None),
+    first: str = "",
+    loss_tells: bool = True,
 ) -> Finding:
     """The verdict on a run.
 
     `monitor` is the score that chose the weights and which way is better, `proper` a finer one that sees confidence
     too (log loss). `baseline` and `interval` are those of the monitor on a held-out split, where they are known.
+    `first` is what the looks at units, gradients and updates say to try first; `loss_tells`: right
+    answers have a loss near zero.
     """
     name, better = monitor
     steps, values = curves.score(name)
@@ -75,14 +79,15 @@ def judge(
             "warn",
             f"no better than an answer that never looks at the inputs: {name} with it is {baseline:.4g}, inside the "
             "interval",
-            "`sonde check` says whether there is any signal; more data, other inputs, or the labels are at fault",
+            first
+            or "`sonde check` says whether there is any signal; more data, other inputs, or the labels are at fault",
             numbers,
         )
     if _spikes(curves.losses) > SPIKES:
         return _finding(
             "warn",
             f"the training loss shoots up in {_spikes(curves.losses):.0%} of the steps",
-            "a lower training.optimizer.lr, or a tighter training.max_grad_norm",
+            first or "a lower training.optimizer.lr, or a tighter training.max_grad_norm",
             numbers,
         )
     if len(values) < FEWEST:
@@ -104,14 +109,14 @@ def judge(
             "warn",
             f"too short: {late:.0%} of all that {name} improved came in the last fifth of the steps, and the loss "
             "still falls",
-            "twice the steps (training.steps or training.epochs), or a higher rate",
+            first or "twice the steps (training.steps or training.epochs), or a higher rate",
             numbers | {"late": late},
         )
-    if _hardly_fell(curves.losses):
+    if loss_tells and _hardly_fell(curves.losses):
         return _finding(
             "warn",
             f"underfits: the training loss went from {_first(curves.losses):.4g} to {_last(curves.losses):.4g} only",
-            "`sonde check` tries the learning rate; then a larger network or less regularization",
+            first or "`sonde check` tries the learning rate; then a larger network or less regularization",
             numbers,
         )
     return _finding("pass", f"healthy: {name} on validation rose to its level and stayed", "", numbers)

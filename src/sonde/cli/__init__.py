@@ -198,6 +198,9 @@ def evaluate(
     watts: Annotated[
         float | None, typer.Option(min=0, help="The power that the energy of the training is counted at.")
     ] = None,
+    corrupt: Annotated[
+        bool, typer.Option("--corrupt", help="Score corrupted inputs, too, at five severities.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Scores with intervals, what they cost, where errors gather, and whether one model is better than another."""
@@ -208,7 +211,14 @@ def evaluate(
         from sonde.commands.evaluate import evaluate as run_evaluate
 
         found = run_evaluate(
-            model, data=data, split=split, against=against, attack=attack, watts=watts, progress=progress
+            model,
+            data=data,
+            split=split,
+            against=against,
+            attack=attack,
+            corrupt=corrupt,
+            watts=watts,
+            progress=progress,
         )
     _print(found.to_json() if as_json else found.to_text())
 
@@ -246,6 +256,9 @@ def predict(
     familiar: Annotated[
         bool, typer.Option("--familiar", help="Add whether the record is like those of training.")
     ] = False,
+    files: Annotated[
+        Path | None, typer.Option(help="Write the answers as files into this folder: masks as NIfTI or PNG.")
+    ] = None,
 ) -> None:
     """Answer for any number of inputs, one line of JSON each.
 
@@ -274,6 +287,7 @@ def predict(
                 progress,
                 id_field=id_field,
                 draw=draw,
+                files=files,
                 coverage=coverage,
                 familiar=familiar,
             )

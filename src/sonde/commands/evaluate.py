@@ -26,9 +26,12 @@ from sonde.evaluation.attacks import attack as attack_with
 from sonde.evaluation.compare import Compared, compare
 from sonde.evaluation.cost import Cost, measure
 from sonde.evaluation.judged import Judgement, judge
+from sonde.evaluation.robustness import Corrupted, robustness
+from sonde.evaluation.robustness import panels as robustness_panels
+from sonde.evaluation.robustness import table as robustness_table
 from sonde.evaluation.slices import Slice, slices
 from sonde.recipe import Recipe
-from sonde.report.gather import facts_of_records
+from sonde.report.gather import ROBUSTNESS, facts_of_records
 from sonde.training.run_folder import RunFolder
 
 
@@ -49,6 +52,9 @@ class Evaluated:
     attacked: list[Attacked] = field(default_factory=list)
     # Whether the strongest attack leaves nothing of the score; None where that cannot be said.
     falls: bool | None = None
+    corrupted: list[Corrupted] | None = None
+    # The folder of the run, where what the report shows was kept.
+    kept: Path | None = None
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -62,6 +68,7 @@ class Evaluated:
             "attacks": [one.to_json() for one in self.attacked],
             "against": None if self.against is None else str(self.against),
             "compared": None if self.compared is None else {name: one.to_json() for name, one in self.compared.items()},
+            "robustness": None if self.corrupted is None else [one.to_json() for one in self.corrupted],
         }
 
     def to_text(self) -> str:
@@ -91,6 +98,8 @@ class Evaluated:
                     apart = f"{one.difference:+.4g} [{one.low:+.4g}, {one.high:+.4g}]"
                     why = f"{one.word} (p {one.p:.2g}, {one.test})"
                     lines.append(f"  {name:<{wide}} {one.other:.4g}, difference {apart:<34} {why}")
+        lines += [] if self.corrupted is None else robustness_table(self.corrupted)
+        lines += [f"kept in {self.kept}: `sonde report` shows it"] if self.kept is not None else []
         return "\n".join(lines)
 
     def _attacks(self) -> list[str]:
@@ -116,12 +125,14 @@ def evaluate(
     against: Path | None = None,
     attack: bool = False,
     watts: float | None = None,
+    corrupt: bool = False,
     progress: Progress | None = None,
 ) -> Evaluated:
     """Judge the model of a run or an artifact on its held-out split, or on all records of `data`.
 
     `against` is another model of the same question, compared on the records that both can read. `attack` changes the
-    inputs by FGSM and PGD; `watts` is the power that the energy of the training is counted at.
+    inputs by FGSM and PGD; `watts` is the power that the energy of the training is counted at. `corrupt`: how the
+    score that counts holds under common corruptions of the inputs, on up to 500 records.
 
     Raises:
         UserError: a model or data cannot be read, the models answer different questions, or a split is not there.
@@ -147,13 +158,17 @@ def evaluate(
     plain = Task(inputs=model.task.inputs, target=model.task.target.uncalibrated())
     scores = stages.beside_before(scores, evaluation.values(plain, dict(before), held.weight))
     exact = Precision(kind="fp32", device=model.device)
+    seed = recipe.training.seed
     judgement = judge(model.task, model.network, model.trust, records, held, columns, scores, precision=exact)
     progress.begin("measure", 1)
     cost = measure(model.task, model.network, held.examples, model.device, watts=watts, training=time_of(path))
     attacked = []
     if attack:
         progress.begin("attack", 1)
-        attacked = attack_with(model.task, model.network, held.examples, precision=exact, seed=recipe.training.seed)
+        attacked = attack_with(model.task, model.network, held.examples, precision=exact, seed=seed)
+    corrupted = None
+    if corrupt:
+        corrupted = robustness(model.task, model.network, records, exact, seed=seed, progress=progress)
     cost_N = model.task.target.costs(columns)
     whole = cost_N is not None and len(cost_N) == len(held.ids) and not held.ids[0].startswith("window ")
     return Evaluated(
@@ -169,7 +184,17 @@ def evaluate(
         cost=cost,
         attacked=attacked,
         falls=falls(attacked, model.task.target.monitor[1] == "min") if attacked else None,
+        corrupted=corrupted,
+        kept=path if _keep(path, corrupted) else None,
     )
+
+
+def _keep(path: Path, corrupted: list[Corrupted] | None) -> bool:
+    """Keep in a run's folder what its report shows; whether there was anything, and a run."""
+    if not corrupted or not RunFolder(path).scores.is_file():
+        return False
+    files.write_json(path / ROBUSTNESS, robustness_panels(corrupted))
+    return True
 
 
 def recipe_of(model: Model) -> Recipe:

@@ -12,7 +12,7 @@ from sonde.artifact import Model
 from sonde.base.errors import UserError, unknown
 from sonde.base.images import side_by_side
 from sonde.base.progress import NoProgress, Progress
-from sonde.commands.predict import check_draws, save_picture
+from sonde.commands.predict import check_has, save_picture
 from sonde.contracts.answers import to_json, without_pictures
 
 # Answers made at once, and columns of the sheet that shows them all.
@@ -78,7 +78,7 @@ def make(
         # It says what is wrong.
         model.make(count, record)
     if draw is not None:
-        check_draws(model, draw)
+        check_has(model, draw, "draw", "be drawn")
     progress.begin("make", count)
     drawn: list[Any] = []
     written: set[Path] = set()

@@ -39,6 +39,7 @@ def predict(
     draw: Path | None = None,
     coverage: float | None = None,
     familiar: bool = False,
+    files: Path | None = None,
 ) -> Iterator[dict[str, Any]]:
     """One mapping an input, in order: {"input": name, ...answer} or {"input": name, "error": what}.
 
@@ -49,14 +50,17 @@ def predict(
     a row. A table is read as that of the training data was; the target's columns may be in it or not. Files named in
     a table are relative to it. What the source of the training data reads otherwise is read so here, too
     (`Source.inputs`): tagged words, or a text with a line for each translation. Into the folder `draw` goes a picture
-    of each answer, named after its input. `coverage` and `familiar` are those of `Model.predict`.
+    of each answer, named after its input, and into `files` the answer as its field keeps such answers. `coverage` and
+    `familiar` are those of `Model.predict`.
 
     Raises:
         UserError: a path does not exist, a folder is empty, a table lacks a field or the column `id_field`.
     """
     progress = progress or NoProgress()
     if draw is not None:
-        check_draws(model, draw)
+        check_has(model, draw, "draw", "be drawn")
+    if files is not None:
+        check_has(model, files, "files", "be written as files")
     named = [each for path in paths for each in _records(model, path, id_field)]
     progress.begin("predict", len(named))
     rows = iter(named)
@@ -68,42 +72,52 @@ def predict(
             if isinstance(answer, RecordError):
                 yield {**names, "error": str(answer)}
                 continue
-            told = {name: value for name, value in names.items() if name not in answer}
-            if draw is None:
-                yield {**told, **to_json(answer)}
-                continue
-            drawn = model.task.target.draw(answer, record, model.task.inputs)
-            path = save_picture(drawn, draw, names["input"], written)
-            # What is in a file need not be in the answer again.
-            yield {**told, **to_json(without_pictures(answer)), "drawn": path}
+            answered = {name: value for name, value in names.items() if name not in answer}
+            # What is drawn need not be in the answer again.
+            answered |= to_json(answer if draw is None else without_pictures(answer))
+            if draw is not None:
+                drawn = model.task.target.draw(answer, record, model.task.inputs)
+                answered["drawn"] = save_picture(drawn, draw, names["input"], written)
+            if files is not None:
+                made = model.task.target.files(answer, record, model.task.inputs)
+                answered["files"] = [
+                    _saved(content, files, names["input"], ending, written) for ending, content in made.items()
+                ]
+            yield answered
         done += len(chunk)
         progress.at(done)
 
 
-def check_draws(model: Model, folder: Path) -> None:
-    target = type(model.task.target)
-    if target.draw is Target.draw:
+def check_has(model: Model, folder: Path, method: str, done: str) -> None:
+    """That a target answers in such a form; makes the folder."""
+    if getattr(type(model.task.target), method) is getattr(Target, method):
         raise UserError(
-            f"the answers of target {kind_of(model.task.target.config)!r} cannot be drawn", hint="leave out --draw"
+            f"the answers of target {kind_of(model.task.target.config)!r} cannot {done}", hint=f"leave out --{method}"
         )
     make_folder(folder)
 
 
 def save_picture(picture: Any, folder: Path, name: str, written: set[Path]) -> str:
-    """Write a picture under the name of its input (of a path from the root the last part), unlike those `written`; give
+    file = io.BytesIO()
+    picture.save(file, "PNG")
+    return _saved(file.getvalue(), folder, name, ".png", written)
+
+
+def _saved(content: bytes, folder: Path, name: str, ending: str, written: set[Path]) -> str:
+    """Write a file under the name of its input (of a path from the root the last part), unlike those `written`; give
     its path."""
     given = Path(name)
     parts = [given.name] if given.is_absolute() else [part for part in given.parts if part != ".."]
-    path = wanted = folder.joinpath(*parts).with_suffix(".png")
+    place = folder.joinpath(*parts)
+    stem = place.stem.removesuffix(".nii") if place.suffix == ".gz" else place.stem
+    path = place.with_name(stem + ending)
     for number in count(2):
         if path not in written:
             break
-        path = wanted.with_stem(f"{wanted.stem}-{number}")
+        path = place.with_name(f"{stem}-{number}{ending}")
     written.add(path)
     make_folder(path.parent)
-    file = io.BytesIO()
-    picture.save(file, "PNG")
-    write_bytes(path, file.getvalue())
+    write_bytes(path, content)
     return str(path)
 
 

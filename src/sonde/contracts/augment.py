@@ -21,7 +21,8 @@ class AugmentParams:
     Grids of `size` were moved in one of two ways. Whole pixels: `shift_BD` int64 (output row r shows source row
     r + shift, reflected at the borders) and then `flip_BD` bool (mirrored along that axis). Or `affine` (B, D, D + 1),
     which maps output to source places, both in [-1, 1], the last axis first, as `torch.nn.functional.affine_grid`
-    takes it. After that the grid was brought to `resized`, where that is given.
+    takes it; `cropped` is the size of the output then, where it is another. After that the grid was brought to
+    `resized`, where that is given.
     `mix_weight_B`: example i became weight * i + (1 - weight) * `partner`(i).
     """
 
@@ -29,6 +30,7 @@ class AugmentParams:
     shift_BD: Tensor | None = None
     flip_BD: Tensor | None = None
     affine: Tensor | None = None
+    cropped: tuple[int, ...] | None = None
     resized: tuple[int, ...] | None = None
     mix_weight_B: Tensor | None = None
 
@@ -50,7 +52,7 @@ class AugmentParams:
         """Integer grids (B, *size), such as masks, moved as the input was, to the nearest; what came in from beyond the
         borders is `outside`, except where whole pixels were reflected."""
         if self.affine is not None:
-            values = _warped(values, self.affine, outside)
+            values = _warped(values, self.affine, self.cropped or self.size, outside)
         elif self.shift_BD is not None:
             for axis in range(values.ndim - 1):
                 values = _gathered(values, self.sources(axis), axis + 1)
@@ -70,7 +72,8 @@ class AugmentParams:
             mirrored = torch.where(self.flip_BD[:, None], size_D - places_BND, places_BND)
             places_BND = mirrored - self.shift_BD[:, None].to(places_BND.dtype)
         if self.resized is not None:
-            places_BND = places_BND * (places_BND.new_tensor(self.resized) / places_BND.new_tensor(self.size))
+            before = self.cropped or self.size
+            places_BND = places_BND * (places_BND.new_tensor(self.resized) / places_BND.new_tensor(before))
         return places_BND
 
     def _affine_points(self, places_BND: Tensor) -> Tensor:
@@ -80,7 +83,7 @@ class AugmentParams:
         source = (2 * places_BND / size_D - 1).flip(-1)
         matrix, offset = self.affine[:, :, :-1].to(source.dtype), self.affine[:, None, :, -1].to(source.dtype)
         output = torch.linalg.solve(matrix, (source - offset).transpose(1, 2)).transpose(1, 2)
-        return (output.flip(-1) + 1) / 2 * size_D
+        return (output.flip(-1) + 1) / 2 * places_BND.new_tensor(self.cropped or self.size)
 
 
 def partner(values: Tensor) -> Tensor:
@@ -99,9 +102,9 @@ def _gathered(values: Tensor, source: Tensor, dimension: int) -> Tensor:
     return values.gather(dimension, source.reshape(shape).expand(values.shape))
 
 
-def _warped(values: Tensor, affine: Tensor, outside: int) -> Tensor:
-    """Every pixel from the nearest source pixel."""
-    places = torch.nn.functional.affine_grid(affine.float(), [len(values), 1, *values.shape[1:]], align_corners=False)
+def _warped(values: Tensor, affine: Tensor, size: tuple[int, ...], outside: int) -> Tensor:
+    """Every pixel of a grid of `size` from the nearest source pixel."""
+    places = torch.nn.functional.affine_grid(affine.float(), [len(values), 1, *size], align_corners=False)
     # Moved so that the zeros that are sampled outside stand for `outside`.
     shifted = (values.long() - outside)[:, None].float()
     sampled = torch.nn.functional.grid_sample(

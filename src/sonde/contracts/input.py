@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
@@ -14,10 +15,11 @@ from sonde.base.threads import each
 from sonde.contracts.at_hand import WeightsAtHand
 from sonde.contracts.augment import AugmentParams
 from sonde.contracts.columns import Columns, Tensors, stack
+from sonde.contracts.layouts import LAYOUTS
 from sonde.contracts.part import Part
 from sonde.contracts.preprocessing import Preprocessing
 from sonde.contracts.records import Record, Records
-from sonde.contracts.specs import Advice, InputSpec, OutputSpec
+from sonde.contracts.specs import Advice, InputSpec, OutputSpec, Per
 
 if TYPE_CHECKING:
     from sonde.contracts.classical import FeatureMap
@@ -72,6 +74,11 @@ class Input(Part):
     @abc.abstractmethod
     def spec(self) -> InputSpec:
         """What a backbone has to accept."""
+
+    @property
+    def gives(self) -> tuple[Per, ...]:
+        """What can be answered for, where that is less than its layout gives: of a clip no single pixels."""
+        return LAYOUTS[self.spec.layout].gives
 
     def feature_map(self) -> FeatureMap:
         """The features that classical models are given of this input: those of its layout, unless the field uses others
@@ -131,8 +138,21 @@ class Input(Part):
         return {}
 
     def augment(self, tensors: Tensors, rng: BatchRng) -> tuple[Tensors, AugmentParams]:
-        """Change a training batch at random, all of it at once, on its device. Never called outside training."""
+        """Change a training batch at random, all of it at once, on its device. Never called outside training.
+
+        "focus" (B, D), where a target has it, is a place of each example that deserves to be seen (see `Target.focus`).
+        """
         return tensors, AugmentParams()
+
+    @property
+    def corruptions(self) -> Sequence[str]:
+        """What commonly happens to such inputs in use, and `corrupt` can do to them: noise, typing errors, lost values.
+        No corruption changes what the truth of a record is, or where its places lie."""
+        return ()
+
+    def corrupt(self, records: Records, kind: str, severity: int, rng: np.random.Generator) -> Records:
+        """The records as such a corruption leaves them, from severity 1 (hardly to be seen) to 5."""
+        raise NotImplementedError(f"{type(self).__name__} has no corruptions")
 
     def preprocess(self, tensors: Tensors) -> Tensors:
         """From what `collate` (and `augment`) give to what the layout says, on the device: bytes to normalized floats.
@@ -140,3 +160,14 @@ class Input(Part):
         Pure. It runs after `augment`, so that batches travel and are augmented in their small form.
         """
         return tensors
+
+
+def each_value(records: Records, field: str, change: Callable[[Any], object]) -> Records:
+    """The records with a field's values changed one by one; missing ones, and those that cannot be read, stay."""
+    found = np.empty(len(records), dtype=object)
+    for index, value in enumerate(records.fields[field]):
+        try:
+            found[index] = value if value is None else change(value)
+        except RecordError:
+            found[index] = value
+    return records.with_fields(**{field: found})

@@ -4,7 +4,9 @@ A layout is a word of the language that inputs, targets and networks share. This
 
 | layout  | tensors as `preprocess` gives them (B examples)                                    | size, channels     |
 |---------|------------------------------------------------------------------------------------|--------------------|
-| grid    | "grid" float (B, channels, *size); 2-D or 3-D                                       | size of the grid   |
+| grid    | "grid" float (B, channels, *size); 2-D or 3-D. Or whole grids, each of its own      | size of the grid,  |
+|         | "shape" (B, D) and filled up to the largest: networks then answer in windows of     | or of a window     |
+|         | `size` (see `sonde.networks._windows`)                                              |                    |
 | tokens  | "tokens" int64 (B, T), "length" int64 (B,); T <= size[0] + 1. "clean_tokens" (B, T) | longest, -         |
 |         | too where augmentation hid some. "subwords" (B, T, P) where a token is the sum of   |                    |
 |         | itself and its parts (0: no part). "starts" (B, W) and "words" (B,) where records   |                    |
@@ -138,6 +140,11 @@ def _check_length(spec: InputSpec, tensors: Tensors, steps: int, count: int) -> 
 
 
 def _check_grid(spec: InputSpec, tensors: Tensors, count: int) -> None:
+    if "shape" in tensors:
+        assert tensors["shape"].shape == (count, len(spec.size)), "not the shape of every grid"
+        largest = tensors["shape"].amax(0).tolist()
+        _check_numbers(tensors["grid"], (count, spec.channels, *largest), "grid")
+        return
     _check_numbers(tensors["grid"], (count, spec.channels, *spec.size), "grid")
 
 

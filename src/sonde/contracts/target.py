@@ -47,6 +47,8 @@ class Target(Part):
     asks: ClassVar[OutputSpec] = OutputSpec(per=("example",))
     # The layouts of the inputs that it can belong to; all that can give what is asked if left out.
     accepts: ClassVar[tuple[LayoutName, ...]] = ()
+    # How many axes the grids that it can belong to may have.
+    dimensions: ClassVar[tuple[int, ...]] = (1, 2, 3)
     # What the answer of `baseline` is, in the field's words.
     baseline_name: ClassVar[str] = ""
     # Whether a record without a value in its fields has no truth (else a missing value is one: no labels at all).
@@ -55,6 +57,9 @@ class Target(Part):
     padded: ClassVar[tuple[str, ...]] = ()
     # Whether inputs beside its own steer what it makes: `sonde new` then offers the field that was to be learned.
     steered: ClassVar[bool] = False
+    # Whether the loss of right answers is near zero: what overfitting a few examples is judged by. It is not for pairs
+    # of a batch, for soft truths (how well a box fits), and for tokens of which the first come from nowhere.
+    loss_reaches_zero: ClassVar[bool] = True
     # Whether `remember` wants the outputs of the training split.
     remembers: ClassVar[bool] = False
     # The ways in which `calibrate` can bring its probabilities to what is observed, the plainest first.
@@ -142,6 +147,20 @@ class Target(Part):
             except RecordError as error:
                 errors[index] = error
         return stack(examples, self.ragged) if examples else {}, errors
+
+    def focus(self, truth: Tensors, rng: BatchRng) -> Tensor | None:
+        """A place of each example that is worth seeing, float (B, D), in voxels from the border of the grid that went
+        in: where an input cuts patches out of large grids. NaN where an example has none; None: all are alike."""
+        return None
+
+    def files(self, prediction: Prediction, record: Record, inputs: Mapping[str, Input]) -> dict[str, bytes]:
+        """An answer as files of its field's formats, by the ending of their names (".nii.gz"): what `sonde predict
+        --files` writes.
+
+        Raises:
+            RecordError: what it is for cannot be read (any more).
+        """
+        return {}
 
     def apply_augment(self, truth: Tensors, params: AugmentParams) -> Tensors:
         """What augmentation did to an input, done to the truth. The default is right when nothing is moved or mixed
@@ -310,6 +329,8 @@ class PairwiseTarget(Target):
     Such a loss is no sum over examples. The loop keeps its gradient equal under micro-batches and over processes by
     gradient caching (Gao et al. 2021, "Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup").
     """
+
+    loss_reaches_zero: ClassVar[bool] = False
 
     @abc.abstractmethod
     def embed(self, network: nn.Module, batch: Batch, rng: BatchRng) -> Tensors:

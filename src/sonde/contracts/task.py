@@ -7,7 +7,7 @@ take it.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -45,8 +45,10 @@ class Task:
 
     @property
     def outputs(self) -> dict[str, OutputSpec]:
-        """What the target asks of each input's backbone."""
-        return self.target.outputs(self.specs)
+        """What the target asks of each input's backbone, as far as the input can be answered for so."""
+        asked = self.target.outputs(self.specs)
+        able = {name: tuple(per for per in asked[name].per if per in part.gives) for name, part in self.inputs.items()}
+        return {name: replace(output, per=able.get(name) or output.per) for name, output in asked.items()}
 
     def encode_inputs(self, records: Records) -> tuple[dict[str, Columns], list[int], dict[int, RecordError]]:
         """The encoded inputs of the records that all inputs can read, the positions of these, and all other errors."""
@@ -82,7 +84,9 @@ class Task:
         """The batch as augmentation changed it, its truth too; in training only, before `preprocess`."""
         inputs, truth = dict(batch.inputs), batch.truth
         for name, part in self.inputs.items():
-            inputs[name], params = part.augment(batch.inputs[name], rng)
+            focus = self.target.focus(batch.truth, rng)
+            tensors = batch.inputs[name] if focus is None else {**batch.inputs[name], "focus": focus}
+            inputs[name], params = part.augment(tensors, rng)
             truth = self.target.apply_augment(truth, params)
         return Batch(
             inputs=inputs,

@@ -27,12 +27,12 @@ from sonde.base.threads import each
 from sonde.contracts.augment import AugmentParams
 from sonde.contracts.columns import Columns, Tensors
 from sonde.contracts.finding import Finding, judged
-from sonde.contracts.input import Input
+from sonde.contracts.input import Input, each_value
 from sonde.contracts.part import agree
 from sonde.contracts.preprocessing import Preprocessing
 from sonde.contracts.records import Record, Records
 from sonde.contracts.specs import Advice, InputSpec, OutputSpec
-from sonde.inputs import _mel
+from sonde.inputs import _corrupt, _mel
 from sonde.inputs._extractor import Extractor
 
 if TYPE_CHECKING:
@@ -296,13 +296,29 @@ class Audio(Input):
             ),
             Finding(
                 check="cut recordings",
-                verdict=judged(cut / len(ids), warn=0.05),
+                # The seconds that are taken from the data are those of the longest usual ones: they fill it uncut.
+                verdict="pass" if self.config.seconds is None else judged(cut / len(ids), warn=0.05),
                 text=f"{cut:,} of {len(ids):,} recordings ({cut / len(ids):.1%}) fill the {self.seconds:g} s that are "
                 "read; the longer ones lose their end",
                 fix="inputs.<name>.seconds = a larger number reads more of each",
                 numbers={"share": cut / len(ids)},
             ),
         ]
+
+    @property
+    def corruptions(self) -> Sequence[str]:
+        return _corrupt.SOUNDS
+
+    def corrupt(self, records: Records, kind: str, severity: int, rng: np.random.Generator) -> Records:
+        def change(value: Any) -> bytes:
+            samples_N, rate = _samples(value, self.seconds)
+            place = io.BytesIO()
+            _soundfile().write(
+                place, _corrupt.samples(samples_N, rate, kind, severity, rng), rate, "FLOAT", format="WAV"
+            )
+            return place.getvalue()
+
+        return each_value(records, self.config.field, change)
 
     def augment(self, tensors: Tensors, rng: BatchRng) -> tuple[Tensors, AugmentParams]:
         if self.extractor is not None:

@@ -23,11 +23,12 @@ from sonde.contracts.at_hand import WeightsAtHand
 from sonde.contracts.augment import AugmentParams, partner
 from sonde.contracts.columns import Columns, Tensors
 from sonde.contracts.finding import Finding, judged
-from sonde.contracts.input import Input
+from sonde.contracts.input import Input, each_value
 from sonde.contracts.part import agree
 from sonde.contracts.preprocessing import Preprocessing
 from sonde.contracts.records import Record, Records
 from sonde.contracts.specs import Advice, InputSpec, OutputSpec
+from sonde.inputs import _corrupt
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -343,6 +344,16 @@ class Image(Input):
     @property
     def resizes(self) -> bool:
         return self.config.augment.small_fraction > 0
+
+    @property
+    def corruptions(self) -> Sequence[str]:
+        return tuple(_corrupt.PICTURES)
+
+    def corrupt(self, records: Records, kind: str, severity: int, rng: np.random.Generator) -> Records:
+        def change(value: Any) -> np.ndarray:
+            return _corrupt.picture(read_image(value), kind, severity, rng)
+
+        return each_value(records, self.config.field, change)
 
     def preprocess(self, tensors: Tensors) -> Tensors:
         """Bytes (B, C, H, W) to floats of mean 0 and deviation 1 per channel, in the memory order that is fast.

@@ -20,7 +20,7 @@ from sonde.contracts.input import Input
 from sonde.contracts.part import agree
 from sonde.contracts.records import Record, Records, is_missing
 from sonde.contracts.specs import Advice, InputSpec, OutputSpec
-from sonde.inputs import _table
+from sonde.inputs import _corrupt, _table
 
 # Tables of fewer rows are small; so many columns are not embedded number by number there.
 FEW = 2000
@@ -188,6 +188,25 @@ class Table(Input):
                 numbers={"columns": constant},
             )
         ]
+
+    @property
+    def corruptions(self) -> Sequence[str]:
+        return tuple(kind for kind in _corrupt.TABLES if self._corruptible(kind))
+
+    def corrupt(self, records: Records, kind: str, severity: int, rng: np.random.Generator) -> Records:
+        changed = {
+            name: _corrupt.column(records.fields[name], kind, severity, rng)
+            for name in self._corruptible(kind)
+            if name in records.fields
+        }
+        return records.with_fields(**changed)
+
+    def _corruptible(self, kind: str) -> list[str]:
+        """The columns that it can happen to: noise to numbers, a loss where training knew losses."""
+        if kind == "noise":
+            return [column["field"] for column in self.columns if column["kind"] == "number"]
+        lost = kind == "missing values" and not self.config.allow_missing
+        return [column["field"] for column in self.columns if not lost or column["missing"]]
 
     def texts(self) -> list[str]:
         return [column["field"] for column in self.columns if column["kind"] == "number" and column["format"] != PLAIN]

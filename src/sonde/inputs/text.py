@@ -34,11 +34,12 @@ from sonde.contracts.classical import FeatureMap
 from sonde.contracts.columns import Columns, Ragged, Tensors, take
 from sonde.contracts.feature_maps import Tokens
 from sonde.contracts.finding import Finding, judged
-from sonde.contracts.input import Input
+from sonde.contracts.input import Input, each_value
 from sonde.contracts.part import agree
 from sonde.contracts.preprocessing import Preprocessing, TextPreprocessing
 from sonde.contracts.records import Record, Records
 from sonde.contracts.specs import Advice, InputSpec, OutputSpec
+from sonde.inputs import _corrupt
 from sonde.inputs._reading import is_words, read_text, read_words
 from sonde.inputs._subwords import Subwords, learn
 
@@ -484,7 +485,11 @@ class Text(Input):
         found = [
             Finding(
                 check="cut texts",
-                verdict="pass" if self.words else judged(cut, warn=0.05),
+                # The length that is taken from the data is longer than 99 % of the training texts: those that fill it
+                # are the longest, and not cut.
+                verdict="pass"
+                if self.words or (self.config.length is None and self.length < LONGEST)
+                else judged(cut, warn=0.05),
                 text=f"{cut:.1%} of {len(ids):,} texts fill the {self.length} tokens that are read; the longer ones "
                 "lose their end",
                 fix="inputs.<name>.length = a larger number reads more of each",
@@ -503,6 +508,20 @@ class Text(Input):
                 )
             )
         return found
+
+    @property
+    def corruptions(self) -> Sequence[str]:
+        return tuple(kind for kind in _corrupt.TEXTS if not (self.words and kind == "lost words"))
+
+    def corrupt(self, records: Records, kind: str, severity: int, rng: np.random.Generator) -> Records:
+        def change(value: Any) -> object:
+            if is_words(value):
+                return _corrupt.words(list(value), kind, severity, rng)
+            return " ".join(_corrupt.words((read_text(value) or "").split(" "), kind, severity, rng))
+
+        for field in self.fields(self.config):
+            records = each_value(records, field, change)
+        return records
 
     def augment(self, tensors: Tensors, rng: BatchRng) -> tuple[Tensors, AugmentParams]:
         tokens_BT, length_B = tensors["tokens"], tensors["length"]

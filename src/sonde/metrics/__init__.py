@@ -78,6 +78,7 @@ from sonde.metrics.translation import (
     ter_statistics,
     tokenize_13a,
 )
+from sonde.metrics.volumes import case_scores, surface_distances
 
 __all__ = [
     "BLOCK",
@@ -103,6 +104,7 @@ __all__ = [
     "brier",
     "calibration_error",
     "caption_words",
+    "case_scores",
     "character_errors",
     "chrf",
     "chrf_statistics",
@@ -144,6 +146,7 @@ __all__ = [
     "seasonal_differences",
     "shift_edits",
     "spans",
+    "surface_distances",
     "tally",
     "tally_labels",
     "tally_of_confusion",

@@ -18,7 +18,7 @@ from sonde.contracts.columns import Tensors
 from sonde.contracts.layouts import LAYOUTS
 from sonde.contracts.specs import Features, FeatureWidth, InputSpec, OutputSpec, Per
 from sonde.contracts.task import Task
-from sonde.networks import _channels, _features, _fit, _lora, _weights
+from sonde.networks import _channels, _features, _fit, _lora, _weights, _windows
 from sonde.networks._heads import StandardHead
 from sonde.networks._sequences import inside
 
@@ -55,8 +55,17 @@ class Network(nn.Module):
         self.order = sorted(backbones, key=lambda name: outputs[name].condition > 0)
 
     def forward(self, inputs: Mapping[str, Tensors], *extra: Any) -> Any:
-        """The answers; `extra` is what the target's head takes beside the features (see `StandardHead` for its own)."""
+        """The answers; `extra` is what the target's head takes beside the features (see `StandardHead` for its own).
+
+        Whole grids, larger than what the network sees at once, are answered for window by window.
+        """
+        whole = _windows.whole_grid(inputs, self.outputs)
+        if whole is not None:
+            return _windows.slide(self._whole, inputs, whole, self.specs[whole].size)
         return self.answer(self.features(inputs), *extra)
+
+    def _whole(self, inputs: Mapping[str, Tensors]) -> Tensor:
+        return self.answer(self.features(inputs))
 
     def features(self, inputs: Mapping[str, Tensors]) -> dict[str, Features]:
         """What the backbones make of the inputs: once per prediction, where answers are then given step by step."""

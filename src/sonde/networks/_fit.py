@@ -38,7 +38,12 @@ def resolve(task: Task, names: Mapping[str, str], kinds: Mapping[str, type[Backb
     chosen: dict[str, OutputSpec] = {}
     for name, part in task.inputs.items():
         spec, output, kind = part.spec, outputs[name], kinds[name]
-        answerable: tuple[Per, ...] = tuple(per for per in output.per if per in LAYOUTS[spec.layout].gives)
+        answerable: tuple[Per, ...] = tuple(per for per in output.per if per in part.gives)
+        if not answerable and set(output.per) & set(LAYOUTS[spec.layout].gives):
+            raise UserError(
+                f"the target needs {_words(output.per)}; input {name!r}, as it is set, has {_words(part.gives)} only",
+                hint=f"change the settings of input {name!r}, such as its view, or choose another target",
+            )
         if not answerable:
             raise UserError(
                 f"the target needs {_words(output.per)}; input {name!r} offers {spec.layout}, which has none",

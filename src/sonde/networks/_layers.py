@@ -35,10 +35,11 @@ def batch_norm(dimensions: int) -> type[nn.BatchNorm1d] | type[nn.BatchNorm2d] |
     return (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)[dimensions - 1]
 
 
-def grid_norm(name: GridNorm, channels: int) -> nn.Module:
-    """The norm called `name` for grids (B, channels, H, W); "layer" is over channels and places of one example."""
+def grid_norm(name: GridNorm, channels: int, dimensions: int = 2) -> nn.Module:
+    """The norm called `name` for grids (B, channels, *size) of so many axes; "layer" is over channels and places of one
+    example."""
     if name == "batch":
-        return nn.BatchNorm2d(channels)
+        return batch_norm(dimensions)(channels)
     if name == "layer":
         return nn.GroupNorm(1, channels)
     if name == "group":

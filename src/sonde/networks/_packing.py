@@ -40,6 +40,16 @@ class Layout:
     spread_S: Tensor | None = None
     gather_N: Tensor | None = None
 
+    @property
+    def num_examples(self) -> int:
+        return sum(group.count for group in self.groups)
+
+    def by_row(self, values_B: Tensor) -> Tensor:
+        """A number of each example for each of its rows: (N,)."""
+        if self.row_N is None or self.back_BT is None:
+            return values_B.repeat_interleave(self.groups[0].steps)
+        return values_B[self.row_N // (len(self.back_BT) // self.num_examples)]
+
     def pack(self, x_BTW: Tensor) -> Tensor:
         """The rows (N, W) of all examples."""
         return _select(x_BTW.flatten(0, 1), self.row_N)

@@ -1,4 +1,4 @@
-"""Plain convolutional network: stages of 3x3 convolutions with pooling between them; small, quick and hard to break."""
+"""Plain convolutional network: stages of 3x3 convolutions with pooling between them; small, quick, hard to break."""
 
 from __future__ import annotations
 
@@ -6,16 +6,23 @@ from collections.abc import Mapping
 from itertools import pairwise
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
-from torch.nn import functional
 
 from sonde.contracts.backbone import Backbone, BackboneConfig
 from sonde.contracts.columns import Tensors
 from sonde.contracts.specs import InputSpec, LayoutName, OutputSpec, Per
-from sonde.networks._grids import halved, mask_for_max, mean, picture, picture_shape, zero_padding
-from sonde.networks._layers import Activation, GridNorm, Widths, activation, grid_norm, initialize
+from sonde.networks._grids import (
+    grid_shape,
+    halved,
+    layers_in_order,
+    mask_for_max,
+    max_pool,
+    mean,
+    picture,
+    zero_padding,
+)
+from sonde.networks._layers import Activation, GridNorm, Widths, activation, convolution, grid_norm, initialize
 
 
 class CnnConfig(BackboneConfig):
@@ -38,27 +45,29 @@ class CnnConfig(BackboneConfig):
 
 
 class Cnn(Backbone):
-    """(B, C, H, W) or (B, T, C) to (B, widths[-1]), or to the grid of every stage: full size, half, a quarter, ..."""
+    """(B, C, H, W), (B, C, D, H, W) or (B, T, C) to (B, widths[-1]), or to the grid of every stage: full size, half, a
+    quarter, ..."""
 
     Config = CnnConfig
     accepts: ClassVar[tuple[LayoutName, ...]] = ("grid", "frames")
     gives: ClassVar[tuple[Per, ...]] = ("example", "pixel")
     any_size: ClassVar[bool] = True
+    dimensions: ClassVar[tuple[int, ...]] = (2, 3)
     tiny: ClassVar[Mapping[str, Any]] = {"widths": [4, 8], "convolutions": 1}
 
     def __init__(self, config: CnnConfig, spec: InputSpec, output: OutputSpec) -> None:
         super().__init__(config, spec, output)
-        channels, _ = picture_shape(spec, config.kind)
+        channels, size = grid_shape(spec, config.kind)
         counts = config.convolutions
         counts = (counts,) * len(config.widths) if isinstance(counts, int) else counts
         self.stages = nn.ModuleList(
-            Stage(config, *ends, count)
+            Stage(config, *ends, count, len(size))
             for ends, count in zip(pairwise((channels, *config.widths)), counts, strict=True)
         )
         self.dropout = nn.Dropout(config.dropout)
         self.per = output.chosen
         self.width = config.widths if output.chosen == "pixel" else config.widths[-1]
-        self.to(memory_format=torch.channels_last)
+        layers_in_order(self, len(size))
 
     @classmethod
     def smaller(cls, config: CnnConfig) -> CnnConfig:
@@ -85,12 +94,13 @@ class Cnn(Backbone):
 class Stage(nn.Module):
     """Convolutions, each with its norm and activation, at one size."""
 
-    def __init__(self, config: CnnConfig, channels: int, width: int, convolutions: int) -> None:
+    def __init__(self, config: CnnConfig, channels: int, width: int, convolutions: int, dimensions: int) -> None:
         super().__init__()
+        layer = convolution(dimensions)
         self.layers = nn.ModuleList(
             nn.Sequential(
-                nn.Conv2d(width if number else channels, width, 3, padding=1, bias=config.norm == "none"),
-                grid_norm(config.norm, width),
+                layer(width if number else channels, width, 3, padding=1, bias=config.norm == "none"),
+                grid_norm(config.norm, width, dimensions),
                 activation(config.activation),
             )
             for number in range(convolutions)
@@ -114,7 +124,7 @@ class Stage(nn.Module):
 
 
 def pool(grid: Tensor, inside: Tensor | None) -> tuple[Tensor, Tensor | None]:
-    """The largest of each 2 x 2 places. An odd size keeps its last row and column: no picture is too small."""
-    grid = functional.max_pool2d(mask_for_max(grid, inside), 2, ceil_mode=True)
+    """The largest of each 2 x 2 (x 2) places. An odd size keeps its last row and column: no picture is too small."""
+    grid = max_pool(mask_for_max(grid, inside), 2, 2, ceil_mode=True)
     inside = halved(inside)
     return zero_padding(grid, inside), inside

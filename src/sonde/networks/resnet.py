@@ -6,7 +6,6 @@ import math
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
-import torch
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
@@ -14,8 +13,8 @@ from torch.nn import functional
 from sonde.contracts.backbone import Backbone, BackboneConfig
 from sonde.contracts.columns import Tensors
 from sonde.contracts.specs import InputSpec, LayoutName, OutputSpec, Per
-from sonde.networks._grids import halved, mean, picture, picture_shape, zero_padding
-from sonde.networks._layers import initialize
+from sonde.networks._grids import grid_shape, halved, layers_in_order, max_pool, mean, picture, strided, zero_padding
+from sonde.networks._layers import batch_norm, convolution, initialize
 
 # Blocks in each stage.
 STAGES = {
@@ -38,7 +37,7 @@ class ResNetConfig(BackboneConfig):
 
 
 class ResNet(Backbone):
-    """(B, C, H, W) or (B, T, C) to (B, width), or to the grids of all stages.
+    """(B, C, H, W), (B, C, D, H, W) or (B, T, C) to (B, width), or to the grids of all stages.
 
     Layers are named as in torchvision, whose weights of the same depth fit (stem "imagenet", width 1). Depth 50 has
     its stride in the 3x3 convolution, as torchvision's. The narrow depths have shortcuts without weights (option A).
@@ -48,21 +47,31 @@ class ResNet(Backbone):
     accepts: ClassVar[tuple[LayoutName, ...]] = ("grid", "frames")
     gives: ClassVar[tuple[Per, ...]] = ("example", "pixel")
     any_size: ClassVar[bool] = True
+    dimensions: ClassVar[tuple[int, ...]] = (2, 3)
     tiny: ClassVar[Mapping[str, Any]] = {"depth": 10, "width": 0.125}
 
     def __init__(self, config: ResNetConfig, spec: InputSpec, output: OutputSpec) -> None:
         super().__init__(config, spec, output)
-        channels, size = picture_shape(spec, config.kind)
+        channels, size = grid_shape(spec, config.kind)
+        dimensions = len(size)
         narrow = len(STAGES[config.depth]) == 3
         first = max(1, round((16 if narrow else 64) * config.width))
-        self.small = config.stem == "small" or (config.stem == "auto" and math.sqrt(math.prod(size)) < SMALL)
+        self.small = config.stem == "small" or (config.stem == "auto" and math.prod(size) ** (1 / dimensions) < SMALL)
         kernel, stride = (3, 1) if self.small else (7, 2)
-        self.conv1 = nn.Conv2d(channels, first, kernel, stride, kernel // 2, bias=False)
-        self.bn1 = nn.BatchNorm2d(first)
+        self.conv1 = convolution(dimensions)(channels, first, kernel, stride, kernel // 2, bias=False)
+        self.bn1 = batch_norm(dimensions)(first)
         widths, before = [], first
         for number, blocks in enumerate(STAGES[config.depth]):
             inner = first * 2**number
-            stage = Stage(blocks, before, inner, stride=2 if number else 1, bottleneck=config.depth == 50, bare=narrow)
+            stage = Stage(
+                blocks,
+                before,
+                inner,
+                stride=2 if number else 1,
+                bottleneck=config.depth == 50,
+                bare=narrow,
+                dimensions=dimensions,
+            )
             self.add_module(f"layer{number + 1}", stage)
             before = stage.width
             widths.append(before)
@@ -74,7 +83,7 @@ class ResNet(Backbone):
             for block in self.modules():
                 if isinstance(block, Block):
                     nn.init.zeros_(block.norms()[-1].weight)
-        self.to(memory_format=torch.channels_last)
+        layers_in_order(self, dimensions)
 
     @classmethod
     def smaller(cls, config: ResNetConfig) -> ResNetConfig:
@@ -85,7 +94,7 @@ class ResNet(Backbone):
         grid = functional.relu(self.bn1(self.conv1(grid)), inplace=True)
         if not self.small:
             inside = halved(inside)
-            grid = functional.max_pool2d(zero_padding(grid, inside), 3, stride=2, padding=1)
+            grid = max_pool(zero_padding(grid, inside), 3, 2, padding=1)
             inside = halved(inside)
         grids = []
         for stage in self.stages():
@@ -100,12 +109,15 @@ class ResNet(Backbone):
 class Stage(nn.ModuleList):
     """Residual blocks; the first one changes the size and the width."""
 
-    def __init__(self, blocks: int, before: int, inner: int, *, stride: int, bottleneck: bool, bare: bool) -> None:
+    def __init__(
+        self, blocks: int, before: int, inner: int, *, stride: int, bottleneck: bool, bare: bool, dimensions: int
+    ) -> None:
         self.width = inner * (4 if bottleneck else 1)
-        first = Block(before, inner, self.width, stride=stride, bare=bare)
-        super().__init__(
-            [first, *(Block(self.width, inner, self.width, stride=1, bare=bare) for _ in range(blocks - 1))]
+        first = Block(before, inner, self.width, stride=stride, bare=bare, dimensions=dimensions)
+        others = (
+            Block(self.width, inner, self.width, stride=1, bare=bare, dimensions=dimensions) for _ in range(blocks - 1)
         )
+        super().__init__([first, *others])
 
     def forward(self, grid: Tensor, inside: Tensor | None) -> tuple[Tensor, Tensor | None]:
         for block in self:
@@ -116,29 +128,30 @@ class Stage(nn.ModuleList):
 class Block(nn.Module):
     """x + f(x), f two 3x3 convolutions, or 1x1, 3x3, 1x1 where `width` is wider than `inner`."""
 
-    def __init__(self, before: int, inner: int, width: int, *, stride: int, bare: bool) -> None:
+    def __init__(self, before: int, inner: int, width: int, *, stride: int, bare: bool, dimensions: int) -> None:
         super().__init__()
+        layer, norm = convolution(dimensions), batch_norm(dimensions)
         self.stride, self.bare = stride, bare or (stride == 1 and before == width)
         if width == inner:
-            self.conv1 = nn.Conv2d(before, inner, 3, stride, 1, bias=False)
-            self.conv2 = nn.Conv2d(inner, width, 3, 1, 1, bias=False)
+            self.conv1 = layer(before, inner, 3, stride, 1, bias=False)
+            self.conv2 = layer(inner, width, 3, 1, 1, bias=False)
         else:
-            self.conv1 = nn.Conv2d(before, inner, 1, bias=False)
-            self.conv2 = nn.Conv2d(inner, inner, 3, stride, 1, bias=False)
-            self.conv3 = nn.Conv2d(inner, width, 1, bias=False)
-            self.bn3 = nn.BatchNorm2d(width)
-        self.bn1, self.bn2 = nn.BatchNorm2d(inner), nn.BatchNorm2d(inner)
+            self.conv1 = layer(before, inner, 1, bias=False)
+            self.conv2 = layer(inner, inner, 3, stride, 1, bias=False)
+            self.conv3 = layer(inner, width, 1, bias=False)
+            self.bn3 = norm(width)
+        self.bn1, self.bn2 = norm(inner), norm(inner)
         if not self.bare:
             # It gets every `stride`-th place: the same as a convolution with that stride, which crashes in oneDNN's
             # backward pass for few channels (8 to 16 on AVX-512 processors, torch 2.15).
-            project = nn.Conv2d(before, width, 1, bias=False)
-            self.downsample = nn.Sequential(project, nn.BatchNorm2d(width))
+            project = layer(before, width, 1, bias=False)
+            self.downsample = nn.Sequential(project, norm(width))
         else:
             # Nothing to learn: places are skipped, and new channels are zero (option A).
             self.downsample = Skip(stride, width - before)
         self.bottleneck = width != inner
 
-    def norms(self) -> list[nn.BatchNorm2d]:
+    def norms(self) -> list[Any]:
         return [self.bn1, self.bn2, self.bn3] if self.bottleneck else [self.bn1, self.bn2]
 
     def forward(self, grid: Tensor, inside: Tensor | None) -> tuple[Tensor, Tensor | None]:
@@ -147,7 +160,7 @@ class Block(nn.Module):
         y = self.bn2(self.conv2(zero_padding(y, inside if self.bottleneck else after)))
         if self.bottleneck:
             y = self.bn3(self.conv3(functional.relu(y, inplace=True)))
-        y += self.downsample(grid if self.bare else grid[:, :, :: self.stride, :: self.stride])
+        y += self.downsample(grid if self.bare else strided(grid, self.stride))
         return zero_padding(functional.relu(y, inplace=True), after), after
 
 
@@ -160,5 +173,5 @@ class Skip(nn.Module):
 
     def forward(self, grid: Tensor) -> Tensor:
         if self.stride > 1:
-            grid = grid[:, :, :: self.stride, :: self.stride]
-        return functional.pad(grid, (0, 0, 0, 0, 0, self.more)) if self.more else grid
+            grid = strided(grid, self.stride)
+        return functional.pad(grid, (*[0, 0] * (grid.ndim - 2), 0, self.more)) if self.more else grid

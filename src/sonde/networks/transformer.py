@@ -1,24 +1,25 @@
-"""Transformer: attention over texts, sounds, series or picture patches; encoder, or causal decoder (GPT-2)."""
+"""Transformer: attention over texts, sounds, series or patches (ViT); encoder, or causal decoder (GPT-2)."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
+from sonde.base.errors import UserError
 from sonde.contracts.backbone import Backbone, BackboneConfig
 from sonde.contracts.columns import Tensors
 from sonde.contracts.specs import Features, InputSpec, LayoutName, OutputSpec, Per
 from sonde.networks._channels import ChannelPatches, ChannelTokens
-from sonde.networks._grids import picture_shape
 from sonde.networks._layers import Activation, activation
 from sonde.networks._packing import Group, Layout, packed, padded
+from sonde.networks._patches import Patches, PatchSides, Stem, sinusoids
 from sonde.networks._sequences import Entry, Stride, Subsample, answers_in_tokens, check_stride, inside, pool
 
 # Keys and values (B, heads, T, W / heads) of the earlier positions, for each layer.
@@ -43,16 +44,24 @@ class TransformerConfig(BackboneConfig):
     pool: Pool = Field("mean", description="one vector from all positions; class: a token")
     packing: bool = Field(True, description="leave padding out of the computation (on CPUs); the answers are the same")
     subsample: Stride = Field(1, description="sounds and series: frames that become one position: 1, 2, 4 or 8")
-    patch: Annotated[int, Field(ge=1)] | None = Field(
-        None,
-        description="pictures: side of a patch in pixels; an eighth of the shorter side if left out. Forecasts: steps "
-        "of a patch; 16 if left out",
-    )
     attend: Literal["patches", "channels"] = Field(
         "patches",
         description="forecasts: attention over the patches of each channel alone (PatchTST), or over channels, each "
         "whole past a token (iTransformer)",
     )
+    drop_path: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="stochastic depth: how often the last block is skipped in training, earlier ones less",
+    )
+    norm_eps: float = Field(1e-5, gt=0, description="what norms add to the variance; weights from elsewhere: theirs")
+    patch: PatchSides | None = Field(
+        None,
+        description="pictures, volumes and clips: side of a patch, or one for each axis; an eighth of the shorter side "
+        "if left out. Forecasts: steps of a patch; 16 if left out",
+    )
+    stem: Stem = Field("patches", description="how patches become positions: patches (one layer) or convolutional")
 
     @model_validator(mode="after")
     def _heads_fit(self) -> TransformerConfig:
@@ -64,16 +73,18 @@ class TransformerConfig(BackboneConfig):
 
 
 class Transformer(Backbone):
-    """(B, T) tokens, (B, T, C) frames or (B, C, H, W) pictures to (B, width) or (B, T, width); or each channel of
-    frames to (B, C, width), by its patches or whole.
+    """(B, T) tokens, (B, T, C) frames or grids (B, C, *size) to (B, width) or (B, T, width); of grids also to one grid
+    (B, width, *size / patch); or each channel of frames to (B, C, width), by its patches or whole.
 
-    Pre-norm blocks and first weights of GPT-2 (Radford et al. 2019); pictures as patches (Dosovitskiy et al. 2021).
-    Its layers work on rows (N, width), one for each position: with `packing`, one for each that is not padding.
+    Pre-norm blocks and first weights of GPT-2 (Radford et al. 2019); pictures as patches (Dosovitskiy et al. 2021),
+    volumes and clips as cubes of them. Its layers work on rows (N, width), one for each position: with `packing`, one
+    for each that is not padding. Blocks may be skipped for single examples (Huang et al. 2016).
     """
 
     Config = TransformerConfig
     accepts: ClassVar[tuple[LayoutName, ...]] = ("tokens", "frames", "grid")
-    gives: ClassVar[tuple[Per, ...]] = ("example", "position", "channel")
+    gives: ClassVar[tuple[Per, ...]] = ("example", "position", "channel", "pixel")
+    dimensions: ClassVar[tuple[int, ...]] = (2, 3)
     causal: ClassVar[bool] = True
     tiny: ClassVar[Mapping[str, Any]] = {"width": 16, "layers": 2, "heads": 2}
 
@@ -89,6 +100,9 @@ class Transformer(Backbone):
         self.entry = self._entry(config, spec)
         # Of a channel the features of all its patches.
         self.width = config.width * (self.entry.steps if isinstance(self.entry, ChannelPatches) else 1)
+        self.as_grid = output.chosen == "pixel"
+        if self.as_grid:
+            self.width = (config.width,)
         self.pool: Pool | None = config.pool if output.chosen == "example" else None
         # A vector, as optimizers decay and orthogonalize matrices only.
         self.cls_token = nn.Parameter(torch.zeros(config.width)) if self.pool == "class" else None
@@ -98,7 +112,8 @@ class Transformer(Backbone):
         # Sinusoids start as large as the embeddings of tokens; frames and patches are of size one already.
         self.position_scale = 0.02 * math.sqrt(2) if spec.layout == "tokens" else 1.0
         self.dropout = nn.Dropout(config.dropout)
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
+        skipped = torch.linspace(0, config.drop_path, config.layers, device="cpu").tolist()
+        self.blocks = nn.ModuleList(Block(config, rate) for rate in skipped)
         self.norm = _norm(config)
         self.tied = config.tie and answers_in_tokens(spec, output)
         self._initialize(config)
@@ -107,12 +122,16 @@ class Transformer(Backbone):
         if self.by_channel and config.attend == "channels":
             return ChannelTokens(spec, config.width)
         if self.by_channel:
+            if isinstance(config.patch, tuple):
+                raise UserError(
+                    f"network.patch is {list(config.patch)}; a patch of a series has one side", hint="patch = 16"
+                )
             return ChannelPatches(spec, config.width, config.patch or 16)
-        return Patches(config, spec) if spec.layout == "grid" else Entry(spec, config.width)
+        return _patches(config, spec) if spec.layout == "grid" else Entry(spec, config.width)
 
     def _initialize(self, config: TransformerConfig) -> None:
         for name, weights in self.named_parameters():
-            if name.startswith("subsample."):
+            if name.startswith(("subsample.", "entry.stem.")):
                 continue
             if weights.ndim > 1:
                 # Branches are summed over the depth: their last layers start smaller, so that the sum does not grow.
@@ -138,7 +157,7 @@ class Transformer(Backbone):
         width = config.width * heads // config.heads
         return config.model_copy(update={"heads": heads, "width": width, "layers": max(1, config.layers // 2)})
 
-    def forward(self, tensors: Tensors) -> Tensor | Features:
+    def forward(self, tensors: Tensors) -> Tensor | tuple[Tensor, ...] | Features:
         if self.subsample is not None:
             tensors = self.subsample(tensors)
         x_BTW = self.entry(tensors)
@@ -156,6 +175,8 @@ class Transformer(Backbone):
         x_BTW = layout.unpack(self.norm(x_NW), count)
         if isinstance(self.entry, ChannelPatches):
             return x_BTW.flatten(1).unflatten(0, (len(tensors["length"]), -1))
+        if self.as_grid and isinstance(self.entry, Patches):
+            return (x_BTW.transpose(1, 2).unflatten(2, self.entry.shape),)
         if self.pool is None:
             if self.subsample is not None:
                 return Features(values=x_BTW, inside_BT=inside_BT, stride=self.subsample.stride)
@@ -200,16 +221,25 @@ class Transformer(Backbone):
         place_T = torch.arange(start, stop, device=x_BTW.device)
         if self.position_embedding is not None:
             return x_BTW + self.position_embedding(place_T), None
+        if self.config.positions == "sinusoidal" and isinstance(self.entry, Patches):
+            places_TW = self.entry.sinusoids(x_BTW.device)
+            if self.cls_token is not None:
+                places_TW = functional.pad(places_TW, (0, 0, 1, 0))
+            return x_BTW + places_TW.to(x_BTW.dtype), None
         if self.config.positions == "sinusoidal":
             return x_BTW + (self.position_scale * sinusoids(place_T, self.config.width)).to(x_BTW.dtype), None
         return x_BTW, sinusoids(place_T, self.config.width // self.config.heads)
 
 
 class Block(nn.Module):
-    """Attention and feed-forward layers, each added to what comes in."""
+    """Attention and feed-forward layers, each added to what comes in.
 
-    def __init__(self, config: TransformerConfig) -> None:
+    In training examples skip either with the probability `skipped`; what is not skipped counts for as much more.
+    """
+
+    def __init__(self, config: TransformerConfig, skipped: float = 0.0) -> None:
         super().__init__()
+        self.skipped = skipped
         hidden = round(config.mlp_ratio * config.width)
         self.norm1, self.norm2 = _norm(config), _norm(config)
         self.attention = Attention(config)
@@ -227,8 +257,15 @@ class Block(nn.Module):
         past: tuple[Tensor, Tensor] | None,
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         seen_NW, pair = self.attention(self.norm1(x_NW), rope, layout, causal, past)
-        x_NW = x_NW + self.dropout(seen_NW)
-        return x_NW + self.dropout(self.fc2(self.activation(self.fc1(self.norm2(x_NW))))), pair
+        x_NW = x_NW + self._kept(self.dropout(seen_NW), layout)
+        return x_NW + self._kept(self.dropout(self.fc2(self.activation(self.fc1(self.norm2(x_NW))))), layout), pair
+
+    def _kept(self, branch_NW: Tensor, layout: Layout) -> Tensor:
+        if not self.training or not self.skipped:
+            return branch_NW
+        kept = 1 - self.skipped
+        scale_B = (torch.rand(layout.num_examples, device=branch_NW.device) < kept).to(branch_NW.dtype) / kept
+        return branch_NW * layout.by_row(scale_B)[:, None]
 
 
 class Attention(nn.Module):
@@ -273,32 +310,6 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, causa
     return functional.scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=causal)
 
 
-class Patches(nn.Module):
-    """A picture (B, C, H, W) as its patches, row by row: (B, T, width). Rests at the edges are filled with zeros."""
-
-    def __init__(self, config: TransformerConfig, spec: InputSpec) -> None:
-        super().__init__()
-        channels, size = picture_shape(spec, config.kind)
-        self.patch = config.patch or max(1, round(min(size) / 8))
-        self.layer = nn.Conv2d(channels, config.width, self.patch, stride=self.patch)
-        self.steps = math.prod(math.ceil(side / self.patch) for side in size)
-
-    def forward(self, tensors: Tensors) -> Tensor:
-        grid = tensors["grid"]
-        height, width = grid.shape[2:]
-        if height % self.patch or width % self.patch:
-            grid = functional.pad(grid, (0, -width % self.patch, 0, -height % self.patch))
-        return self.layer(grid).flatten(2).transpose(1, 2)
-
-
-def sinusoids(place: Tensor, width: int) -> Tensor:
-    """Sines, then cosines, of a place at `width` / 2 wavelengths from 2 pi to 20,000 pi: (..., width)."""
-    half = (width + 1) // 2
-    rate_F = 10_000.0 ** (-torch.arange(half, device=place.device) / half)
-    angle = place[..., None] * rate_F
-    return torch.cat([angle.sin(), angle.cos()], dim=-1)[..., :width]
-
-
 def rotate(values: Tensor, rope: Tensor) -> Tensor:
     """Rotary positions (Su et al. 2021): each pair of numbers turned by the angle of its place."""
     sine, cosine = rope.to(values.dtype).chunk(2, dim=-1)
@@ -308,5 +319,9 @@ def rotate(values: Tensor, rope: Tensor) -> Tensor:
 
 def _norm(config: TransformerConfig) -> nn.Module:
     if config.norm == "rms":
-        return nn.RMSNorm(config.width, eps=1e-5)
-    return nn.LayerNorm(config.width, bias=config.bias)
+        return nn.RMSNorm(config.width, eps=config.norm_eps)
+    return nn.LayerNorm(config.width, eps=config.norm_eps, bias=config.bias)
+
+
+def _patches(config: TransformerConfig, spec: InputSpec) -> Patches:
+    return Patches(spec, config.width, config.patch, config.stem, kind=config.kind)

@@ -17,7 +17,7 @@ from sonde.base import files
 from sonde.base.device import Precision
 from sonde.base.errors import RecordError, UserError
 from sonde.base.progress import NoProgress, Progress
-from sonde.checks import verdict
+from sonde.checks import verdict, vitals
 from sonde.contracts.answers import is_picture, to_uri
 from sonde.contracts.columns import EvalColumns
 from sonde.contracts.records import Records
@@ -34,6 +34,8 @@ from sonde.training.run_folder import RunFolder
 CASES, OF_A_CELL, POINTS = 12, 6, 400
 # Pictures that a model which makes some shows of itself.
 MADE = 32
+# What `sonde evaluate --corrupt` keeps in a run's folder.
+ROBUSTNESS = "robustness.json"
 # Records that answers are shown for, at most: the worst are looked for among them.
 MOST = 20_000
 
@@ -62,6 +64,8 @@ def gather(folder: Path, progress: Progress | None = None) -> dict[str, Any]:
         "baseline": target.baseline_name,
         "findings": findings,
         "curves": _curves(run),
+        "vitals": _vitals(run),
+        "robustness": files.read_json(folder / ROBUSTNESS) if (folder / ROBUSTNESS).is_file() else [],
         "recipe": run.recipe.read_text(encoding="utf-8"),
         "versions": {"sonde": card["sonde"], "torch": torch.__version__, "python": platform.python_version()},
         "written_by": __version__,
@@ -112,6 +116,12 @@ def _curves(run: RunFolder) -> dict[str, Any]:
         ]
     loss = [{"step": int(curves.steps[place]), "value": float(curves.losses[place])} for place in chosen]
     return {"loss": loss, "validation": validation}
+
+
+def _vitals(run: RunFolder) -> list[dict[str, Any]]:
+    """Units, gradients and updates by step, as lines."""
+    looks = vitals.Looks.read(run.log) if run.log.is_file() else None
+    return [] if looks is None else vitals.panels(looks)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -148,7 +148,7 @@
   function lines(spec) {
     return (width) => Plot.plot({
       width, height: Math.round(width * 0.62), style, marginLeft: 52, marginBottom: 40, grid: true,
-      x: { label: spec.x, domain: spec.domainX }, y: { label: spec.y, domain: spec.domainY },
+      x: { label: spec.x, domain: spec.domainX }, y: { label: spec.y, domain: spec.domainY, type: spec.log ? "log" : "linear" },
       color: { range: colours, legend: new Set(spec.rows.map((row) => row.series)).size > 1 },
       marks: [
         spec.diagonal ? Plot.line([[0, 0], [1, 1]], { stroke: "currentColor", strokeOpacity: 0.45, strokeDasharray: "4 4" }) : null,
@@ -262,6 +262,18 @@
     if (panels.length) section("curves", "Curves", training ? training.text + "." : null, el("div", { class: "panels" }, panels));
   }
 
+  function vitals() {
+    if (!facts.vitals || !facts.vitals.length) return;
+    section("vitals", "While it trained", "Looks at the network now and then: which layers learn, how far they move, which units are lost.",
+      el("div", { class: "panels" }, facts.vitals.map((spec) => panel(spec.title, spec.note, lines({ ...spec, x: "step" })))));
+  }
+
+  function robustness() {
+    if (!facts.robustness || !facts.robustness.length) return;
+    section("robustness", "Robustness", "The score that counts on held-out records after what commonly happens to inputs in use.",
+      el("div", { class: "panels" }, facts.robustness.map((spec) => panel(spec.title, spec.note, lines(spec)))));
+  }
+
   function pictures() {
     if (!facts.panels || !facts.panels.length) return;
     section("answers", "Answers", `What the network makes of the ${facts.split} records.`,
@@ -356,9 +368,11 @@
   glance();
   scoreTable();
   curves();
+  vitals();
   pictures();
   made();
   doubts();
+  robustness();
   sliceTable();
   cases();
   if (facts.without_data) main.append(el("p", { class: "lead" }, `Answers and cases are left out: ${facts.without_data}`));

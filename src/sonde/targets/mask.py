@@ -1,7 +1,8 @@
-"""A class for every pixel (semantic segmentation): road, car, sky."""
+"""A class for every pixel or voxel (semantic segmentation): road, car, sky; organs and lesions."""
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol, Self, runtime_checkable
@@ -19,17 +20,22 @@ from sonde.base.errors import RecordError, UserError, unknown
 from sonde.base.gradients import without_gradient
 from sonde.base.images import ResizeMode, colours_of, fit_to, hex_of, read_image
 from sonde.base.rng import BatchRng
+from sonde.base.slices import middle_slices
 from sonde.base.threads import each
+from sonde.base.volumes import read_volume, to_file, to_ras
 from sonde.contracts.augment import AugmentParams
 from sonde.contracts.batch import Batch
-from sonde.contracts.columns import Columns, EvalColumns, Tensors
+from sonde.contracts.columns import Columns, EvalColumns, Ragged, Tensors
+from sonde.contracts.finding import Finding
 from sonde.contracts.input import Input
 from sonde.contracts.panel import Panel
 from sonde.contracts.part import agree
 from sonde.contracts.records import Record, Records
 from sonde.contracts.specs import Advice, InputSpec, OutputSpec
 from sonde.contracts.target import Prediction, Target
+from sonde.targets import _mask_audit
 from sonde.targets import _panels as panels
+from sonde.targets import _volume_masks as volumes
 from sonde.targets._classes import MOST, ClassWeights, check_classes, class_weights
 from sonde.targets._inputs import asked_of_one, the_input
 from sonde.targets._sums import weighted_sum
@@ -46,9 +52,11 @@ SAMPLE = 2000
 class MaskConfig(Config):
     kind: Literal["mask"] = "mask"
     field: str = Field(
-        default="mask", description="the field that holds the mask: a picture whose values are class ids"
+        default="mask", description="the field that holds the mask: a picture or volume whose values are class ids"
     )
-    input: str | None = Field(default=None, description="the image input it belongs to; the only one if left out")
+    input: str | None = Field(
+        default=None, description="the image or volume input it belongs to; the only one if left out"
+    )
     classes: list[str] | None = Field(
         default=None, description="names of the ids 0, 1, ... (or of those found, in order)"
     )
@@ -64,6 +72,10 @@ class MaskConfig(Config):
     dice: float = Field(default=0.0, ge=0, description="weight of the Dice term, which minds small classes more")
     class_weights: ClassWeights = Field(
         default="none", description="balanced: every class has the same say; or a table of weights by class name"
+    )
+
+    tolerance: float = Field(
+        default=1.0, ge=0, description="volumes: mm that surfaces may lie apart and still agree, for the score nsd"
     )
 
     @model_validator(mode="after")
@@ -84,9 +96,17 @@ class Resizes(Protocol):
     resize_mode: ResizeMode
 
 
+@runtime_checkable
+class HasSpacing(Protocol):
+    """Settings of an input of volumes, whose voxels have lengths."""
+
+    spacing: tuple[float, float, float] | None
+
+
 @dataclass(frozen=True, kw_only=True)
 class Mask(Target):
-    """Truth: "mask" uint8 (B, H, W), the code of each pixel's class; 255 where there is none.
+    """Truth: "mask" uint8 (B, H, W), the code of each pixel's class; 255 where there is none. Of volumes (B, X, Y, Z)
+    in the size and spacing of the file: answers are brought there, and scored there case by case.
 
     `ids` are the values of the classes in mask files, `pixels` how many training pixels each has, `weights` what each
     counts in the loss. Losses are summed over pixels: cross-entropy, and soft Dice (Milletari et al. 2016) per picture
@@ -101,6 +121,10 @@ class Mask(Target):
     best: ClassVar = ("miou", "max")
     asks: ClassVar = OutputSpec(per=("pixel",))
     accepts: ClassVar = ("grid",)
+    dimensions: ClassVar = (2, 3)
+    ragged: ClassVar[tuple[str, ...]] = ("voxels",)
+    lower_is_better: ClassVar = volumes.LOWER_IS_BETTER
+    no_shares: ClassVar = volumes.LOWER_IS_BETTER
 
     config: MaskConfig
     input: str
@@ -117,10 +141,14 @@ class Mask(Target):
             raise unknown(config.field, records.fields, what="the field")
         name = the_input(inputs, "grid", config.input, "mask")
         settings, size = inputs[name].config, list(inputs[name].spec.size)
-        if not isinstance(settings, Resizes) or len(size) != 2:
-            raise UserError(f"the input {name!r} is no picture", expected="an input of kind image for target 'mask'")
+        is_volume = len(size) == 3 and isinstance(settings, HasSpacing)
+        if not is_volume and not (isinstance(settings, Resizes) and len(size) == 2):
+            raise UserError(
+                f"the input {name!r} is neither a picture nor a volume",
+                expected="an input of kind image or volume for target 'mask'",
+            )
         sample = records.take(np.linspace(0, len(records) - 1, min(SAMPLE, len(records))).astype(int))
-        found = _found(sample, config)
+        found = _found(sample, config, is_volume=is_volume)
         ids, classes = _named(sorted(found), config)
         pixels = [found.get(value, 0) for value in ids]
         weights = class_weights(config.class_weights, classes, pixels)
@@ -128,7 +156,7 @@ class Mask(Target):
             config=config,
             input=name,
             size=size,
-            how=settings.resize_mode,
+            how=settings.resize_mode if isinstance(settings, Resizes) else "pad",
             ids=ids,
             classes=classes,
             pixels=pixels,
@@ -145,7 +173,10 @@ class Mask(Target):
     @classmethod
     def sample(cls, count: int, rng: np.random.Generator, given: Records) -> tuple[MaskConfig, Records]:
         masks = np.empty(count, dtype=object)
-        masks[:] = [rng.integers(0, 4, (20, 16 + index % 3), dtype=np.uint8) for index in range(count)]
+        shapes = [(20, 16 + index % 3) for index in range(count)]
+        if "volume" in given.fields:
+            shapes = [volume.shape for volume in given.fields["volume"]]
+        masks[:] = [rng.integers(0, 4, shape, dtype=np.uint8) for shape in shapes]
         config = MaskConfig(ignore=3, dice=0.5, classes=["road", "car", "sky"])
         return config, Records(fields={"mask": masks}, ids=[f"picture {index}" for index in range(count)])
 
@@ -160,8 +191,39 @@ class Mask(Target):
     def outputs(self, inputs: Mapping[str, InputSpec]) -> dict[str, OutputSpec]:
         return asked_of_one(inputs, self.input, replace(self.asks, width=self.width))
 
+    @property
+    def monitor(self) -> tuple[str, Literal["max", "min"]]:
+        return ("dice", "max") if self.of_volumes else self.best
+
+    @property
+    def of_volumes(self) -> bool:
+        return len(self.size) == 3
+
+    @property
+    def labels(self) -> volumes.Labels:
+        """The classes of volumes that are scored: all but the id 0, the background."""
+        background = self.ids.index(0) if 0 in self.ids else None
+        return volumes.Labels(
+            classes=self.classes, background=background, tolerance=self.config.tolerance, ignored=IGNORED
+        )
+
     def encode(self, record: Record, given: Mapping[str, Tensors]) -> Tensors:
-        values = read_ids(record.get(self.config.field), self.config)
+        if self.of_volumes:
+            mask = volumes.read_labels(record.get(self.config.field), self.config.field)
+            volumes.check_space(mask, given[self.input], self.config.field)
+            codes = self._coded(mask.values)
+            places = volumes.places_of(codes, self.labels)
+            space = {name: given[self.input][name] for name in ("native", "affine")}
+            return {"voxels": torch.from_numpy(codes.ravel()), "places": torch.from_numpy(places), **space}
+        # Moved up by one (255 becomes 0), so that the black around a padded picture is what is ignored.
+        raised = Image.fromarray(self._coded(read_ids(record.get(self.config.field), self.config)) + np.uint8(1))
+        fitted = np.array(
+            fit_to(raised, (self.size[0], self.size[1]), how=self.how, interpolation="nearest"), dtype=np.uint8
+        )
+        return {"mask": torch.from_numpy(fitted - np.uint8(1))}
+
+    def _coded(self, values: np.ndarray) -> np.ndarray:
+        """The codes of ids, uint8."""
         codes = np.full(int(max(*self.ids, values.max(initial=0), self.config.ignore or 0)) + 1, -1)
         codes[self.ids] = np.arange(len(self.ids))
         if self.config.ignore is not None:
@@ -169,12 +231,23 @@ class Mask(Target):
         mask = codes[values]
         if (mask < 0).any():
             raise _unknown_id(int(values[mask < 0].min()), self.ids, self.classes)
-        # Moved up by one (255 becomes 0), so that the black around a padded picture is what is ignored.
-        raised = Image.fromarray((mask + 1).astype(np.uint8))
-        fitted = np.array(
-            fit_to(raised, (self.size[0], self.size[1]), how=self.how, interpolation="nearest"), dtype=np.uint8
-        )
-        return {"mask": torch.from_numpy(fitted - np.uint8(1))}
+        return mask.astype(np.uint8)
+
+    def collate(self, columns: Columns) -> Tensors:
+        voxels, native_B3 = columns.get("voxels"), columns.get("native")
+        if not isinstance(voxels, Ragged) or not isinstance(native_B3, torch.Tensor):
+            return super().collate(columns)
+        places = columns["places"]
+        assert isinstance(places, torch.Tensor)
+        return {"mask": volumes.padded(voxels, native_B3, IGNORED), "places": places}
+
+    def focus(self, truth: Tensors, rng: BatchRng) -> Tensor | None:
+        return volumes.focus(truth["places"], rng) if "places" in truth else None
+
+    def audit(self, columns: Columns, ids: Sequence[str]) -> list[Finding]:
+        # Volumes keep their voxels as they are, of any size.
+        mask = columns.get("mask")
+        return [] if not isinstance(mask, torch.Tensor) else _mask_audit.audit(mask, self.classes, IGNORED, ids)
 
     def apply_augment(self, truth: Tensors, params: AugmentParams) -> Tensors:
         if params.mix_weight_B is not None:
@@ -194,8 +267,14 @@ class Mask(Target):
         weight_256[: len(self.weights)] = constant(self.weights, mask_BHW.device)
         return weight_256[mask_BHW.long()].flatten(1).sum(1)
 
-    def loss(self, network: nn.Module, batch: Batch, rng: BatchRng) -> Tensors:
+    def _logits(self, network: nn.Module, batch: Batch) -> Tensor:
+        """The answers for each pixel of the picture that went in; for each voxel of volumes as they came."""
         logits_BKHW = network(batch.inputs).float()
+        tensors = batch.inputs[self.input]
+        return volumes.in_native(logits_BKHW, tensors) if volumes.is_volume(tensors) else logits_BKHW
+
+    def loss(self, network: nn.Module, batch: Batch, rng: BatchRng) -> Tensors:
+        logits_BKHW = self._logits(network, batch)
         mask_BHW = batch.truth["mask"]
         terms: Tensors = {}
         if self.config.cross_entropy:
@@ -214,10 +293,17 @@ class Mask(Target):
         """{"size": [H, W], "shares": {class: part of the pixels}, "mask": {"ids": [...], "lengths": [...]}}.
 
         "mask" is run-length coded, row by row from the top left: so many pixels of this id, then so many of that.
-        The ids are those of the mask files. `unpack` gives the picture back.
+        The ids are those of the mask files. `unpack` gives the picture back. Of volumes in the voxel order of the file,
+        the last axis first, beside the "millilitres" of each label.
         """
-        codes_BHW = network(batch.inputs).argmax(1).cpu().numpy()
-        return [self._packed(codes_HW) for codes_HW in codes_BHW]
+        codes_BHW = self._logits(network, batch).argmax(1).cpu().numpy()
+        if not self.of_volumes:
+            return [self._packed(codes_HW) for codes_HW in codes_BHW]
+        answers = []
+        for index, codes in enumerate(codes_BHW):
+            in_file, millilitres = volumes.answer(codes, batch.inputs[self.input], index, self.labels)
+            answers.append({"millilitres": millilitres, **self._packed(in_file)})
+        return answers
 
     def _packed(self, codes_HW: np.ndarray) -> Prediction:
         flat = codes_HW.ravel()
@@ -233,25 +319,47 @@ class Mask(Target):
     @without_gradient
     def eval_outputs(self, network: nn.Module, batch: Batch) -> Columns:
         """The pixels of each picture by [true, predicted] class: "confusion" int64 (B, K, K)."""
-        predicted_BHW, true_BHW = network(batch.inputs).argmax(1), batch.truth["mask"].long()
+        predicted_BHW, true_BHW = self._logits(network, batch).argmax(1), batch.truth["mask"].long()
+        found: Columns = {"confusion": self._confusion(predicted_BHW, true_BHW)}
+        if self.of_volumes:
+            found |= volumes.outputs(predicted_BHW, true_BHW, batch.inputs[self.input], self.labels)
+        return found
+
+    def _confusion(self, predicted_BHW: Tensor, true_BHW: Tensor) -> Tensor:
         count, num_classes = len(true_BHW), len(self.classes)
-        picture_B11 = torch.arange(count, device=true_BHW.device)[:, None, None]
+        picture_B11 = torch.arange(count, device=true_BHW.device).reshape(-1, *[1] * (true_BHW.ndim - 1))
         cell_BHW = (picture_B11 * num_classes + true_BHW) * num_classes + predicted_BHW
         # Pixels without a class go to one last cell, which is dropped.
         last = count * num_classes**2
         cell_BHW = torch.where(true_BHW == IGNORED, last, cell_BHW)
         cells = torch.bincount(cell_BHW.flatten(), minlength=last + 1)[:last]
-        return {"confusion": cells.reshape(count, num_classes, num_classes)}
+        return cells.reshape(count, num_classes, num_classes)
 
     def draw(self, prediction: Prediction, record: Record, inputs: Mapping[str, Input]) -> Image.Image | None:
-        """The picture as the network saw it, with the classes over it."""
+        """The picture as the network saw it, with the classes over it; of a volume three slices with outlines."""
+        codes = {value: code for code, value in enumerate(self.ids)}
+        codes_HW = np.vectorize(codes.__getitem__, otypes=[np.int64])(unpack(prediction))
+        if self.of_volumes:
+            volume = read_volume(record[inputs[self.input].config.field])
+            return middle_slices(volume, np.array(self.ids)[to_ras(codes_HW, volume.orientation)])
         picture = read_image(record[inputs[self.input].config.field])
         fitted = fit_to(picture.convert("RGB"), (self.size[0], self.size[1]), how=self.how)
-        codes = {value: code for code, value in enumerate(self.ids)}
-        return _painted(fitted, np.vectorize(codes.__getitem__, otypes=[np.int64])(unpack(prediction)))
+        return _painted(fitted, codes_HW)
+
+    def files(self, prediction: Prediction, record: Record, inputs: Mapping[str, Input]) -> dict[str, bytes]:
+        """The mask in the format of its input: a NIfTI file in the same space, an array, or a picture of the ids."""
+        ids = unpack(prediction).astype(np.uint8 if max(self.ids) < 1 << 8 else np.uint16)
+        if self.of_volumes:
+            ending, content = to_file(ids, record[inputs[self.input].config.field])
+            return {ending: content}
+        held = io.BytesIO()
+        Image.fromarray(ids).save(held, "PNG")
+        return {".png": held.getvalue()}
 
     def baseline(self, truth: Columns) -> Columns:
         """The commonest class of training, everywhere."""
+        if self.of_volumes:
+            return self._baseline_of_volumes(truth)
         masks_NHW, num_classes = truth["mask"], len(self.classes)
         common = int(np.argmax(self.pixels))
         confusion = torch.zeros(len(masks_NHW), num_classes, num_classes, dtype=torch.int64)
@@ -259,6 +367,16 @@ class Mask(Target):
             counts = torch.bincount(masks_NHW[index].flatten().long(), minlength=IGNORED + 1)
             confusion[index, :, common] = counts[:num_classes]
         return {"confusion": confusion}
+
+    def _baseline_of_volumes(self, truth: Columns) -> Columns:
+        batch = self.collate(truth)
+        constant_B = torch.full_like(batch["mask"], int(np.argmax(self.pixels)))
+        native, affine = truth["native"], truth["affine"]
+        assert isinstance(native, torch.Tensor)
+        assert isinstance(affine, torch.Tensor)
+        confusion = self._confusion(constant_B.long(), batch["mask"].long())
+        space = {"native": native, "affine": affine}
+        return {"confusion": confusion, **volumes.outputs(constant_B, batch["mask"], space, self.labels)}
 
     def costs(self, columns: EvalColumns) -> np.ndarray:
         """The share of each picture's pixels that are wrong."""
@@ -273,6 +391,9 @@ class Mask(Target):
         """miou and class_accuracy are means over the classes that occur; pixels of all pictures are thrown together."""
         counts = metrics.tally_of_confusion(metrics.confusion_of_pixels(columns["confusion"], weights_RN))
         iou_RK = metrics.iou(counts)
+        if self.of_volumes:
+            accuracy = {"voxel_accuracy": metrics.accuracy(counts)}
+            return volumes.scores(columns, weights_RN, self.labels) | accuracy
         scores = {
             "miou": metrics.mean_of_defined(iou_RK),
             "pixel_accuracy": metrics.accuracy(counts),
@@ -351,6 +472,7 @@ def _channels(colours: np.ndarray) -> np.ndarray:
 
 def dice_loss(probabilities_BKHW: Tensor, mask_BHW: Tensor) -> Tensor:
     """One minus the soft Dice of each picture (B,), a mean over the classes in it; pixels of code 255 do not count."""
+    probabilities_BKHW, mask_BHW = probabilities_BKHW.flatten(3), mask_BHW.flatten(2)
     class_K11 = torch.arange(probabilities_BKHW.shape[1], device=mask_BHW.device)[:, None, None]
     true_BKHW = (mask_BHW[:, None] == class_K11).float()
     valid_B1HW = (mask_BHW != IGNORED)[:, None].float()
@@ -362,12 +484,13 @@ def dice_loss(probabilities_BKHW: Tensor, mask_BHW: Tensor) -> Tensor:
     return lost_BK.sum(1) / present_BK.sum(1).clamp_min(1)
 
 
-def _found(records: Records, config: MaskConfig) -> dict[int, int]:
+def _found(records: Records, config: MaskConfig, *, is_volume: bool) -> dict[int, int]:
     """The ids in masks, without the ignored one, and how many pixels have each. Unreadable masks are left out."""
 
     def ids_of(value: Any) -> tuple[np.ndarray, np.ndarray] | RecordError:
         try:
-            return np.unique(read_ids(value, config), return_counts=True)
+            ids = volumes.read_labels(value, config.field).values if is_volume else read_ids(value, config)
+            return np.unique(ids, return_counts=True)
         except RecordError as error:
             return error
 

@@ -78,6 +78,7 @@ class NextToken(Target):
     Config = NextTokenConfig
     best: ClassVar = ("loss", "min")
     asks: ClassVar = OutputSpec(per=("position",), causal=True)
+    loss_reaches_zero: ClassVar = False
     accepts: ClassVar = ("tokens",)
     lower_is_better: ClassVar = frozenset({"loss", "perplexity", "bits_per_byte"})
 

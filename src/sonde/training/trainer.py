@@ -18,6 +18,7 @@ from sonde.training.ema import EMA
 from sonde.training.run_folder import Log, RunFolder
 from sonde.training.schedules import Schedule
 from sonde.training.settings import TrainingConfig
+from sonde.training.vitals import Vitals, looks_every
 
 # Log lines of a whole run, unless the recipe says how often.
 LINES = 500
@@ -71,7 +72,11 @@ class Trainer:
         every = self._evaluate_every
         log_every = training.log_every or max(1, steps // LINES)
         micro_batch = state.micro_batch
+        vitals = self._vitals(log_every)
         for step in loop.train(self.task, self.batches, state, self.plan):
+            looked = vitals is not None and vitals.is_due(step.number)
+            if vitals is not None and not looked:
+                vitals.before(step.number + 1)
             due = step.number % every == 0 or step.number == steps
             logged = step.number % log_every == 0 or step.number == steps
             if not (due or logged or self.plan.read_every_step):
@@ -80,6 +85,9 @@ class Trainer:
                 loop.check(self.task, self.batches, state, self.plan)
             if logged:
                 self.progress.at(step.number, self.log.step(step))
+            if vitals is not None and looked:
+                self.log.write(vitals.look())
+                vitals.before(step.number + 1)
             if state.micro_batch < micro_batch:
                 micro_batch = state.micro_batch
                 self.log.write({"step": step.number, "micro_batch": micro_batch})
@@ -98,6 +106,16 @@ class Trainer:
                 )
             if self._exhausted():
                 return
+
+    def _vitals(self, log_every: int) -> Vitals | None:
+        """What follows units, gradients and updates, from the step that comes next on; in the main process."""
+        # A share of sharded weights says nothing of the whole.
+        if not dist.is_main() or (self.training.parallel == "fsdp" and dist.world_size() > 1):
+            return None
+        every = looks_every(self.plan.steps, log_every)
+        vitals = Vitals(task=self.task, state=self.state, plan=self.plan, train=self.sets["train"], every=every)
+        vitals.before(self.state.step + 1)
+        return vitals
 
     def _exhausted(self) -> bool:
         """Whether validation has not improved for so long that training stops early."""

@@ -16,14 +16,30 @@ from sonde.data.split import split_name
 
 IMAGES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm"})
 SOUNDS = frozenset({".wav", ".flac", ".ogg", ".mp3"})
+CLIPS = frozenset({".mp4", ".avi", ".mov", ".mkv", ".webm", ".mpg", ".mpeg", ".m4v", ".wmv"})
+SCANS = frozenset({".nii", ".nii.gz"})
 TEXTS = frozenset({".txt", ".text", ".md"})
 # Tables beside a data set that are not part of it: an empty answer to hand in, lists of classes.
 _ASIDE = re.compile(
     r"(sample|gender|example)?[-_ ]?submission|class[-_ ]?(dict|names|es)|label[-_ ]?(colou?rs|map)", re.I
 )
 
-Medium = Literal["image", "audio", "text"]
-MEDIA: Mapping[Medium, frozenset[str]] = {"image": IMAGES, "audio": SOUNDS, "text": TEXTS}
+Medium = Literal["image", "audio", "video", "volume", "text"]
+MEDIA: Mapping[Medium, frozenset[str]] = {
+    "image": IMAGES,
+    "audio": SOUNDS,
+    "video": CLIPS,
+    "volume": SCANS,
+    "text": TEXTS,
+}
+# What people call files of each kind.
+NOUNS: Mapping[Medium, str] = {
+    "image": "pictures",
+    "audio": "sounds",
+    "video": "clips",
+    "volume": "volumes",
+    "text": "texts",
+}
 
 # Splits as people read them.
 ORDER = ("train", "validation", "test")
@@ -70,14 +86,14 @@ def _walk(folder: Path, suffixes: Set[str]) -> Iterator[Path]:
     for parent, inner, names in os.walk(folder):
         inner[:] = [name for name in inner if not name.startswith((".", "__MACOSX"))]
         at = Path(parent)
-        yield from (at / name for name in names if _suffix(name) in suffixes and not name.startswith("."))
+        yield from (at / name for name in names if suffix_of(name) in suffixes and not name.startswith("."))
 
 
 def holds_below(folder: Path, suffixes: Set[str] | None) -> bool:
     """Whether a file of these kinds, or any file, lies in the folder or below it. Stops at the first."""
     for _, inner, names in os.walk(folder):
         inner[:] = [name for name in inner if not name.startswith((".", "__MACOSX"))]
-        if any(not name.startswith(".") and (suffixes is None or _suffix(name) in suffixes) for name in names):
+        if any(not name.startswith(".") and (suffixes is None or suffix_of(name) in suffixes) for name in names):
             return True
     return False
 
@@ -85,11 +101,12 @@ def holds_below(folder: Path, suffixes: Set[str] | None) -> bool:
 def holds(folder: Path, suffixes: Set[str]) -> bool:
     """Whether a file of these kinds lies right in the folder. Stops at the first."""
     with os.scandir(folder) as found:
-        return any(_suffix(entry.name) in suffixes and not entry.name.startswith(".") for entry in found)
+        return any(suffix_of(entry.name) in suffixes and not entry.name.startswith(".") for entry in found)
 
 
-def _suffix(name: str) -> str:
-    return os.path.splitext(name)[1].lower()
+def suffix_of(name: str) -> str:
+    """The ending of a file's name in small letters, a packed scan's as one: ".nii.gz"."""
+    return ".nii.gz" if name.lower().endswith(".nii.gz") else os.path.splitext(name)[1].lower()
 
 
 def split_folders(root: Path) -> list[tuple[str, Path]]:
@@ -159,7 +176,7 @@ def _inner_pairs(split: str | None, pictures: Path, masks: Path) -> Iterator[tup
 
 def masks_beside(folder: Path) -> bool:
     """Whether most pictures right in a folder have their mask beside them: a.jpg and a_mask.png."""
-    files = [path for path in entries(folder) if _suffix(path.name) in IMAGES and path.is_file()]
+    files = [path for path in entries(folder) if suffix_of(path.name) in IMAGES and path.is_file()]
     pairs = paired_beside(files)
     return len(pairs) > 1 and 2 * len(pairs) >= _MOSTLY * len(files)
 
@@ -180,7 +197,7 @@ def folders_with(root: Path, suffixes: Set[str]) -> Iterator[Path]:
     """The root and the folders below it that have files of these kinds right in them, sorted."""
     for parent, inner, names in os.walk(root):
         inner[:] = sorted(name for name in inner if not name.startswith((".", "__MACOSX")))
-        if any(_suffix(name) in suffixes and not name.startswith(".") for name in names):
+        if any(suffix_of(name) in suffixes and not name.startswith(".") for name in names):
             yield Path(parent)
 
 
@@ -233,10 +250,10 @@ def has_transcripts(root: Path) -> bool:
     """Whether sounds lie below a folder with texts of the same name, or lists of transcripts. Stops at the first."""
     for _, inner, names in os.walk(root):
         inner[:] = sorted(name for name in inner if not name.startswith((".", "__MACOSX")))
-        sounds = {os.path.splitext(name)[0] for name in names if _suffix(name) in SOUNDS}
+        sounds = {os.path.splitext(name)[0] for name in names if suffix_of(name) in SOUNDS}
         if sounds:
-            texts = {os.path.splitext(name)[0] for name in names if _suffix(name) == ".txt"}
+            texts = {os.path.splitext(name)[0] for name in names if suffix_of(name) == ".txt"}
             return bool(sounds & texts) or any(name.endswith(".trans.txt") for name in names)
-        if any(_suffix(name) in IMAGES for name in names):
+        if any(suffix_of(name) in IMAGES for name in names):
             return False
     return False

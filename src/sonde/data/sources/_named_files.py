@@ -18,7 +18,7 @@ from sonde.data.sources import _content, _folders
 from sonde.data.sources._folders import MEDIA, Medium
 from sonde.data.split import split_name
 
-_ALL = _folders.IMAGES | _folders.SOUNDS | _folders.TEXTS
+_ALL = frozenset[str]().union(*MEDIA.values())
 # Values of a column that are looked for before all are.
 _SAMPLE = 200
 # A folder that has less than this share of them is another matter.
@@ -26,7 +26,7 @@ _ENOUGH = 0.5
 
 
 def medium_of(name: str) -> Medium | None:
-    suffix = PurePosixPath(name).suffix.lower()
+    suffix = _folders.suffix_of(PurePosixPath(name).name)
     return next((medium for medium, suffixes in MEDIA.items() if suffix in suffixes), None)
 
 
@@ -54,8 +54,9 @@ class Files:
             inner[:] = sorted(name for name in inner if not name.startswith((".", "__MACOSX")))
             at = os.path.relpath(parent, self.root).replace(os.sep, "/")
             for name in names:
-                stem, suffix = os.path.splitext(name)
-                if suffix.lower() in _ALL and not name.startswith("."):
+                suffix = _folders.suffix_of(name)
+                stem = name[: len(name) - len(suffix)]
+                if suffix in _ALL and not name.startswith("."):
                     path = name if at == "." else f"{at}/{name}"
                     found[name].append(path)
                     found[stem].append(path)

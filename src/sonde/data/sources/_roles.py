@@ -25,9 +25,25 @@ from sonde.data.sources._smiles import is_smiles, varies
 from sonde.data.sources._written import source_of, written
 from sonde.data.split import part_of
 
-Role = Literal["feature", "text", "image", "audio", "document", "molecule", "id", "time", "constant", "list", "unclear"]
+Role = Literal[
+    "feature",
+    "text",
+    "image",
+    "audio",
+    "video",
+    "volume",
+    "document",
+    "molecule",
+    "id",
+    "time",
+    "constant",
+    "list",
+    "unclear",
+]
 
 
+# Roles of columns that name files, in the order in which they are preferred.
+_FILES: tuple[Literal["image", "audio", "video", "volume"], ...] = ("image", "audio", "video", "volume")
 _SPLIT_NAMES = frozenset({"split", "fold", "subset", "set", "partition"})
 # Names of columns that people learn: alone, or as a word of a longer name.
 _TARGETS = frozenset(
@@ -73,6 +89,8 @@ _WHAT = {
     "time": "dates",
     "image": "picture files",
     "audio": "sound files",
+    "video": "clips",
+    "volume": "scans",
     "document": "files",
     "unclear": "dates",
 }
@@ -221,11 +239,10 @@ def _role(name: str, values: np.ndarray, present: list[Any], distinct: int) -> R
     texts = [value for value in present if isinstance(value, str)]
     if len(texts) < len(present):
         return "feature" if all(isinstance(value, (str, bool, int, float)) for value in present) else "list"
-    suffixes = {PurePath(text).suffix.lower() for text in texts}
-    if suffixes <= _folders.IMAGES:
-        return "image"
-    if suffixes <= _folders.SOUNDS:
-        return "audio"
+    suffixes = {_folders.suffix_of(PurePath(text).name) for text in texts}
+    for medium in _FILES:
+        if suffixes <= _folders.MEDIA[medium]:
+            return medium
     if is_smiles(name, texts):
         return "molecule"
     if named or (distinct > _MANY and distinct > _DIFFERENT * len(present)):
@@ -275,7 +292,7 @@ def _written(columns: Mapping[str, _Column]) -> str | None:
     """The column that looks like a text to write from the others."""
     roles = {one.role for one in columns.values()}
     texts = {name: one.values for name, one in columns.items() if one.values.dtype == object}
-    texts = {name: values for name, values in texts.items() if columns[name].role not in ("image", "audio", "list")}
+    texts = {name: values for name, values in texts.items() if columns[name].role not in (*_FILES, "list")}
     return written(texts, sound="audio" in roles, picture="image" in roles)
 
 
@@ -286,7 +303,7 @@ def _is_written(name: str, columns: Mapping[str, _Column]) -> bool:
         return True
     others = {one.role for other, one in columns.items() if other != name}
     whole = columns[name].role == "text" and _separator(columns[name].values, (*_LIST_SEPARATORS, ",")) is None
-    return whole and bool(others & {"text", "image", "audio"})
+    return whole and bool(others & {"text", *_FILES})
 
 
 def _text_target(name: str, columns: Mapping[str, _Column]) -> dict[str, Any]:
@@ -307,7 +324,7 @@ def _target(column: _Column, notes: dict[str, str]) -> dict[str, Any]:
     if column.role == "list" or (separator and column.role in ("feature", "text", "id")):
         return _labels(name, values, separator, notes)
     if (
-        column.role in ("time", "image", "audio", "document", "molecule", "text", "id", "unclear")
+        column.role in ("time", *_FILES, "document", "molecule", "text", "id", "unclear")
         and values.dtype.kind not in "if"
     ):
         what = _WHAT.get(column.role, "texts")
@@ -366,7 +383,7 @@ def _inputs(
     by_role: dict[str, list[_Column]] = {}
     for column in others:
         by_role.setdefault(column.role, []).append(column)
-    files = [by_role[role][0] for role in ("image", "audio", "document", "molecule") if role in by_role]
+    files = [by_role[role][0] for role in (*_FILES, "document", "molecule") if role in by_role]
     # Several columns of texts are read one after another; texts in files stand alone.
     texts = [] if "document" in by_role else by_role.get("text", [])
     if kind in ("sequence", "ctc"):
@@ -419,7 +436,7 @@ def _to_write_from(
             f"there is no column to write {target.name!r} from" + (f": {_listed(others)}" if others else ""),
             expected="a column with texts, or with names of picture or sound files",
         )
-    medium = chosen.role if chosen.role in ("image", "audio") else "text"
+    medium = chosen.role if chosen.role in _FILES else "text"
     _note(notes, f"inputs.{medium}.field", [column for column in others if column is not chosen], {})
     return {medium: {"kind": medium, "field": chosen.name}}
 
@@ -480,6 +497,8 @@ def _listed(columns: Iterable[_Column], why: Mapping[str, str] = NO_REASONS) -> 
         "image": " (more pictures)",
         "audio": " (more sounds)",
         "molecule": " (more molecules)",
+        "video": " (more clips)",
+        "volume": " (more scans)",
         "text": " (texts beside those in files)",
         "unclear": " (dates: day or month first? say so with data.dates)",
     }

@@ -1,4 +1,4 @@
-"""A folder for each class with its pictures, sounds or texts in it; optionally inside train, validation and test."""
+"""A folder for each class with its pictures, sounds, clips, scans or texts; maybe inside train, validation and test."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from sonde.base.errors import UserError
 from sonde.contracts.records import Records
 from sonde.data.source import Guess, Source
 from sonde.data.sources import _folders
-from sonde.data.sources._folders import IMAGES, SOUNDS, TEXTS
+from sonde.data.sources._folders import CLIPS, IMAGES, MEDIA, NOUNS, SCANS, SOUNDS, TEXTS, Medium
 
-_MEDIA = IMAGES | SOUNDS
+_MEDIA = IMAGES | SOUNDS | CLIPS | SCANS
 # What such a folder holds belongs to no class.
 _NO_CLASS = frozenset({"unsup", "unlabeled", "unlabelled", "unlabeled_data", "unlabelled_data"})
 # A class with fewer records is not in every split.
@@ -109,8 +109,9 @@ class ClassFolders(Source):
         for split, folder, label in _nested(folders, suffixes) if nested else _named(folders):
             found = [file for file in _folders.files_below(folder, suffixes) if not nested or file.parent == folder]
             if not found:
+                wanted = "texts" if suffixes == TEXTS else "pictures, sounds, clips or scans"
                 raise UserError(
-                    f"the class folder {folder} has no {'texts' if suffixes == TEXTS else 'pictures or sounds'}",
+                    f"the class folder {folder} has no {wanted}",
                     expected="files ending in " + ", ".join(sorted(suffixes)),
                     hint="fill it, or move it away if it is no class",
                 )
@@ -169,11 +170,12 @@ def _with_classes(
 
 def _medium(records: Records) -> tuple[str, str]:
     """The kind of input, and what people call its files."""
-    suffixes = Counter(file.suffix.lower() for file in records.fields["file"])
-    if suffixes.keys() <= TEXTS:
-        return "text", "texts"
-    sounds = sum(count for suffix, count in suffixes.items() if suffix in SOUNDS)
-    return ("audio", "sounds") if sounds > len(records) / 2 else ("image", "pictures")
+    suffixes = Counter(_folders.suffix_of(file.name) for file in records.fields["file"])
+    counts: dict[Medium, int] = {
+        medium: sum(suffixes[suffix] for suffix in endings) for medium, endings in MEDIA.items()
+    }
+    kind = max(counts, key=counts.__getitem__)
+    return kind, NOUNS[kind]
 
 
 def _listing(names: list[str]) -> str:

@@ -5,7 +5,7 @@ B example, M object, P place, K class, N answer, R row of weights.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, Self, runtime_checkable
 
@@ -23,6 +23,7 @@ from sonde.base.rng import BatchRng
 from sonde.contracts.augment import AugmentParams
 from sonde.contracts.batch import Batch
 from sonde.contracts.columns import Columns, EvalColumns, Ragged, Tensors
+from sonde.contracts.finding import Finding
 from sonde.contracts.input import Input
 from sonde.contracts.part import agree
 from sonde.contracts.records import Record, Records
@@ -30,7 +31,7 @@ from sonde.contracts.specs import Advice, FeatureWidth, InputSpec, OutputSpec
 from sonde.contracts.target import Prediction, Target
 from sonde.targets._inputs import asked_of_one, the_input
 from sonde.targets._sums import weighted_sum
-from sonde.targets.boxes import advice, answers, dense, geometry, queries
+from sonde.targets.boxes import advice, answers, audit, dense, geometry, queries
 from sonde.targets.boxes.dense import Dense, DenseHead
 from sonde.targets.boxes.objects import (
     AREA,
@@ -110,8 +111,10 @@ class Boxes(Target):
     Config = BoxesConfig
     ragged: ClassVar = ("objects",)
     best: ClassVar = ("map", "max")
+    loss_reaches_zero: ClassVar = False
     asks: ClassVar = OutputSpec(per=("pixel",))
     accepts: ClassVar = ("grid",)
+    dimensions: ClassVar = (2,)
     lower_is_better: ClassVar = frozenset({"error"})
 
     config: BoxesConfig
@@ -200,6 +203,11 @@ class Boxes(Target):
             row[CLASS], row[FLAG], row[AREA] = self.classes.index(each.label), each.flag, each.area
         rows[:, GRID] = geometry.to_grid(rows[:, PICTURE], placement)
         return {"objects": rows}
+
+    def audit(self, columns: Columns, ids: Sequence[str]) -> list[Finding]:
+        objects = columns["objects"]
+        assert isinstance(objects, Ragged)
+        return audit.audit(objects, ids)
 
     def apply_augment(self, truth: Tensors, params: AugmentParams) -> Tensors:
         if params.mix_weight_B is not None:
