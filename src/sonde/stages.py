@@ -487,7 +487,8 @@ def _observed(
     if dist.world_size() > 1 and recipe.training.parallel == "fsdp":
         progress.message("no references of familiar records under fsdp")
         return nothing, nothing
-    if recipe.decision.familiar == "off":
+    # What is made out of nothing cannot be like training or unlike it.
+    if recipe.decision.familiar == "off" or task.target.makes:
         return nothing, nothing
     exact = Precision(kind="fp32", device=choose_device())
     train = sets["train"].examples

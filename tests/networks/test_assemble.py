@@ -107,7 +107,7 @@ def test_a_network_that_does_not_give_what_is_asked():
     )
     assert refused({"grid": "mlp"}, PIXEL) == (
         "network 'mlp' answers per example; the target needs an answer per pixel. "
-        "hint: use network 'cnn', 'resnet', 'timm', 'transformer' or 'unet', or a target such as 'category'"
+        "hint: use network 'cnn', 'dit', 'resnet', 'timm', 'transformer' or 'unet', or a target such as 'category'"
     )
 
 

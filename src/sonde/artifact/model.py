@@ -203,7 +203,7 @@ class Model:
             with torch.inference_mode():
                 readable = records.take(np.array(good))
                 ready = task.preprocess(batch)
-                predictions = task.predict(self.network.eval(), ready, readable)
+                predictions = self.task.predict(self.network.eval(), ready, readable)
                 if self.trust is not None and doubts:
                     beside = self.trust.beside(
                         task.target,

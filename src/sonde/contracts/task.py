@@ -114,7 +114,8 @@ class Task:
         `records` are what it was made from, for answers that quote them.
         """
         answers = self.target.decode(self.target.predict(network, batch), self.inputs, records)
-        said = {name: part.annotate(batch.inputs[name]) for name, part in self.inputs.items()}
+        # What is itself made is not in the batch.
+        said = {name: self.inputs[name].annotate(tensors) for name, tensors in batch.inputs.items()}
         said = {name: each for name, each in said.items() if each}
         for name, each in said.items():
             # Several inputs may say the same sort of thing: then each says it under its name.
