@@ -52,6 +52,8 @@ class Target(Part):
     needs_truth: ClassVar[bool] = True
     # The ragged truths whose padding costs computation: batches bring together what is alike in these lengths, too.
     padded: ClassVar[tuple[str, ...]] = ()
+    # How many inputs it takes at least; with two, what was to be learned of the first can be the second.
+    num_inputs: ClassVar[int] = 1
     # Whether `remember` wants the outputs of the training split.
     remembers: ClassVar[bool] = False
 
