@@ -49,7 +49,7 @@ from sonde.contracts.input import Input
 from sonde.contracts.target import Target
 from sonde.data.sources.table import TableConfig
 from sonde.data.sources.tagged_text import TaggedTextConfig
-from sonde.testing import COUNT, belongs, sample_task
+from sonde.testing import COUNT, belongs, sample_task, small_networks
 
 # Beyond what the process has before a trial: torch's kernels and caches take some at their first use.
 MOST_MEMORY = 256 * 2**20
@@ -77,16 +77,21 @@ def make(folder: Path, every: int = 1) -> list[Sample]:
         if not belongs(kinds[1], kinds[0]):
             continue
         task, _ = sample_task(*kinds)
-        ((name, spec),) = task.specs.items()
+        name, spec = next(iter(task.specs.items()))
         _, records = kinds[0].sample(COUNT, np.random.default_rng(0))
+        if len(task.specs) > 1:
+            records = records.with_fields(
+                **lookup.find("inputs", "table", Input).sample(COUNT, np.random.default_rng(1))[1].fields
+            )
         for network in lookup.kinds("networks"):
             backbone = lookup.find("networks", network, Backbone)
             if not networks.fits(spec, task.outputs[name], backbone):
                 continue
             config = backbone.Config.model_validate(dict(backbone.tiny_for(spec)))
             path = folder / f"{given}-{target}-{network}"
-            weights = networks.build({name: config}, task).state_dict()
-            artifact.write(path, task, {name: config}, weights, CARD)
+            configs = {**small_networks(task), name: config}
+            weights = networks.build(configs, task).state_dict()
+            artifact.write(path, task, configs, weights, CARD)
             answer = sonde.load(path).predict([records[0]])
             samples.append(Sample(path.name, path, records[0], answer))
     return samples

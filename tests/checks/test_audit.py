@@ -10,7 +10,8 @@ from check_fakes import pictures, subject, table
 
 from sonde import checks
 from sonde.base.errors import CheckFailed, UserError
-from sonde.checks import _rows, columns, duplicates, labels, shift
+from sonde.checks import columns, duplicates, labels, shift
+from sonde.contracts import fingerprints
 from sonde.contracts.columns import Ragged
 from sonde.contracts.finding import Finding
 from sonde.contracts.records import Records
@@ -138,12 +139,12 @@ def test_rows_are_equal_exactly_where_their_tensors_are() -> None:
     import torch
 
     values = torch.tensor([[1, 2, 3], [1, 2, 3], [1, 3, 2], [0, 0, 0]], dtype=torch.uint8)
-    one, same, other, zero = _rows.fingerprints({"it": {"grid": values}}).tolist()
+    one, same, other, zero = fingerprints.fingerprints({"it": {"grid": values}}).tolist()
     assert one == same
     assert len({one, other, zero}) == 3
     # Overlapping windows of a stream: equal contents at different places, and a prefix that is none.
     stream = torch.tensor([5, 6, 7, 5, 6, 7, 5])
     ragged = Ragged(values=stream, starts=torch.tensor([0, 3, 1, 0]), lengths=torch.tensor([3, 3, 3, 2]))
-    first, again, shifted, shorter = _rows.fingerprints({"it": {"tokens": ragged}}).tolist()
+    first, again, shifted, shorter = fingerprints.fingerprints({"it": {"tokens": ragged}}).tolist()
     assert first == again
     assert len({first, shifted, shorter}) == 3

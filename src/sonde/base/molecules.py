@@ -125,11 +125,11 @@ def tanimoto(one_BP: np.ndarray, other_NP: np.ndarray) -> np.ndarray:
 
 def descriptors(molecule: Any) -> list[float]:
     """What chemists compute of a molecule as a whole, in the order of `DESCRIPTORS`."""
-    from rdkit.Chem import Crippen, rdMolDescriptors
+    from rdkit.Chem import rdMolDescriptors
 
     calculated = [float(getattr(rdMolDescriptors, f"Calc{name}")(molecule)) for name in DESCRIPTORS[2:-1]]
     aromatic = sum(atom.GetIsAromatic() for atom in molecule.GetAtoms()) / molecule.GetNumAtoms()
-    return [Crippen.MolLogP(molecule), Crippen.MolMR(molecule), *calculated, aromatic]
+    return [*rdMolDescriptors.CalcCrippenDescriptors(molecule), *calculated, aromatic]
 
 
 def drawn(molecule: Any, size: tuple[int, int] = (260, 180)) -> str:

@@ -128,6 +128,7 @@ def _image(content: bytes, name: str) -> Any:
             content = gzip.decompress(content)
     except (OSError, EOFError, zlib.error) as error:
         raise RecordError(f"{name} is a damaged gzip file: {error}", expected=_EXPECTED) from error
+    last: Exception | None = None
     for kind in (nibabel.Nifti1Image, nibabel.Nifti2Image):
         try:
             image = kind.from_bytes(content)

@@ -7,7 +7,7 @@ from functools import cached_property
 
 import numpy as np
 
-from sonde.checks._rows import fingerprints
+from sonde.contracts.fingerprints import fingerprints
 from sonde.contracts.task import Task
 from sonde.data.load import Dataset
 from sonde.data.store import Encoded

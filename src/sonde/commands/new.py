@@ -200,7 +200,7 @@ def _of_kind(guess: Guess, kind: str, records: Records) -> Guess:
     found = lookup.find("targets", kind, Target)  # type: ignore[type-abstract]
     settings = {name: value for name, value in guess.target.items() if name in found.Config.model_fields}
     target = {**settings, "kind": kind}
-    guess = _still_stratified(_steered(guess, found), found)
+    guess = _still_stratified(_paired(_steered(guess, found), found, records), found)
     try:
         config = found.Config.model_validate(target)
         inputs = {}
@@ -248,9 +248,27 @@ def _still_stratified(guess: Guess, kind: type[Target]) -> Guess:
     return replace(guess, data={**guess.data, "split": {**split, "field": field}})
 
 
+def _paired(guess: Guess, kind: type[Target], records: Records) -> Guess:
+    """What was to be learned as a further input, for a kind that brings two inputs together: a picture's caption."""
+    field = guess.target.get("field")
+    if kind.num_inputs < 2 or not isinstance(field, str):
+        return guess
+    (first, its), *others = guess.inputs.items()
+    text = all(isinstance(value, str) for value in records.fields[field][:TRIED])
+    section = {"kind": "text", "field": field} if text else {"kind": "table", "fields": [field]}
+    name = field if field.isidentifier() and field not in guess.inputs else "partner"
+    notes = {each: note for each, note in guess.notes.items() if not each.startswith("target.")}
+    # A field that is neither is no part of the pair.
+    read = [each for _, other in others for each in _read(other)]
+    if read:
+        notes["inputs"] = f"{LEFT_OUT}{', '.join(read)} (a pair has two sides)"
+    return replace(guess, inputs={first: its, name: section}, notes=notes)
+
+
 def _read(section: Mapping[str, Any]) -> list[str]:
     """The fields that an input's section names."""
-    return [section.get("field", ""), *section.get("fields", ()), *section.get("also", ())]
+    named = [section.get("field", ""), *section.get("fields", ()), *section.get("also", ())]
+    return [name for name in named if name]
 
 
 def _with_hint(guess: Guess, records: Records) -> Guess:

@@ -60,6 +60,8 @@ class Target(Part):
     loss_reaches_zero: ClassVar[bool] = True
     # Whether inputs beside its own steer what it makes: `sonde new` then offers the field that was to be learned.
     steered: ClassVar[bool] = False
+    # How many inputs it takes at least; with two, what was to be learned of the first can be the second.
+    num_inputs: ClassVar[int] = 1
     # Whether `remember` wants the outputs of the training split.
     remembers: ClassVar[bool] = False
     # The ways in which `calibrate` can bring its probabilities to what is observed, the plainest first.

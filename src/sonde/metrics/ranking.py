@@ -140,6 +140,28 @@ def retrieval(
     return scores
 
 
+def partner_rank(query_NW: np.ndarray, found_NW: np.ndarray, codes_N2: np.ndarray) -> np.ndarray:
+    """For each query the rank of its partner among all, by cosine: 1 is first, (N,) float64.
+
+    Query i belongs to `found_NW[i]` and to every other with which its pair shares a code on either side; the best rank
+    of these counts. Ties go against it. All are NaN if a vector is not finite.
+
+    >>> partner_rank(np.eye(3), np.eye(3)[[0, 2, 1]], np.arange(6).reshape(3, 2))
+    array([1., 3., 3.])
+    """
+    left_NW, right_NW = _comparable(query_NW, "cosine"), _comparable(found_NW, "cosine")
+    if not (np.isfinite(left_NW).all() and np.isfinite(right_NW).all()):
+        return np.full(len(left_NW), np.nan)
+    ranks_N = np.empty(len(left_NW))
+    step = max(1, BLOCK_NUMBERS // max(len(left_NW), 1))
+    for start in range(0, len(left_NW), step):
+        similar_QN = np.round(left_NW[start : start + step] @ right_NW.T / GRAIN)
+        own_QN = (codes_N2[start : start + step, None] == codes_N2[None]).any(2)
+        best_Q1 = np.where(own_QN, similar_QN, -np.inf).max(1, keepdims=True)
+        ranks_N[start : start + step] = 1 + ((similar_QN >= best_Q1) & ~own_QN).sum(1)
+    return ranks_N
+
+
 def few_shot(
     embeddings_NW: np.ndarray,
     codes_N: np.ndarray,

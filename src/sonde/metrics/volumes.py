@@ -71,6 +71,6 @@ def surface_distances(one: np.ndarray, other: np.ndarray, spacing: Sequence[floa
     # Only the box around both matters.
     box = ndimage.find_objects((one | other).astype(np.uint8))[0]
     one, other = (np.pad(each[box], 1) for each in (one, other))
-    edges = [each & ~ndimage.binary_erosion(each) for each in (one, other)]
-    to_other, to_one = (ndimage.distance_transform_edt(~edge, sampling=spacing) for edge in reversed(edges))
+    edges = [each & ~np.asarray(ndimage.binary_erosion(each), bool) for each in (one, other)]
+    to_other, to_one = (np.asarray(ndimage.distance_transform_edt(~edge, sampling=spacing)) for edge in reversed(edges))
     return to_other[edges[0]], to_one[edges[1]]

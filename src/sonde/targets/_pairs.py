@@ -57,3 +57,20 @@ def contrastive(embedding_BW: Tensor, same_BB: Tensor, other_BB: Tensor, margin:
 def distances(embedding_BW: Tensor) -> Tensor:
     """Euclidean distances (B, B), from differences: exact where two are close, and with a gradient of 0 at 0."""
     return torch.cdist(embedding_BW, embedding_BW, compute_mode="donot_use_mm_for_euclid_dist")
+
+
+def softmax_match(logits_BB: Tensor, shared_BB: Tensor) -> Tensor:
+    """What each pair costs if the first side has to choose its partner of the batch and the second side its own: the
+    mean of both cross-entropies (Radford et al. 2021, CLIP). Pairs that share a side are not chosen from."""
+    own_BB = torch.eye(len(logits_BB), dtype=torch.bool, device=logits_BB.device)
+    logits_BB = logits_BB.masked_fill(shared_BB & ~own_BB, torch.finfo(logits_BB.dtype).min / 4)
+    own_B = logits_BB.diagonal()
+    return (logits_BB.logsumexp(1) + logits_BB.logsumexp(0)) / 2 - own_B
+
+
+def sigmoid_match(logits_BB: Tensor, shared_BB: Tensor) -> Tensor:
+    """What each first side costs if every pair of the batch is judged by itself, whether it belongs together (Zhai et
+    al. 2023, Sigmoid Loss for Language Image Pre-Training). Pairs that share a side are not judged."""
+    own_BB = torch.eye(len(logits_BB), dtype=torch.bool, device=logits_BB.device)
+    cost_BB = -torch.nn.functional.logsigmoid(torch.where(own_BB, logits_BB, -logits_BB))
+    return cost_BB.masked_fill(shared_BB & ~own_BB, 0.0).sum(1)

@@ -25,6 +25,7 @@ from sonde.contracts.specs import Advice, Features, FeatureWidth
 from sonde.contracts.target import PairwiseTarget, Prediction
 from sonde.targets import _pairs
 from sonde.targets._classes import LabelType, objects, texts_of, type_of, value_of, wrong_label
+from sonde.targets._nearest import nearest
 from sonde.targets._sums import examples, weighted_sum
 
 if TYPE_CHECKING:
@@ -44,8 +45,6 @@ JUDGED, FEWEST_JUDGED = 2000, 50
 PAIRED = (0.0, 0.17, 0.37, 0.5)
 # Embeddings are all alike where pairs are at less than this share of the distance that they could have.
 ALIKE = 0.1
-# Similarities are told to this: records of which network and batch have changed the last digits only keep their order.
-GRAIN = 1e-6
 
 
 class EmbeddingConfig(Config):
@@ -244,27 +243,15 @@ class Embedding(PairwiseTarget):
         """
         embedding_BW = network(batch.inputs)["embedding"].float().cpu()
         answers: list[Prediction] = []
-        for nearest, embedding in zip(self._nearest(embedding_BW), embedding_BW.tolist(), strict=True):
-            answer: Prediction = {"label": nearest[0]["label"] if nearest else None, "nearest": nearest}
+        for known, embedding in zip(self._nearest(embedding_BW), embedding_BW.tolist(), strict=True):
+            answer: Prediction = {"label": known[0]["label"] if known else None, "nearest": known}
             answers.append({**answer, "embedding": embedding} if self.config.answer_embedding else answer)
         return answers
 
     def _nearest(self, embedding_BW: Tensor) -> list[list[dict[str, Any]]]:
-        """The remembered records most like each embedding, the earlier of two that tie first."""
-        if not self.known_ids:
-            return [[] for _ in embedding_BW]
-        ours_BW, known_NW = embedding_BW.double(), self.known_NW.double()
-        cosine = self.config.similarity == "cosine"
-        closeness_BN = ours_BW @ known_NW.T if cosine else -torch.cdist(ours_BW, known_NW)
-        closeness_BN = (closeness_BN / GRAIN).round_()
-        depth = min(self.config.nearest, len(self.known_ids))
-        least_B = closeness_BN.topk(depth, dim=1).values[:, -1]
-        rows = []
-        for closeness_N, least in zip(closeness_BN, least_B, strict=True):
-            chosen = (closeness_N >= least).nonzero()[:, 0]
-            order = closeness_N[chosen].argsort(descending=True, stable=True)[:depth]
-            rows.append([self._known(int(place), float(closeness_N[place]) * GRAIN) for place in chosen[order]])
-        return rows
+        """The remembered records most like each embedding."""
+        found = nearest(embedding_BW, self.known_NW, self.config.nearest, self.config.similarity)
+        return [[self._known(place, closeness) for place, closeness in each] for each in found]
 
     def _known(self, place: int, closeness: float) -> dict[str, Any]:
         name = self.names[int(self.known_class_N[place])]
