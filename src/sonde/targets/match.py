@@ -74,7 +74,7 @@ class MatchConfig(Config):
 @dataclass(frozen=True, kw_only=True)
 class Match(PairwiseTarget):
     """Truth: "codes" int64 (B, 2), a hash of each side of a pair, so that pairs that share a side are no negatives of
-    each other; with `zero_shot` also "class" int64 (B,), -1 where a class was not in training.
+    each other; with `zero_shot` also "zero_shot" int64 (B,), -1 where a class was not in training.
 
     `names` are the two inputs, in the recipe's order, `ragged` their columns that are; `classes` with `prompts_KT` and
     `lengths_K`, the tokens of their sentences. What `remember` kept: both sides of training pairs, `known_first_NW` and
@@ -195,7 +195,9 @@ class Match(PairwiseTarget):
         if self.config.zero_shot is not None:
             places = {name: place for place, name in enumerate(self.classes)}
             held = records.fields.get(self.config.zero_shot.field, objects([None] * len(records)))
-            truth["class"] = torch.tensor([places.get(text or "", -1) for text in texts_of(held)], dtype=torch.int64)
+            truth["zero_shot"] = torch.tensor(
+                [places.get(text or "", -1) for text in texts_of(held)], dtype=torch.int64
+            )
         return truth, {}
 
     def apply_augment(self, truth: Tensors, params: AugmentParams) -> Tensors:
@@ -282,7 +284,7 @@ class Match(PairwiseTarget):
         columns: Columns = {**{side: sides[side].float() for side in SIDES}, "codes": batch.truth["codes"]}
         if self.classes:
             columns["predicted"] = self._class_logits(network, sides, batch).argmax(1)
-            columns["class"] = batch.truth["class"]
+            columns["class"] = batch.truth["zero_shot"]
         return columns
 
     def baseline(self, truth: Columns) -> Columns:
@@ -295,7 +297,7 @@ class Match(PairwiseTarget):
         columns["codes"] = truth["codes"]
         if self.classes:
             drawn = torch.randint(len(self.classes), shape[:1], generator=generator("match", "class"))
-            columns |= {"predicted": drawn, "class": truth["class"]}
+            columns |= {"predicted": drawn, "class": truth["zero_shot"]}
         return columns
 
     def metrics(self, columns: EvalColumns, weights_RN: np.ndarray) -> dict[str, np.ndarray]:
