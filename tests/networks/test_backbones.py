@@ -58,6 +58,8 @@ def answer_shape(layout, per, width):
     if per == "position":
         # The positions of a picture are its patches, here of 3 pixels.
         return (4, 8 * 11 if layout == "grid" else SPECS[layout].size[0], width)
+    if per == "channel":
+        return (4, SPECS[layout].channels, width)
     return (4, width)
 
 
