@@ -47,9 +47,7 @@ def test_what_is_no_name_of_a_module(kind):
 
 
 def test_no_kind_at_all():
-    with pytest.raises(
-        UserError, match=r"the input kind '' does not exist. Expected one of: audio, "
-    ):
+    with pytest.raises(UserError, match=r"the input kind '' does not exist. Expected one of: audio, "):
         find("inputs", "", Input)
 
 
