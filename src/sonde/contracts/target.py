@@ -130,10 +130,18 @@ class Target(Part):
     def encode(self, record: Record, given: Mapping[str, Tensors]) -> Tensors:
         """The truth of one record as tensors; `given` are the record's encoded inputs, by name.
 
+        A kind writes this or `encode_many`: each is made of the other.
+
         Raises:
             RecordError: the truth of this record is missing or wrong.
         """
-        raise NotImplementedError(f"{type(self).__name__} has no truth for single records")
+        if type(self).encode_many is Target.encode_many:
+            raise NotImplementedError(f"{type(self).__name__} has no truth for single records")
+        alone = {name: stack([tensors]) for name, tensors in given.items()}
+        columns, errors = self.encode_many(Records.of([record]), alone)
+        for error in errors.values():
+            raise error
+        return {name: column[0] for name, column in columns.items()}
 
     def encode_many(self, records: Records, given: Mapping[str, Columns]) -> tuple[Columns, dict[int, RecordError]]:
         """The truths of records whose inputs are encoded, and the errors by position; the columns hold the others.

@@ -159,7 +159,7 @@ class Volume(Input):
         widths = [16, 32, 64, 128]
         network: dict[str, Any] = {"kind": "cnn", "widths": widths}
         if dense:
-            # With relu and Muon at 0.02 the last features of the foreground died, and its labels were not told apart.
+            # As nnU-Net has it. Whether relu and Muon do as well since the head was mended was not tried (docs/log.md).
             network = {"kind": "unet", "activation": "leaky-relu", "widths": widths}
         return Advice(
             input=settings,

@@ -4,10 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Protocol, runtime_checkable
+
+import numpy as np
 
 from sonde.base.errors import UserError, unknown
 from sonde.contracts.input import Input
 from sonde.contracts.specs import InputSpec, LayoutName, OutputSpec
+
+
+@runtime_checkable
+class Shows(Protocol):
+    """An input whose grids are pictures that people can look at."""
+
+    def picture(self, grid: np.ndarray) -> np.ndarray: ...
 
 
 def asked_of_one(inputs: Mapping[str, InputSpec], name: str, output: OutputSpec) -> dict[str, OutputSpec]:

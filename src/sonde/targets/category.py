@@ -23,7 +23,7 @@ from sonde.contracts.decision import DecisionConfig
 from sonde.contracts.input import Input
 from sonde.contracts.panel import Panel
 from sonde.contracts.part import agree
-from sonde.contracts.records import Record, Records
+from sonde.contracts.records import Records
 from sonde.contracts.target import Prediction, Target
 from sonde.targets import _decisions, _temperature
 from sonde.targets import _panels as panels
@@ -125,14 +125,6 @@ class Category(Target):
     @property
     def width(self) -> int:
         return len(self.classes)
-
-    def encode(self, record: Record, given: Mapping[str, Tensors]) -> Tensors:
-        columns, errors = self.encode_many(
-            Records(fields={self.config.field: objects([record.get(self.config.field)])}, ids=["the record"]), {}
-        )
-        if errors:
-            raise errors[0]
-        return {"class": columns["class"][0]}
 
     def encode_many(self, records: Records, given: Mapping[str, Columns]) -> tuple[Columns, dict[int, RecordError]]:
         labels = records.fields.get(self.config.field, objects([None] * len(records)))

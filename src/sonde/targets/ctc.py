@@ -26,7 +26,7 @@ from sonde.contracts.batch import Batch
 from sonde.contracts.columns import Columns, EvalColumns, Ragged, Tensors
 from sonde.contracts.input import Input
 from sonde.contracts.part import agree
-from sonde.contracts.records import Record, Records
+from sonde.contracts.records import Records
 from sonde.contracts.specs import Features, FeatureWidth, InputSpec, OutputSpec
 from sonde.contracts.target import Prediction, Target
 from sonde.metrics import Normaliser
@@ -164,12 +164,6 @@ class Ctc(Target):
 
     def head(self, widths: Mapping[str, FeatureWidth]) -> nn.Module:
         return CtcHead(widths, self.input, self.size)
-
-    def encode(self, record: Record, given: Mapping[str, Tensors]) -> Tensors:
-        columns, errors = self.encode_many(Records.of([record]), {})
-        if errors:
-            raise errors[0]
-        return {name: column[0] for name, column in columns.items()}
 
     def encode_many(self, records: Records, given: Mapping[str, Columns]) -> tuple[Columns, dict[int, RecordError]]:
         found = _texts.texts_in(self.config.field, records)

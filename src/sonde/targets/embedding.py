@@ -20,7 +20,7 @@ from sonde.contracts.batch import Batch
 from sonde.contracts.columns import Columns, EvalColumns, Tensors
 from sonde.contracts.input import Input
 from sonde.contracts.part import agree
-from sonde.contracts.records import Record, Records
+from sonde.contracts.records import Records
 from sonde.contracts.specs import Advice, Features, FeatureWidth
 from sonde.contracts.target import PairwiseTarget, Prediction
 from sonde.targets import _pairs
@@ -164,14 +164,6 @@ class Embedding(PairwiseTarget):
             cosine=self.config.similarity == "cosine",
             temperature=self.config.temperature if learned else None,
         )
-
-    def encode(self, record: Record, given: Mapping[str, Tensors]) -> Tensors:
-        columns, errors = self.encode_many(
-            Records(fields={self.config.field: objects([record.get(self.config.field)])}, ids=["the record"]), {}
-        )
-        if errors:
-            raise errors[0]
-        return {"code": columns["code"][0]}  # type: ignore[dict-item]
 
     def encode_many(self, records: Records, given: Mapping[str, Columns]) -> tuple[Columns, dict[int, RecordError]]:
         labels = records.fields.get(self.config.field, objects([None] * len(records)))

@@ -22,7 +22,7 @@ from sonde.contracts.columns import Columns, EvalColumns, Tensors
 from sonde.contracts.input import Input
 from sonde.contracts.panel import Panel
 from sonde.contracts.part import agree
-from sonde.contracts.records import Record, Records, format_of, numbers_of
+from sonde.contracts.records import Records, format_of, numbers_of
 from sonde.contracts.target import Prediction, Target
 from sonde.targets import _panels as panels
 from sonde.targets._classes import objects, text_of
@@ -114,13 +114,6 @@ class Number(Target):
     @property
     def width(self) -> int:
         return len(self.names)
-
-    def encode(self, record: Record, given: Mapping[str, Tensors]) -> Tensors:
-        fields = {name: objects([record.get(name)]) for name in self.names}
-        columns, errors = self.encode_many(Records(fields=fields, ids=["the record"]), {})
-        if errors:
-            raise errors[0]
-        return {"value": columns["value"][0]}
 
     def encode_many(self, records: Records, given: Mapping[str, Columns]) -> tuple[Columns, dict[int, RecordError]]:
         values_NF = np.empty((len(records), len(self.names)))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -25,7 +25,7 @@ from sonde.contracts.part import agree
 from sonde.contracts.records import Record, Records
 from sonde.contracts.specs import Advice, InputSpec, OutputSpec
 from sonde.contracts.target import Prediction, Target
-from sonde.targets._inputs import asked_of_one, the_input
+from sonde.targets._inputs import Shows, asked_of_one, the_input
 from sonde.targets._sums import examples, weighted_sum
 from sonde.targets.noise.advice import advice
 from sonde.targets.noise.process import Level, Process, time_features
@@ -44,13 +44,6 @@ PROMPTS = 256
 SAMPLE = 200
 # Parts of the time whose losses are told apart.
 QUARTERS = 4
-
-
-@runtime_checkable
-class Shows(Protocol):
-    """An input whose grids are pictures that people can look at."""
-
-    def picture(self, grid: np.ndarray) -> np.ndarray: ...
 
 
 @dataclass(frozen=True, kw_only=True)

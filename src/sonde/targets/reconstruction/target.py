@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, Self, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
 
@@ -26,7 +26,7 @@ from sonde.contracts.part import agree
 from sonde.contracts.records import Record, Records
 from sonde.contracts.specs import Advice, FeatureWidth, InputSpec, OutputSpec
 from sonde.contracts.target import Prediction, Target
-from sonde.targets._inputs import asked_of_one, the_input
+from sonde.targets._inputs import Shows, asked_of_one, the_input
 from sonde.targets._sums import examples, weighted_sum
 from sonde.targets.reconstruction import pca
 from sonde.targets.reconstruction.decoder import Autoencoder, Reconstructed
@@ -42,13 +42,6 @@ ACTIVE = 0.01
 HUNDREDTHS = 101
 # Records that a network for pictures is trained on in all.
 SEEN = 600_000
-
-
-@runtime_checkable
-class Shows(Protocol):
-    """An input whose grids are pictures that people can look at."""
-
-    def picture(self, grid: np.ndarray) -> np.ndarray: ...
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -28,7 +28,7 @@ from sonde.contracts.finding import Finding, judged
 from sonde.contracts.input import Input
 from sonde.contracts.layouts import LAYOUTS
 from sonde.contracts.part import agree
-from sonde.contracts.records import Record, Records
+from sonde.contracts.records import Records
 from sonde.contracts.specs import Advice, Features, FeatureWidth, InputSpec, OutputSpec
 from sonde.contracts.target import Prediction, Target
 from sonde.metrics import Normaliser, Tokenize
@@ -213,12 +213,6 @@ class Sequence(Target):
 
     def head(self, widths: Mapping[str, FeatureWidth]) -> Decoder:
         return build(self.config.decoder, widths, self.input, len(self.token_counts))
-
-    def encode(self, record: Record, given: Mapping[str, Tensors]) -> Tensors:
-        columns, errors = self.encode_many(Records.of([record]), {})
-        if errors:
-            raise errors[0]
-        return {name: column[0] for name, column in columns.items()}
 
     def encode_many(self, records: Records, given: Mapping[str, Columns]) -> tuple[Columns, dict[int, RecordError]]:
         found = _texts.texts_in(self.config.field, records)
