@@ -165,9 +165,12 @@ class Category(Target):
         return {self._term: weighted_sum(cost_B, batch.weight_B)}
 
     def attack_loss(self, network: nn.Module, batch: Batch) -> Tensor:
-        """Plain cross-entropy."""
+        """How far the likeliest wrong class is above the true one (Carlini and Wagner 2017). Cross-entropy has no
+        gradient left where a network is very sure."""
         logits_BK = network(batch.inputs).float()
-        return torch.nn.functional.cross_entropy(logits_BK, batch.truth["class"], reduction="sum")
+        true_B1 = batch.truth["class"][:, None]
+        wrong_B = logits_BK.scatter(1, true_B1, -torch.inf).amax(1)
+        return (wrong_B - logits_BK.gather(1, true_B1)[:, 0]).sum()
 
     def _cost(self, logits_BK: Tensor, class_B: Tensor) -> Tensor:
         smoothing = self.config.smoothing
