@@ -112,8 +112,9 @@ class Transformer(Backbone):
         # Sinusoids start as large as the embeddings of tokens; frames and patches are of size one already.
         self.position_scale = 0.02 * math.sqrt(2) if spec.layout == "tokens" else 1.0
         self.dropout = nn.Dropout(config.dropout)
-        skipped = torch.linspace(0, config.drop_path, config.layers, device="cpu").tolist()
-        self.blocks = nn.ModuleList(Block(config, rate) for rate in skipped)
+        # The later a block, the more often it is skipped.
+        rate = config.drop_path / max(1, config.layers - 1)
+        self.blocks = nn.ModuleList(Block(config, rate * number) for number in range(config.layers))
         self.norm = _norm(config)
         self.tied = config.tie and answers_in_tokens(spec, output)
         self._initialize(config)
