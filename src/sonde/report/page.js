@@ -118,12 +118,19 @@
       { title: "Range", key: (row) => row.value, show: (row) => rangeOf(row, ...span(row)) },
       { title: facts.baseline || "Baseline", n: true, key: (row) => row.baseline, show: (row) => row.baseline === null || row.baseline === undefined ? "" : number(row.baseline) },
     ], rows);
-    const wanted = el("input", { type: "search", id: "filter", placeholder: "recall, test ...", oninput: () => {
+    // Scores of single classes or fields ("recall/cat") are many: they come when asked for.
+    const detailed = rows.some((row) => row.metric.includes("/")) && rows.some((row) => !row.metric.includes("/"));
+    const refill = () => {
       const word = wanted.value.toLowerCase().replaceAll(" ", "_");
-      fill(rows.filter((row) => `${row.split} ${row.metric}`.toLowerCase().replaceAll(" ", "_").includes(word)));
-    } });
+      const shown = rows.filter((row) => word || !detailed || each.checked || !row.metric.includes("/"));
+      fill(shown.filter((row) => `${row.split} ${row.metric}`.toLowerCase().replaceAll(" ", "_").includes(word)));
+    };
+    const wanted = el("input", { type: "search", id: "filter", placeholder: "recall, test ...", oninput: refill });
+    const each = el("input", { type: "checkbox", id: "each", onchange: refill });
+    refill();
     section("scores", "Scores", "Intervals say what the score could be on very many records of the same kind, for this trained network. The bar is the interval, the dot the score, the line the baseline.",
-      el("div", { class: "row" }, el("label", { for: "filter" }, "Show only"), wanted), node);
+      el("div", { class: "row" }, el("label", { for: "filter" }, "Show only"), wanted,
+        ...(detailed ? [each, el("label", { for: "each" }, "with each class or field")] : [])), node);
   }
 
   // Pictures.
@@ -146,9 +153,13 @@
     return el("div", { class: "panel" }, el("h3", {}, title), el("p", {}, note), figure(draw, `${title}. ${note}`));
   }
   function lines(spec) {
+    // A flat line has no range of its own.
+    const [first] = spec.rows;
+    const flat = first && !spec.log && spec.rows.every((row) => row.y === first.y);
+    const domainY = spec.domainY || (flat ? [Math.min(0, first.y), Math.max(1, first.y)] : undefined);
     return (width) => Plot.plot({
       width, height: Math.round(width * 0.62), style, marginLeft: 52, marginBottom: 40, grid: true,
-      x: { label: spec.x, domain: spec.domainX }, y: { label: spec.y, domain: spec.domainY, type: spec.log ? "log" : "linear" },
+      x: { label: spec.x, domain: spec.domainX }, y: { label: spec.y, domain: domainY, type: spec.log ? "log" : "linear" },
       color: { range: colours, legend: new Set(spec.rows.map((row) => row.series)).size > 1 },
       marks: [
         spec.diagonal ? Plot.line([[0, 0], [1, 1]], { stroke: "currentColor", strokeOpacity: 0.45, strokeDasharray: "4 4" }) : null,
