@@ -140,7 +140,7 @@ def test_from_a_folder_to_answers(drawn, tmp_path):
     }
     changes = [
         "training.epochs=null",
-        "training.steps=120",
+        "training.steps=50",
         "target.zero_shot={ field = 'colour', prompt = 'a {} square' }",
     ]
     recipe = Recipe.read(tmp_path / "recipe.toml", changes=changes)
